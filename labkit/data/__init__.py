@@ -1,0 +1,41 @@
+"""Datasets: by name (digits, fashion-mnist, mnist) or your own (.npz, a folder of images per class)."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from labkit.data.dataset import SPLITS, Dataset, Split
+from labkit.data.named import DATASETS, cache_folder, card, load_named, location, registry
+from labkit.errors import DataError
+
+__all__ = [
+    "DATASETS",
+    "SPLITS",
+    "Dataset",
+    "Split",
+    "cache_folder",
+    "card",
+    "load_dataset",
+    "location",
+    "registry",
+]
+
+
+def load_dataset(name_or_path: str | Path) -> Dataset:
+    """Load a dataset by its name in DATASETS, or your own from a path.
+
+    Raises DataError if it is missing, damaged, has one class only, or labels out of range.
+    """
+    if isinstance(name_or_path, str) and name_or_path in DATASETS:
+        return load_named(name_or_path)
+    from labkit.data.own import load_folder, load_npz
+
+    path = Path(name_or_path)
+    if path.is_dir():
+        return load_folder(path)
+    if path.suffix == ".npz" and path.is_file():
+        return load_npz(path)
+    if path.suffix == ".npz" or "/" in str(name_or_path) or path.exists():
+        reason = "is not an .npz file or a folder of images per class" if path.exists() else "does not exist"
+        raise DataError(f"{path} {reason}")
+    return load_named(str(name_or_path))

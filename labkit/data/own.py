@@ -1,0 +1,166 @@
+"""Your own data: an `.npz` file, or a folder with one sub-folder of images per class.
+
+`.npz`: arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` (and `x_val`, `y_val`). A model with several
+inputs takes one array per input, named as the input is, with the target in `y` (or `label`, `target`).
+Whole-number targets mean classification, others regression. `labels` may name the classes.
+A folder: CLASS/*.png (jpg, bmp, gif, webp), or train/CLASS/… and test/CLASS/….
+"""
+
+from __future__ import annotations
+
+import hashlib
+import zipfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+
+from labkit.data.dataset import Array, Dataset, Split, make_splits
+from labkit.environment import memory_limit
+from labkit.errors import DataError
+from labkit.task import get_task
+
+_TARGETS = ("y", "label", "target")
+_SUFFIXES = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
+_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
+_LARGEST_RATIO = 500
+
+
+def load_npz(path: Path) -> Dataset:
+    """Read an `.npz`; DataError names the array that is missing, damaged or does not fit the others."""
+    _refuse_bomb(path)
+    try:
+        with np.load(path, allow_pickle=False) as archive:
+            arrays = {key: archive[key] for key in archive.files}
+    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+        hint = "; arrays of Python objects are refused" if "pickle" in str(error) else ""
+        raise DataError(f"{path} is not an .npz that labkit can read ({error}){hint}") from None
+    labels = tuple(map(str, arrays.pop("labels"))) if "labels" in arrays else ()
+    parts: dict[str, dict[str, Array]] = {}
+    for key, array in arrays.items():
+        stem, _, suffix = key.rpartition("_")
+        part, name = (_SUFFIXES[suffix], stem) if stem and suffix in _SUFFIXES else ("all", key)
+        parts.setdefault(part, {})[name] = array
+    return _assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
+
+
+def load_folder(path: Path) -> Dataset:
+    """Read images per class; every image must have the same size and mode (else DataError names two that differ)."""
+    tops = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
+    if not tops:
+        raise DataError(f"{path} has no sub-folders: put the images of each class into a folder of its own")
+    named = {entry.name: entry for entry in tops}
+    parts = {_SUFFIXES[name]: entry for name, entry in named.items() if name in _SUFFIXES}
+    if "train" not in parts:
+        parts = {"all": path}
+    first = next(iter(parts.values()))
+    classes = tuple(entry.name for entry in sorted(first.iterdir()) if entry.is_dir() and entry.name[0] != ".")
+    splits = {part: _read_classes(path, folder, classes) for part, folder in parts.items()}
+    return _assemble(path, splits, classes)
+
+
+def _refuse_bomb(path: Path) -> None:
+    try:
+        with zipfile.ZipFile(path) as archive:
+            entries = archive.infolist()
+    except (OSError, zipfile.BadZipFile) as error:
+        raise DataError(f"{path} is not an .npz file: {error}") from None
+    unpacked, allowed = sum(entry.file_size for entry in entries), memory_limit().bytes // 4
+    packed = max(1, sum(entry.compress_size for entry in entries))
+    if unpacked > allowed:
+        raise DataError(
+            f"{path} unpacks to {unpacked / 1e6:,.0f} MB, more than a quarter of this machine's memory "
+            f"({allowed / 1e6:,.0f} MB): bring fewer samples"
+        )
+    if unpacked > 16e6 and unpacked / packed > _LARGEST_RATIO:
+        raise DataError(f"{path} unpacks to {unpacked / packed:,.0f} times its size: refused as a zip bomb")
+
+
+def _split(path: Path, part: str, arrays: Mapping[str, Array]) -> Split:
+    where = f"{path} ({part})" if part != "all" else str(path)
+    target_name = next((name for name in _TARGETS if name in arrays), None)
+    if target_name is None:
+        raise DataError(f"{where} has no targets: name that array 'y'; found {', '.join(sorted(arrays)) or 'nothing'}")
+    target = arrays[target_name]
+    inputs = {name: array for name, array in arrays.items() if name != target_name}
+    if not inputs:
+        raise DataError(f"{where} has targets but no inputs: name the input array 'x'")
+    for name, array in {**inputs, target_name: target}.items():
+        if array.ndim == 0 or len(array) != len(target):
+            raise DataError(
+                f"{where}: {name!r} has shape {array.shape}, but there are {len(np.atleast_1d(target))} targets"
+            )
+        if array.dtype.kind not in "fiub":
+            raise DataError(f"{where}: {name!r} has dtype {array.dtype}; only numbers can be used")
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            raise DataError(f"{where}: {name!r} holds NaN or infinite values: clean the data first")
+    if len(target) == 0:
+        raise DataError(f"{where} holds no samples")
+    return Split({name: _as_images(array) for name, array in inputs.items()}, _as_target(target))
+
+
+def _as_images(array: Array) -> Array:
+    """Grey images [N, H, W] of bytes gain a channel axis; everything else stays as it is."""
+    return array[..., None] if array.dtype == np.uint8 and array.ndim == 3 else array
+
+
+def _as_target(target: Array) -> Array:
+    whole = target.dtype.kind in "iub"
+    flat = target.reshape(-1) if target.ndim == 2 and target.shape[1] == 1 else target
+    return np.ascontiguousarray(flat.astype(np.int64 if whole else np.float32))
+
+
+def _assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> Dataset:
+    rest = parts.get("train", parts.get("all"))
+    if rest is None:
+        raise DataError(f"{path} has no training samples: name the arrays x and y, or x_train and y_train")
+    task = "classification" if rest.target.dtype == np.int64 else "regression"
+    if task == "classification" and not labels:
+        labels = tuple(str(index) for index in range(max(1, min(int(rest.target.max()) + 1, 100_000))))
+    for split in parts.values():
+        get_task(task).check_target(split.target, labels)
+    splits = make_splits(rest, parts.get("test"), parts.get("validation"), task)
+    digest = hashlib.sha256()
+    for name in sorted(splits):
+        for array in (*splits[name].inputs.values(), splits[name].target):
+            digest.update(np.ascontiguousarray(array).data)
+    return Dataset(path.stem, task, splits, labels, f"Your own data: {path.name}", digest.hexdigest())
+
+
+def _read_classes(root: Path, folder: Path, classes: tuple[str, ...]) -> Split:
+    images: list[Array] = []
+    target: list[int] = []
+    first: tuple[Path, tuple[int, ...]] | None = None
+    for index, name in enumerate(classes):
+        for file in sorted((folder / name).glob("*")):
+            if file.suffix.lower() not in _IMAGES or file.name.startswith("."):
+                continue
+            if root.resolve() not in file.resolve().parents:
+                raise DataError(f"{file} is a link that leads out of {root}: copy the image itself")
+            image = _read_image(file)
+            first = first or (file, image.shape)
+            if image.shape != first[1]:
+                raise DataError(
+                    f"images must all have one size: {first[0].name} is {first[1]}, {file.name} is {image.shape} "
+                    "(height, width, channels); resize them first"
+                )
+            images.append(image)
+            target.append(index)
+    if not images:
+        raise DataError(f"{folder} holds no images in its class folders ({', '.join(sorted(_IMAGES))})")
+    return Split({"image": np.stack(images)}, np.array(target, np.int64))
+
+
+def _read_image(path: Path) -> Array:
+    import warnings
+
+    from PIL import Image
+
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            with Image.open(path) as image:
+                grey = image.mode in ("1", "L", "I;16", "LA")
+                return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8))
+    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+        raise DataError(f"{path} is not an image that can be read: {error}") from None

@@ -1,0 +1,117 @@
+"""Runtime and Session: the one way in which labkit runs a model, whoever executes it.
+
+A Runtime turns a variant into a Session with the number of threads and the precision set explicitly, because
+every engine has its own ideas of both. A Session maps named arrays to named arrays.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Mapping
+from dataclasses import dataclass
+from importlib.util import find_spec
+from types import TracebackType
+from typing import ClassVar
+
+from labkit.errors import ConfigError, UnavailableError
+from labkit.variant import Array, Variant
+
+PRECISIONS = ("float32", "bfloat16")
+_MOST_THREADS = 1024
+
+
+@dataclass(frozen=True)
+class Availability:
+    """Whether a runtime can be used here; if not, why, and the line that installs it."""
+
+    ok: bool
+    reason: str = ""
+    install: str = ""
+
+
+@dataclass(frozen=True)
+class RunOptions:
+    """How to run: intra-op threads, device, and the precision of the model's floating-point arithmetic."""
+
+    threads: int = 1
+    device: str = "cpu"
+    precision: str = "float32"
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.threads, int) or not 1 <= self.threads <= _MOST_THREADS:
+            raise ConfigError(f"threads={self.threads!r} must be a whole number 1..{_MOST_THREADS}")
+        if self.device != "cpu":
+            raise ConfigError(f"device={self.device!r} is not supported; allowed: 'cpu'")
+        if self.precision not in PRECISIONS:
+            raise ConfigError(f"precision={self.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
+
+
+class Session(ABC):
+    """A loaded model. Use it in a `with` statement, or call `close`."""
+
+    def __init__(self, variant: Variant, options: RunOptions) -> None:
+        self.variant = variant
+        self.options = options
+
+    def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """Named inputs → named outputs; TensorError for a wrong name, dtype, shape, or a NaN."""
+        self.variant.check_feeds(feeds)
+        return self.execute(feeds)
+
+    @abstractmethod
+    def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        """`run` without the checks: what the timed blocks call, after a checked run of the same feeds."""
+
+    def synchronize(self) -> None:
+        """Wait until the device has finished; on a CPU `execute` returns only then."""
+
+    def close(self) -> None:
+        """Give the model's memory back."""
+
+    def __enter__(self) -> Session:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+
+class Runtime(ABC):
+    """One engine."""
+
+    name: ClassVar[str]
+    formats: ClassVar[tuple[str, ...]]
+    precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    package: ClassVar[str]
+    install: ClassVar[str] = "pip install labkit"
+
+    def is_available(self) -> Availability:
+        """Whether the engine's package is installed here."""
+        if find_spec(self.package) is None:
+            return Availability(False, f"the package {self.package} is not installed", self.install)
+        return Availability(True)
+
+    def load(self, variant: Variant, options: RunOptions | None = None) -> Session:
+        """Prepare `variant` to run.
+
+        Raises UnavailableError if the engine is missing, ConfigError for a precision or format it does not take.
+        """
+        options = options or RunOptions()
+        available = self.is_available()
+        if not available.ok:
+            raise UnavailableError(f"{self.name} cannot be used: {available.reason}; {available.install}")
+        if variant.format not in self.formats:
+            raise ConfigError(
+                f"{self.name} runs {' or '.join(self.formats)}, {variant.name!r} is {variant.format}"
+                + ("; export it first: labkit.ExportOnnx()" if "onnx" in self.formats else "")
+            )
+        if options.precision not in self.precisions:
+            raise ConfigError(
+                f"{self.name} cannot be told to compute in {options.precision}; allowed: {', '.join(self.precisions)}"
+            )
+        return self.open(variant, options)
+
+    @abstractmethod
+    def open(self, variant: Variant, options: RunOptions) -> Session:
+        """Make the session; availability, format and precision have been checked."""

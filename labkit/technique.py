@@ -1,0 +1,163 @@
+"""Technique: a function from a variant to a *new* variant, with a contract that no author can forget.
+
+A technique is a frozen dataclass; its fields are its configuration, declared with `knob`, which also says what
+is allowed. Calling it runs requires → apply → ensures: the input must fit, must come out untouched, something must
+really have changed, and the result must run and be finite. Then the step is written into the lineage.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import numpy as np
+
+from labkit.data import Dataset
+from labkit.errors import ConfigError, TechniqueError, nearest
+from labkit.progress import Progress, silent
+from labkit.runtimes import reference_runtime
+from labkit.variant import Array, Step, Variant
+
+
+def knob(
+    default: Any,
+    help: str,
+    *,
+    min: float | None = None,
+    max: float | None = None,
+    below: float | None = None,
+    above: float | None = None,
+    choices: Sequence[str] = (),
+    unit: str = "",
+) -> Any:
+    """A dataclass field with everything that checks it and everything a form needs to draw its control.
+
+    `min` and `max` are included in what is allowed, `above` and `below` are not.
+    """
+    metadata = {"help": help, "unit": unit, "choices": tuple(choices)}
+    metadata.update({"min": min, "max": max, "below": below, "above": above})
+    return dataclasses.field(default=default, metadata=metadata)
+
+
+def check_knobs(config: Any) -> None:
+    """Raise ConfigError for the first field of a dataclass whose value is of the wrong type or out of range."""
+    for field in dataclasses.fields(config):
+        value, meta = getattr(config, field.name), field.metadata
+        if not meta or value is None and field.default is None:
+            continue
+        where = f"{type(config).__name__}.{field.name}={value!r}"
+        if meta["choices"]:
+            if value not in meta["choices"]:
+                raise ConfigError(f"{where} is unknown; {nearest(str(value), meta['choices'])}")
+            continue
+        kind = type(field.default)
+        if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            object.__setattr__(config, field.name, float(value))
+            value = float(value)
+        if field.default is not None and type(value) is not kind:
+            raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}")
+        if isinstance(value, (int, float)) and not _inside(value, meta):
+            raise ConfigError(f"{where} is out of range; allowed: {_range(field.name, meta)}")
+
+
+def _inside(value: float, meta: Any) -> bool:
+    return (
+        math.isfinite(value)
+        and (meta["min"] is None or value >= meta["min"])
+        and (meta["max"] is None or value <= meta["max"])
+        and (meta["above"] is None or value > meta["above"])
+        and (meta["below"] is None or value < meta["below"])
+    )
+
+
+def _range(name: str, meta: Any) -> str:
+    low = f"{meta['min']} ≤ " if meta["min"] is not None else f"{meta['above']} < " if meta["above"] is not None else ""
+    high = f" ≤ {meta['max']}" if meta["max"] is not None else f" < {meta['below']}" if meta["below"] is not None else ""
+    return f"{low}{name}{high}" + (f" ({meta['unit']})" if meta["unit"] else "")
+
+
+@dataclass(frozen=True)
+class Technique(ABC):
+    """The template. An author writes `apply`, and says which formats it takes and whether it needs data."""
+
+    name: ClassVar[str]
+    title: ClassVar[str]
+    takes: ClassVar[tuple[str, ...]]
+    needs_dataset: ClassVar[bool] = False
+
+    def __post_init__(self) -> None:
+        check_knobs(self)
+
+    def __call__(
+        self, variant: Variant, dataset: Dataset | None = None, progress: Progress | None = None
+    ) -> Variant:
+        """Apply to `variant` and return the new one; `progress` is told how far it is and may cancel.
+
+        Raises TechniqueError if the technique does not fit the variant, changed its input, or changed nothing.
+        """
+        self.requires(variant, dataset)
+        before = variant.digest
+        result = self.apply(variant, dataset, progress or silent)
+        self.ensures(variant, before, result, dataset)
+        return result
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The fields as a JSON-serialisable dictionary."""
+        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata}
+
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """Raise TechniqueError unless this technique can work on `variant`."""
+        if variant.format not in self.takes:
+            other = "export it first: labkit.ExportOnnx()" if self.takes == ("onnx",) else "use the PyTorch variant"
+            raise TechniqueError(
+                f"{self.name} works on {' or '.join(self.takes)}, {variant.name!r} is {variant.format}: {other}"
+            )
+        if self.needs_dataset and dataset is None:
+            raise TechniqueError(f"{self.name} needs a dataset: pass one, such as labkit.load_dataset('digits')")
+        if dataset is not None and self.needs_dataset and dataset.task_name != variant.task:
+            raise TechniqueError(
+                f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
+            )
+
+    @abstractmethod
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Make the new variant; the input must stay as it is."""
+
+    def ensures(self, variant: Variant, before: str, result: Variant, dataset: Dataset | None) -> None:
+        """Raise TechniqueError unless the input is untouched, something changed, and the result runs."""
+        if variant.fingerprint() != before:
+            raise TechniqueError(f"{self.name} changed the variant that it was given: this is a bug in the technique")
+        if result is variant or result.fingerprint() == before:
+            raise TechniqueError(f"{self.name} changed nothing in {variant.name!r} (config {self.config})")
+        feeds = probe(result) if dataset is None else result.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+        with reference_runtime(result).load(result) as session:
+            outputs = session.run(feeds)
+        for name, array in outputs.items():
+            if array.dtype.kind == "f" and not np.isfinite(array).all():
+                raise TechniqueError(f"after {self.name}, output {name!r} of {variant.name!r} holds NaN or infinity")
+
+    def step(self, *parents: Variant) -> Step:
+        """The lineage entry for this run."""
+        return Step(self.name, self.config, tuple(parent.digest for parent in parents))
+
+
+def probe(variant: Variant, batch_size: int = 2, seed: int = 0) -> dict[str, Array]:
+    """Random inputs that fit the variant: standard normal floats, zeros for whole numbers.
+
+    Every named dimension takes `batch_size`. Whole-number inputs are often indices into a table whose length
+    the model does not tell, and 0 is the one that always exists.
+    """
+    random = np.random.default_rng(seed)
+    feeds: dict[str, Array] = {}
+    for spec in variant.inputs:
+        shape = [batch_size if isinstance(size, str) else size for size in spec.shape]
+        dtype = np.dtype(spec.dtype)
+        feeds[spec.name] = (
+            random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
+        )
+    return feeds

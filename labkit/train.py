@@ -1,0 +1,238 @@
+"""Training: one loop, used to train, to fine-tune what was pruned, and to distil.
+
+Stochastic gradient descent with Nesterov momentum and a cosine learning rate. Every random number is drawn from
+(seed, epoch), so a run that was interrupted after an epoch continues exactly as if it never had been.
+Shuffling, shifting, flipping and dropout all follow from the seed; the thread count can change the last bits.
+"""
+
+from __future__ import annotations
+
+import copy
+import json
+import math
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from labkit.data import Dataset, Split
+from labkit.environment import current
+from labkit.errors import ConfigError, TechniqueError
+from labkit.files import read_json, write_atomically
+from labkit.progress import Progress
+from labkit.technique import Technique, knob
+from labkit.variant import Array, TensorSpec, Variant
+
+Loss = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
+Hook = Callable[[nn.Module], None]
+
+
+@dataclass(frozen=True)
+class Train(Technique):
+    """Fit a PyTorch variant to a dataset's train split; on a trained variant, this is fine-tuning."""
+
+    name: ClassVar[str] = "train"
+    title: ClassVar[str] = "Training"
+    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    needs_dataset: ClassVar[bool] = True
+
+    epochs: int = knob(6, "passes over the training data", min=1, max=1000)
+    batch_size: int = knob(64, "samples per step", min=1, max=4096)
+    learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
+    weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
+    momentum: float = knob(0.9, "share of the last step kept", min=0.0, below=1.0)
+    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
+    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
+    precision: str = knob("auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16"))
+    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
+    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
+    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
+
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Train a copy and return it as a new variant."""
+        assert dataset is not None  # noqa: S101 - `requires` has checked it
+        module = fit(self, variant, dataset, progress)
+        return variant.derive(variant.name, self.step(variant), model=module)
+
+
+def fresh_variant(config: dict[str, Any], dataset: Dataset, seed: int = 0) -> Variant:
+    """An untrained variant of one of MODELS, with its input's shape and number of outputs taken from `dataset`."""
+    from labkit.models import build
+
+    if dataset.task_name != "classification":
+        raise TechniqueError(f"the shipped architectures classify images; {dataset.name!r} is {dataset.task_name}")
+    shape = dataset.image_shape()
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        module = build({"input_shape": list(shape), "num_outputs": len(dataset.labels), **config}).eval()
+    return Variant(
+        name=f"{config['architecture']}@{dataset.name}",
+        format="torch",
+        model=module,
+        inputs=(TensorSpec("image", "float32", ("batch", *shape), "NCHW"),),
+        outputs=(TensorSpec("logits", "float32", ("batch", len(dataset.labels))),),
+        task=dataset.task_name,
+        labels=dataset.labels,
+        preprocessing={"image": dataset.standardise()},
+    )
+
+
+def fit(
+    recipe: Train,
+    variant: Variant,
+    dataset: Dataset,
+    progress: Progress,
+    loss: Loss | None = None,
+    after_step: Hook | None = None,
+    checkpoint: Path | None = None,
+) -> nn.Module:
+    """Train a copy of `variant.model` by `recipe`; `loss(output, target, inputs)` defaults to the task's own.
+
+    `after_step` runs after every update (a pruning mask, say). With `checkpoint`, each epoch's state is kept in that
+    folder and a later call continues from there. Raises Cancelled through `progress`, TechniqueError if the loss
+    stops being finite.
+    """
+    task = dataset.task
+    train = dataset.split("train")
+    if recipe.max_samples:
+        train = train.take(slice(0, recipe.max_samples))
+    module: nn.Module = copy.deepcopy(variant.model).to(memory_format=torch.channels_last)
+    decay = [p for p in module.parameters() if p.ndim > 1]
+    rest = [p for p in module.parameters() if p.ndim <= 1]  # biases and batch norms are not pulled to zero
+    optimizer = torch.optim.SGD(
+        [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}],
+        lr=recipe.learning_rate,
+        momentum=recipe.momentum,
+        nesterov=recipe.momentum > 0,
+    )
+    bfloat16 = _uses_bfloat16(recipe.precision)
+    per_epoch = math.ceil(len(train) / recipe.batch_size)
+    total = recipe.epochs * per_epoch
+    first = _resume(checkpoint, recipe, variant, module, optimizer)
+    threads_before = torch.get_num_threads()
+    torch.set_num_threads(recipe.threads or current().threads)
+    module.train()
+    try:
+        for epoch in range(first, recipe.epochs):
+            with torch.random.fork_rng(devices=[]):
+                torch.manual_seed(recipe.seed * 1_000_003 + epoch)
+                for index, (inputs, target) in enumerate(_batches(recipe, variant, train, epoch)):
+                    step = epoch * per_epoch + index
+                    _set_rate(optimizer, recipe.learning_rate, step, total)
+                    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                        output = module(*inputs)
+                    output = output.float()
+                    value = (
+                        loss(output, target, inputs) if loss else task.loss(output, target, recipe.label_smoothing)
+                    )
+                    if not torch.isfinite(value):
+                        raise TechniqueError(
+                            f"the loss became {value.item()} in epoch {epoch + 1}: "
+                            f"try a smaller learning_rate than {recipe.learning_rate}"
+                        )
+                    optimizer.zero_grad(set_to_none=True)
+                    value.backward()  # type: ignore[no-untyped-call]
+                    optimizer.step()
+                    if after_step:
+                        after_step(module)
+                    progress((step + 1) / total, f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}")
+            _keep(checkpoint, recipe, variant, module, optimizer, epoch + 1)
+    finally:
+        torch.set_num_threads(threads_before)
+    return module.to(memory_format=torch.contiguous_format).eval()
+
+
+def _uses_bfloat16(precision: str) -> bool:
+    return current().has_bf16 if precision == "auto" else precision == "bfloat16"
+
+
+def _set_rate(optimizer: torch.optim.Optimizer, highest: float, step: int, total: int) -> None:
+    """Linear warm-up over the first twentieth, then half a cosine down to zero (Loshchilov and Hutter 2017)."""
+    warm_up = max(1, total // 20)
+    rate = highest * (step + 1) / warm_up if step < warm_up else _cosine(highest, step - warm_up, total - warm_up)
+    for group in optimizer.param_groups:
+        group["lr"] = rate
+
+
+def _cosine(highest: float, step: int, total: int) -> float:
+    return highest * 0.5 * (1 + math.cos(math.pi * step / max(1, total)))
+
+
+def _batches(
+    recipe: Train, variant: Variant, train: Split, epoch: int
+) -> Iterator[tuple[tuple[Tensor, ...], Tensor]]:
+    """Shuffled, preprocessed, augmented batches of one epoch."""
+    random = np.random.RandomState((recipe.seed * 7919 + epoch) % 2**32)
+    order = random.permutation(len(train))
+    for start in range(0, len(train), recipe.batch_size):
+        batch = train.take(order[start : start + recipe.batch_size])
+        if len(batch) == 1 < len(train):
+            continue  # batch normalisation has no variance of one sample
+        feeds = variant.feeds(batch.inputs)
+        if recipe.augment != "none":
+            feeds = {name: _augment(x, recipe.augment, random) if x.ndim == 4 else x for name, x in feeds.items()}
+        inputs = tuple(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs)
+        yield tuple(_channels_last(x) for x in inputs), torch.from_numpy(batch.target)
+
+
+def _channels_last(x: Tensor) -> Tensor:
+    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+
+
+def _augment(images: Array, kind: str, random: np.random.RandomState) -> Array:
+    """Shift every image by up to 2 pixels each way, edges repeated; mirror half of them if asked. [N, C, H, W]."""
+    count, _, height, width = images.shape
+    padded = np.pad(images, ((0, 0), (0, 0), (2, 2), (2, 2)), mode="edge")
+    rows = random.randint(0, 5, (count, 1)) + np.arange(height)
+    columns = random.randint(0, 5, (count, 1)) + np.arange(width)
+    if kind == "shift+flip":
+        mirrored = random.rand(count) < 0.5
+        columns[mirrored] = columns[mirrored, ::-1]
+    moved = padded[np.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
+    return np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
+
+
+def _keep(
+    folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any, epochs: int
+) -> None:
+    """Write parameters and momentum, then the manifest that names them: its existence means both are whole."""
+    if folder is None:
+        return
+    from safetensors.torch import save
+
+    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
+    for index, state in optimizer.state_dict()["state"].items():
+        if state.get("momentum_buffer") is not None:
+            tensors[f"momentum.{index}"] = state["momentum_buffer"].contiguous()
+    name = f"epoch-{epochs}.safetensors"
+    write_atomically(folder / name, save(tensors))
+    manifest = {"epochs": epochs, "file": name, "recipe": recipe.config, "start": variant.digest}
+    write_atomically(folder / "checkpoint.json", json.dumps(manifest).encode())
+    for old in folder.glob("epoch-*.safetensors"):
+        if old.name != name:
+            old.unlink()
+
+
+def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any) -> int:
+    """Restore what `_keep` wrote and return the number of finished epochs; 0 without a checkpoint."""
+    if folder is None or not (folder / "checkpoint.json").exists():
+        return 0
+    from safetensors.torch import load
+
+    manifest = read_json(folder / "checkpoint.json", ConfigError)
+    if manifest["recipe"] != recipe.config or manifest["start"] != variant.digest:
+        raise ConfigError(f"{folder} belongs to another training run: choose another folder, or remove it")
+    tensors = load((folder / Path(manifest["file"]).name).read_bytes())
+    module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    state = optimizer.state_dict()
+    state["state"] = {
+        int(key.removeprefix("momentum.")): {"momentum_buffer": value}
+        for key, value in tensors.items()
+        if key.startswith("momentum.")
+    }
+    optimizer.load_state_dict(state)
+    return int(manifest["epochs"])

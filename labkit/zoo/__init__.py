@@ -1,0 +1,88 @@
+"""The networks that labkit ships: weights in safetensors, each with a card that a test measures again.
+
+    load_model("resnet20@digits")
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from pathlib import Path
+from typing import Any
+
+from labkit.data import load_dataset
+from labkit.environment import current
+from labkit.errors import ConfigError, ModelFileError, nearest
+from labkit.files import read_json, write_atomically
+from labkit.progress import Progress
+from labkit.variant import Variant
+
+FOLDER = Path(__file__).parent
+
+
+def recipes() -> dict[str, dict[str, Any]]:
+    """Name → {model, dataset, train}: everything that is needed to train each network again."""
+    return tomllib.loads((FOLDER / "recipes.toml").read_text(encoding="utf-8"))
+
+
+def names() -> tuple[str, ...]:
+    """The networks whose weights are here."""
+    return tuple(name for name in recipes() if (FOLDER / name / "variant.json").exists())
+
+
+def load_model(name: str) -> Variant:
+    """A shipped network, by `architecture@dataset`; ConfigError with a suggestion for another name."""
+    if name not in names():
+        raise ConfigError(f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file")
+    return Variant.load(FOLDER / name)
+
+
+def card(name: str) -> dict[str, Any]:
+    """What was measured when the network was trained: quality with its interval, data checksum, recipe."""
+    return read_json(FOLDER / name / "card.json", ModelFileError)
+
+
+def train_from_recipe(name: str, progress: Progress | None = None, checkpoint: Path | None = None) -> Variant:
+    """Train the network `name` again, by its recipe."""
+    from labkit.train import Train, fit, fresh_variant
+
+    recipe = recipes()[name]
+    dataset = load_dataset(recipe["dataset"])
+    train = Train(**recipe["train"])
+    start = fresh_variant(recipe["model"], dataset, train.seed)
+    module = fit(train, start, dataset, progress or (lambda fraction, message: None), checkpoint=checkpoint)
+    step = dataclasses.replace(train.step(start), origin="zoo")
+    return start.derive(name, step, model=module)
+
+
+def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) -> dict[str, Any]:
+    """Train `name`, measure it on the test split, write weights and card; returns the card."""
+    from labkit.measure.quality import evaluate
+
+    variant = train_from_recipe(name, progress, folder / name / ".checkpoint")
+    recipe = recipes()[name]
+    dataset = load_dataset(recipe["dataset"])
+    scores = evaluate(variant, dataset, "test")
+    environment = current()
+    document = {
+        "model": name,
+        "dataset": dataset.name,
+        "data_sha256": dataset.checksum,
+        "recipe": recipe,
+        "metric": dataset.task.metric,
+        "split": "test",
+        "n_samples": len(scores),
+        "quality": round(dataset.task.quality(scores), 6),
+        "quality_ci95": [round(bound, 6) for bound in dataset.task.interval(scores)],
+        "parameters": sum(parameter.numel() for parameter in variant.model.parameters()),
+        "size_bytes": variant.size_bytes,
+        "trained_in_bfloat16": environment.has_bf16,
+        "trained_with": {"torch": environment.versions.get("torch", ""), "cpu": environment.cpu_model},
+    }
+    variant.save(folder / name)
+    write_atomically(folder / name / "card.json", json.dumps(document, indent=1).encode())
+    return document
+
+
+__all__ = ["build", "card", "load_model", "names", "recipes", "train_from_recipe"]
