@@ -2,27 +2,20 @@
 
     python3 run.py demo [ARGS]          a model made smaller and faster, measured on this machine
     python3 run.py lab [ARGS]           the lessons, in JupyterLab
-    python3 run.py test [--all] [ARGS]  tests, lessons, browser; --all adds the extras' tests; ARGS go to pytest
+    python3 run.py test [--all] [ARGS]  all tests and lessons; --all adds the extras' tests; pytest gets ARGS
     python3 run.py setup                install, and stop there
 
 The first start fills .venv, a later one goes straight to work. Three small ideas make that safe:
-- The stamp comes last. `.venv/labkit-stamp` reads "half built" until everything is in, then names what was
-  installed: a stamp that matches means a complete installation, and one that does not is put right.
+- The stamp comes last: `.venv/labkit-stamp` names what was installed only once all of it is in.
 - The lock is the operating system's. It goes when its holder ends, however it ends: none is ever stale.
 - A child gets a process group of its own: one Ctrl-C ends pip or pytest and all that they started.
-
-No network in the classroom? On a machine of the same kind that has one, fill a folder with wheels:
-    pip download -d wheels --no-deps --index-url https://download.pytorch.org/whl/cpu torch==2.13.0
-    pip download -d wheels --find-links wheels -c constraints.txt hatchling ".[test,openvino]"
-then carry it over and start there with PIP_NO_INDEX=1 PIP_FIND_LINKS=wheels set.
-
-An old Python must be able to read this file to say what it lacks: hence % formatting, and no annotations.
+Without a network it installs from a folder of wheels: constraints.txt tells how to fill one.
 """
 
 import sys
 
-if sys.version_info < (3, 11):
-    sys.exit("labkit needs Python 3.11 or newer; this is %d.%d. Try: python3.11 run.py" % sys.version_info[:2])
+if sys.version_info < (3, 11):  # an old Python must read this file to say so: hence %, and no annotations
+    sys.exit("labkit needs Python 3.11 or newer, not %d.%d. Try: python3.11 run.py" % sys.version_info[:2])
 
 import contextlib
 import hashlib
@@ -32,10 +25,15 @@ import signal
 import subprocess
 import threading
 import time
-import urllib.request
+import venv
 from pathlib import Path
+from xml.etree import ElementTree
 
 POSIX = os.name == "posix"
+if POSIX:
+    import fcntl
+else:
+    import msvcrt
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "labkit-stamp"
@@ -47,19 +45,12 @@ CPU_INDEX = "https://download.pytorch.org/whl/cpu"
 def say(text):
     """Tell the person; on stderr, because stdout belongs to the command (`demo --json`)."""
     sys.stderr.write(text + "\n")
-    sys.stderr.flush()
 
 
 def run(command, cwd=None, stdout=None, **environment):
     """Run `command` to its end and return its exit code; told to stop meanwhile, stop it and its children."""
-    child = subprocess.Popen(
-        [str(part) for part in command],
-        cwd=cwd,
-        env=dict(os.environ, **environment),
-        stdin=subprocess.DEVNULL,
-        stdout=stdout,
-        start_new_session=True,
-    )
+    options = {"cwd": cwd, "stdout": stdout, "start_new_session": True, "close_fds": False}
+    child = subprocess.Popen([str(part) for part in command], env=dict(os.environ, **environment), **options)
     try:
         return child.wait()
     except BaseException:  # Ctrl-C, or the SystemExit of a signal
@@ -70,11 +61,10 @@ def run(command, cwd=None, stdout=None, **environment):
 def stop(child):
     """Ask the child's group to stop, as Ctrl-C does; after two seconds, or at a second Ctrl-C, end it."""
     try:
-        if POSIX:  # on Windows the console has told the child already
-            os.killpg(child.pid, signal.SIGINT)
-        child.wait(2)
-    except (OSError, subprocess.TimeoutExpired):
-        pass
+        with contextlib.suppress(OSError, subprocess.TimeoutExpired):
+            if POSIX:  # on Windows the console has told the child already
+                os.killpg(child.pid, signal.SIGINT)
+            child.wait(2)
     finally:
         with contextlib.suppress(OSError):
             os.killpg(child.pid, signal.SIGKILL) if POSIX else child.kill()
@@ -82,9 +72,9 @@ def stop(child):
 
 
 def stamp():
-    """The stamp of a complete installation: for which Python, where, and a digest of what it was asked for."""
+    """The stamp of a complete installation: for which Python, where, and a digest of what was asked for."""
     asked = (ROOT / "pyproject.toml").read_bytes() + (ROOT / "constraints.txt").read_bytes()
-    return "Python %s in %s\n%s\n" % (sys.version.split()[0], ROOT, hashlib.sha256(asked).hexdigest())
+    return "Python %s in %a\n%s\n" % (sys.version.split()[0], str(ROOT), hashlib.sha256(asked).hexdigest())
 
 
 def is_ready():
@@ -96,9 +86,26 @@ def setup(run=run, probe=None):
     """Make .venv complete, unless it is already; two that start at once take turns."""
     if not is_ready():
         VENV.mkdir(exist_ok=True)
-        with only_one():
+        with open(VENV / "labkit.lock", "a") as file:
+            lock(file)
+            os.set_inheritable(file.fileno(), True)  # pip holds it too, and on, should this process be killed
             if not is_ready():  # another may have finished it while this one waited
                 install(run, probe or index_answers)
+
+
+def lock(file):
+    """Hold `file` until it is closed or this process ends, having waited for whoever holds it now."""
+    waited = False
+    while True:
+        try:
+            if POSIX:
+                return fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
+        except (BlockingIOError, PermissionError):
+            if not waited:
+                say("Another run.py is installing here: waiting for it.")
+            waited = True
+            time.sleep(0.2)
 
 
 def install(run, probe):
@@ -113,16 +120,15 @@ def install(run, probe):
         if before is not None:
             say("What was there is half built, or made for another Python or folder: starting from empty.")
             empty(VENV)
-    if before is not None or not PYTHON.exists():  # else the user's own .venv, which is added to, never emptied
+    if before is not None or not PYTHON.exists():  # a .venv of the user's own is added to, never emptied
         STAMP.write_text("half built\n")
     if not PYTHON.exists():
-        base = getattr(sys, "_base_executable", sys.executable)  # inside a venv: the Python it was made from
-        if run([base, "-m", "venv", VENV], stdout=sys.stderr) != 0:
-            sys.exit("run.py: Python could not make .venv. On Debian and Ubuntu: apt-get install python3-venv")
-    pins = (ROOT / "constraints.txt").read_text().split()
-    torch = [pin for pin in pins if pin.startswith("torch==")]
-    pip_install(run, ["--no-deps"] + torch + torch_source(probe))
-    pip_install(run, ["-c", ROOT / "constraints.txt", "-e", "%s[test,openvino]" % ROOT])
+        try:
+            venv.create(VENV, symlinks=POSIX, with_pip=True)
+        except subprocess.CalledProcessError:
+            sys.exit("run.py: Python could not make .venv. On Debian or Ubuntu: apt-get install python3-venv")
+    pip_install(run, ["--no-deps", "torch"] + torch_source(probe))
+    pip_install(run, ["-e", "%s[test,openvino]" % ROOT])
     STAMP.write_text(finished)
 
 
@@ -136,23 +142,18 @@ def empty(folder):
 
 
 def pip_install(run, arguments):
-    """`pip install ARGUMENTS` inside .venv; where it fails, end with what to try next."""
-    command = [PYTHON, "-m", "pip", "install", "--no-input", "--disable-pip-version-check"]
+    """`pip install ARGUMENTS` inside .venv, in the pinned versions; if it fails, end with what to try."""
+    command = [PYTHON, "-m", "pip", "install", "--no-input", "-c", ROOT / "constraints.txt"]
     if run(command + arguments, stdout=sys.stderr) != 0:
-        sys.exit(
-            "run.py: pip could not install, for the reason above. Start again to go on; behind a proxy set"
-            " HTTPS_PROXY; with no network set PIP_NO_INDEX=1 and PIP_FIND_LINKS to a folder of wheels."
-        )
+        sys.exit("run.py: pip failed (see above). Start again, set HTTPS_PROXY; offline, see constraints.txt")
 
 
 def torch_source(probe):
-    """Pip's arguments that say where PyTorch comes from.
+    """Pip's arguments that say where PyTorch comes from: on Linux, its own index, for the CPU build.
 
-    For Linux the ordinary index has the build for CUDA, with gigabytes of libraries; PyTorch's own has one for
-    the CPU. It is used for this one package, and asked beforehand: pip would wait long on it, were it down.
+    The ordinary one has the CUDA build, gigabytes larger. Asked beforehand: pip waits long on a dead index.
     """
-    wheels = os.environ.get("PIP_NO_INDEX") or os.environ.get("PIP_FIND_LINKS")
-    if wheels or not sys.platform.startswith("linux"):
+    if sys.platform != "linux" or os.environ.get("PIP_NO_INDEX") or os.environ.get("PIP_FIND_LINKS"):
         return []
     if probe():
         return ["--index-url", CPU_INDEX]
@@ -166,71 +167,41 @@ def index_answers(url=CPU_INDEX + "/torch/", seconds=3.0):
     answers = []
 
     def ask():
+        import urllib.request  # here, as it alone doubles the time that this file takes to import
+
         with contextlib.suppress(OSError):
-            request = urllib.request.Request(url, method="HEAD")
-            urllib.request.urlopen(request, timeout=seconds).close()
+            urllib.request.urlopen(url, timeout=seconds).close()
             answers.append(url)
 
     thread = threading.Thread(target=ask, daemon=True)
     thread.start()
     thread.join(seconds)
-    return bool(answers)
-
-
-@contextlib.contextmanager
-def only_one():
-    """Hold the installation's lock, having waited for whoever has it."""
-    with open(VENV / "labkit.lock", "a") as file:
-        if not try_lock(file):
-            say("Another run.py is installing here: waiting for it.")
-            while not try_lock(file):
-                time.sleep(0.2)
-        yield
-
-
-def try_lock(file):
-    """Lock `file` until it is closed or this process ends; False if another process holds it."""
-    try:
-        if POSIX:
-            import fcntl
-
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        else:
-            import msvcrt
-
-            msvcrt.locking(file.fileno(), msvcrt.LK_NBLCK, 1)
-    except (BlockingIOError, PermissionError):
-        return False
-    return True
+    return answers != []
 
 
 def test(arguments, run=run):
-    """Run pytest over the tests, the lessons and the browser, all three always; 0 if nothing failed, else 1."""
+    """Run pytest over tests, lessons and browser, each of them always; 0 if some passed and none failed."""
+    which = [] if "--all" in arguments else ["-m", "not extra"]
     chosen = [argument for argument in arguments if argument != "--all"]
-    extras = [] if "--all" in arguments else ["-m", "not extra"]
     two = ["-n", "2", "--dist", "loadscope"]
     nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"]
     nbval += ["--nbval-sanitize-with", "tests/notebooks/sanitize.cfg"]
-    one_thread = {"OMP_NUM_THREADS": "1"}  # each of the two workers, or they crowd one another
-    stages = [
-        ("tests", ["--ignore=tests/browser"] + two + extras, one_thread),
+    one_thread = {"OMP_NUM_THREADS": "1"}  # for each of the two workers, or they crowd one another
+    stages = (
+        ("tests", ["--ignore=tests/browser"] + two + which, one_thread),
         ("notebooks", nbval + two, dict(one_thread, LABKIT_PROFILE="ci", LABKIT_HEADLESS="1")),
         ("tests/browser", [], {"LABKIT_PROFILE": "ci"}),
-    ]
-    total = [0, 0, 0]
+    )
+    total, report = [0, 0, 0], VENV / "labkit-report.xml"
     for folder, options, environment in stages:
         if not (ROOT / folder).is_dir():
             say("\nThere is no %s/ here: left out." % folder)
             continue
-        say("\n%s/" % folder)
-        report = VENV / "labkit-report.xml"
         report.unlink(missing_ok=True)
         command = [PYTHON, "-m", "pytest", folder, "--junitxml", report] + options + chosen
         code = run(command, cwd=ROOT, **environment)
         passed, failed, skipped = count(report)
-        if code == 5 and chosen:  # pytest's word for "no tests": ARGS such as -k may well leave a folder without
-            code = 0
-        if code != 0 and failed == 0:
+        if code != 0 and failed == 0 and not (code == 5 and chosen):  # 5: no tests, as ARGS may want
             say("pytest ended with code %d in %s/: counted as a failure." % (code, folder))
             failed = 1
         total = [total[0] + passed, total[1] + failed, total[2] + skipped]
@@ -240,51 +211,40 @@ def test(arguments, run=run):
 
 def count(report):
     """(passed, failed, skipped) of a JUnit report; zeros where there is none that can be read."""
-    from xml.etree import ElementTree
-
     try:
-        suites = list(ElementTree.parse(report).iter("testsuite"))
+        suite = ElementTree.parse(report).find("testsuite")
     except (OSError, ElementTree.ParseError):
         return 0, 0, 0
-    keys = ("tests", "failures", "errors", "skipped")
-    tests, failures, errors, skipped = (sum(int(suite.get(key)) for suite in suites) for key in keys)
-    return max(tests - failures - errors - skipped, 0), failures + errors, skipped
+    tests, failed, skipped = (int(suite.get(key)) for key in ("tests", "failures", "skipped"))
+    failed += int(suite.get("errors"))
+    return tests - failed - skipped, failed, skipped
 
 
-def become(command):
-    """Turn into `command`, so that its signals and exit code are ours; on Windows, wait for it instead."""
-    if POSIX:
-        os.execv(command[0], command)
-    return subprocess.call(command)
-
-
-def main(arguments, run=run, probe=None, become=become):
+def main(arguments, run=run, probe=None):
     """Do what the command line asks, and return the exit code."""
-    usage = __doc__.split("\n\nThe first")[0]
     command, rest = (arguments or [""])[0], arguments[1:]
-    if command in ("-h", "--help"):
-        sys.stdout.write(usage + "\n")
-        return 0
     if command not in ("demo", "lab", "test", "setup") or (command == "setup" and rest):
-        say(usage)
-        return 2
+        asked = command in ("-h", "--help")
+        (sys.stdout if asked else sys.stderr).write(__doc__.split("\n\nThe first")[0] + "\n")
+        return 0 if asked else 2
     setup(run, probe)
     if command == "test":
         return test(rest, run)
     if command == "setup":
         say("labkit is installed in %s." % VENV)
         return 0
-    return become([str(LABKIT), command] + rest)
+    if POSIX:  # turn into labkit: its signals and its exit code are then ours
+        os.execv(LABKIT, [str(LABKIT), command] + rest)
+    return subprocess.call([LABKIT, command] + rest)
 
 
 if __name__ == "__main__":
     for number in (signal.SIGTERM, getattr(signal, "SIGHUP", signal.SIGTERM)):
-        if signal.getsignal(number) == signal.SIG_DFL:
+        if signal.getsignal(number) == signal.SIG_DFL:  # under nohup it is not
             signal.signal(number, lambda number, frame: sys.exit(128 + number))
     try:
         sys.exit(main(sys.argv[1:]))
     except KeyboardInterrupt:
-        say("Stopped.")
         sys.exit(130)
     except OSError as error:
         sys.exit("run.py: %s" % error)

@@ -125,10 +125,8 @@ def _features(environment: Environment) -> Iterator[Finding]:
     if not features and not environment.os.startswith(("Linux", "Darwin")):
         yield Finding("CPU features", "note", "this system lists none; measure to see if int8 pays off here")
         return
-    int8 = "VNNI" if environment.has_vnni or "dotprod" not in features else "dotprod"
-    int8_present = environment.has_vnni or "dotprod" in features
-    has = {int8: int8_present, "AMX": environment.has_amx, "bf16": environment.has_bf16}
-    for name, present in has.items():
+    int8 = {"dotprod": True} if "dotprod" in features else {"VNNI": environment.has_vnni}
+    for name, present in {**int8, "AMX": environment.has_amx, "bf16": environment.has_bf16}.items():
         with_it, without_it = WORTH[name]
         yield Finding(name, "ok" if present else "note", with_it if present else without_it)
 
@@ -177,7 +175,7 @@ def _dataset(name: str) -> tuple[Status, str, str]:
     from labkit.data import location
 
     if where := location(name):
-        home = os.path.join(os.path.expanduser("~"), "")
+        home = os.path.expanduser("~") + os.sep
         found = os.path.join("~", where.removeprefix(home)) if where.startswith(home) else where
         return "ok", found, ""  # the report may be passed on, and a home folder tells the person's name
     return "note", "not on this machine", f"labkit data fetch {name}"

@@ -25,21 +25,16 @@ from pathlib import Path
 from labkit.errors import ConfigError
 
 CORE = (
-    "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "safetensors", "pooch", "typer",
-    "tqdm", "psutil", "threadpoolctl", "matplotlib", "jupyterlab", "ipywidgets", "papermill", "jupytext",
+    "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "safetensors", "pillow", "pooch",
+    "typer", "tqdm", "psutil", "threadpoolctl", "matplotlib", "jupyterlab", "ipywidgets", "papermill",
+    "jupytext",
 )  # fmt: skip
-"""The packages that labkit always needs."""
+"""The packages that labkit always needs: the dependencies in pyproject.toml."""
 
-EXTRAS = {
-    "openvino": ("openvino",),
-    "tensorflow": ("tensorflow", "ai-edge-litert"),
-    "mindspore": ("mindspore",),
-    "serve": ("fastapi", "uvicorn"),
-    "distributed": ("ray",),
-}
+EXTRAS = {"openvino": ("openvino",)}
 """The packages that each optional part needs: `pip install 'labkit[openvino]'`."""
 
-ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",), "tensorflow": ("tensorflow-cpu",)}
+ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}
 """Packages that bring the same thing under another name."""
 
 CPU_FEATURES = (
@@ -244,7 +239,7 @@ def _group_folders(root: Path, controller: str) -> Iterator[Path]:
     lines = [line.split(":", 2) for line in _read(root / "proc/self/cgroup").splitlines()]
     groups = [(line[1], line[2]) for line in lines if len(line) == 3 and controller in line[1].split(",")]
     for names, path in groups or [(controller, "/")]:
-        parts = [part for part in path.split("/") if part not in ("", "..")]
+        parts = [part for part in path.split("/") if part]
         for mount in {controller, names} if controller else {"", "unified"}:
             top = root / "sys/fs/cgroup" / mount
             yield from (top.joinpath(*parts[:depth]) for depth in range(len(parts), -1, -1))
@@ -309,5 +304,5 @@ def _version(name: str) -> str:
 
     try:
         return metadata.version(name) or ""
-    except metadata.PackageNotFoundError:
+    except (metadata.PackageNotFoundError, KeyError):
         return ""

@@ -8,7 +8,7 @@ import secrets
 from pathlib import Path
 from typing import Any
 
-from labkit.errors import LabkitError
+from labkit.errors import LabkitError, ModelFileError
 
 _LARGEST_JSON_BYTES = 16 * 1024 * 1024
 
@@ -47,3 +47,25 @@ def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
     if not isinstance(document, dict):
         raise kind(f"{path} holds a {type(document).__name__}, not an object")
     return document
+
+
+def check_safetensors_header(payload: bytes) -> None:
+    """Raise ModelFileError for a header that readers could disagree about: a tensor that is named twice.
+
+    A safetensors file is 8 bytes of header length (little-endian), that much JSON, then the tensors.
+    """
+
+    def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        names = [name for name, _ in pairs]
+        for name in names:
+            if names.count(name) > 1:
+                raise ModelFileError(f"the safetensors file names {name!r} twice: refused, because readers disagree")
+        return dict(pairs)
+
+    length = int.from_bytes(payload[:8], "little")
+    if len(payload) < 8 or length > len(payload) - 8:
+        raise ModelFileError("the safetensors file is truncated: its header is longer than the file")
+    try:
+        json.loads(payload[8 : 8 + length], object_pairs_hook=refuse_repeats)
+    except (ValueError, RecursionError) as error:
+        raise ModelFileError(f"the safetensors file's header is not JSON: {error}") from None

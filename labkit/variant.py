@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import ModelFileError, TensorError
-from labkit.files import read_json, write_atomically
+from labkit.files import check_safetensors_header, read_json, write_atomically
 
 Array = NDArray[Any]
 SCHEMA_VERSION = 1
@@ -250,6 +250,8 @@ def _preprocessing(item: Mapping[str, Any]) -> Preprocessing:
 
 def _read_payload(path: Path, expected: str) -> bytes:
     try:
+        if path.is_symlink():
+            raise ModelFileError(f"{path} is a link: refused, because it may lead out of the folder")
         payload = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
@@ -272,6 +274,7 @@ def _torch_model(config: Any, payload: bytes) -> Any:
 
     if not isinstance(config, dict):
         raise ModelFileError("variant.json has no config for its architecture")
+    check_safetensors_header(payload)
     model = build(config)
     try:
         model.load_state_dict(load(payload))

@@ -1,12 +1,13 @@
 """The networks that labkit ships: weights in safetensors, each with a card that a test measures again.
 
-    load_model("resnet20@digits")
+    load_model("resnet20@digits")    or a saved variant's folder, or your own model.onnx
 """
 
 from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import tomllib
 from pathlib import Path
 from typing import Any
@@ -31,11 +32,31 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in recipes() if (FOLDER / name / "variant.json").exists())
 
 
-def load_model(name: str) -> Variant:
-    """A shipped network, by `architecture@dataset`; ConfigError with a suggestion for another name."""
-    if name not in names():
-        raise ConfigError(f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file")
-    return Variant.load(FOLDER / name)
+def load_model(name_or_path: str | Path) -> Variant:
+    """A shipped network by name, a saved variant's folder, or somebody's own `.onnx` file.
+
+    Raises ConfigError with a suggestion for an unknown name, ModelFileError for a file that must not be trusted.
+    """
+    name, path = str(name_or_path), Path(name_or_path)
+    if name in names():
+        return Variant.load(FOLDER / name)
+    if path.suffix == ".onnx":
+        from labkit.convert import load_onnx
+
+        return load_onnx(path)
+    if path.is_dir():
+        return Variant.load(path)
+    raise ConfigError(f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file")
+
+
+def derived(model: Variant) -> tuple[Variant, ...]:
+    """The shipped variants that were made from exactly this model beforehand (pruned, distilled)."""
+    found = []
+    for name in names():
+        variant = Variant.load(FOLDER / name) if recipes()[name].get("from") else None
+        if variant is not None and model.digest in variant.lineage[-1].parents:
+            found.append(variant)
+    return tuple(found)
 
 
 def card(name: str) -> dict[str, Any]:
@@ -44,11 +65,18 @@ def card(name: str) -> dict[str, Any]:
 
 
 def train_from_recipe(name: str, progress: Progress | None = None, checkpoint: Path | None = None) -> Variant:
-    """Train the network `name` again, by its recipe."""
+    """Train the network `name` again, by its recipe: from scratch, or by a technique from another shipped one."""
     from labkit.train import Train, fit, fresh_variant
 
     recipe = recipes()[name]
     dataset = load_dataset(recipe["dataset"])
+    if "from" in recipe:
+        from labkit.pipeline import make_technique
+
+        technique = make_technique(recipe["technique"], recipe["config"])
+        made = technique(load_model(recipe["from"]), dataset, progress)
+        steps = (*made.lineage[:-1], dataclasses.replace(made.lineage[-1], origin="zoo"))
+        return dataclasses.replace(made, name=name, lineage=steps)
     train = Train(**recipe["train"])
     start = fresh_variant(recipe["model"], dataset, train.seed)
     module = fit(train, start, dataset, progress or (lambda fraction, message: None), checkpoint=checkpoint)
@@ -60,7 +88,8 @@ def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) ->
     """Train `name`, measure it on the test split, write weights and card; returns the card."""
     from labkit.measure.quality import evaluate
 
-    variant = train_from_recipe(name, progress, folder / name / ".checkpoint")
+    checkpoint = folder / f".{name}.checkpoint"
+    variant = train_from_recipe(name, progress, checkpoint)
     recipe = recipes()[name]
     dataset = load_dataset(recipe["dataset"])
     scores = evaluate(variant, dataset, "test")
@@ -82,7 +111,8 @@ def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) ->
     }
     variant.save(folder / name)
     write_atomically(folder / name / "card.json", json.dumps(document, indent=1).encode())
+    shutil.rmtree(checkpoint, ignore_errors=True)
     return document
 
 
-__all__ = ["build", "card", "load_model", "names", "recipes", "train_from_recipe"]
+__all__ = ["build", "card", "derived", "load_model", "names", "recipes", "train_from_recipe"]

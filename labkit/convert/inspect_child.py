@@ -1,0 +1,200 @@
+"""Opens an ONNX file that nobody vouches for, in a process that can be lost.
+
+    python inspect_child.py MEMORY_BYTES CPU_SECONDS < model.onnx
+
+A file of 129 bytes can ask for gigabytes as soon as it is opened (an Expand of a constant), and another can
+run for centuries (a Loop of 2^62 turns). Neither shows before it happens. So it happens here, under limits of
+memory and of processor time that begin once the libraries are in: those are not the file's fault. Processor
+time is what this process has used itself, so that a busy machine condemns no innocent file.
+
+The answer is one JSON object: {"problem": "…"} or {"inputs": […], "outputs": […], "metadata": {…}}.
+This file imports nothing of labkit, so that it starts quickly.
+"""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import onnx
+import onnxruntime as ort
+
+_LARGEST_DIMENSION = 2**31 - 1
+_MOST_DIMENSIONS = 16
+
+
+class Problem(Exception):
+    """Why the file is refused: what is in it, and the fix where there is one."""
+
+
+def limit_memory(extra_bytes: int) -> None:
+    """Allow `extra_bytes` beyond what is mapped now; where the system has no such limit, only the deadline holds."""
+    try:
+        import resource
+
+        with open("/proc/self/statm") as file:
+            mapped = int(file.read().split()[0]) * resource.getpagesize()
+        resource.setrlimit(resource.RLIMIT_AS, (mapped + extra_bytes, resource.RLIM_INFINITY))
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+    except (ImportError, OSError, ValueError):
+        pass
+
+
+def limit_time(seconds: float) -> None:
+    """Let the system end this process after so much processor time; where it cannot, the parent's clock does."""
+    if hasattr(signal, "setitimer"):
+        signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        signal.setitimer(signal.ITIMER_PROF, seconds)
+
+
+def inspect(data: bytes, memory_bytes: int) -> dict[str, Any]:
+    """Parse, check, open and run the model once; returns what a Variant needs to know. Raises Problem."""
+    limit_memory(memory_bytes)
+    model = parse(data)
+    for graph in graphs(model):
+        check_tensors(graph)
+    try:
+        onnx.checker.check_model(data)
+    except Exception as error:
+        raise Problem(f"it is not valid ONNX: {in_short(error)}") from None
+    session = open_session(data)
+    inputs = [describe(value) for value in session.get_inputs()]
+    if not inputs:
+        raise Problem("it takes no inputs")
+    run_once(session, inputs, memory_bytes)
+    metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("labkit.")}
+    return {"inputs": inputs, "outputs": [describe(v) for v in session.get_outputs()], "metadata": metadata}
+
+
+def parse(data: bytes) -> onnx.ModelProto:
+    """Bytes → the model's graph, if it is one and not newer than what is installed."""
+    try:
+        model: onnx.ModelProto = onnx.ModelProto.FromString(data)
+    except Exception:
+        raise Problem("it is not an ONNX file, or only a part of one") from None
+    if not model.ir_version or not model.graph.node:
+        raise Problem("it is not an ONNX file, or it holds no operators")
+    if model.ir_version > onnx.IR_VERSION:
+        raise Problem(f"its IR version {model.ir_version} is newer than {onnx.IR_VERSION}: upgrade the package onnx")
+    newest = onnx.defs.onnx_opset_version()
+    for opset in model.opset_import:
+        if opset.domain in ("", "ai.onnx") and opset.version > newest:
+            raise Problem(f"its opset {opset.version} is newer than {newest}: export it again with an older opset")
+    return model
+
+
+def graphs(model: onnx.ModelProto) -> Iterator[Any]:
+    """The graph, the functions, and every graph inside a node (the branches of If, the body of Loop)."""
+    waiting: list[Any] = [model.graph, *model.functions]
+    while waiting:
+        graph = waiting.pop()
+        yield graph
+        for node in graph.node:
+            for attribute in node.attribute:
+                waiting += [attribute.g] if attribute.HasField("g") else []
+                waiting += attribute.graphs
+
+
+def check_tensors(graph: Any) -> None:
+    """Refuse data outside the file, and sizes that the data does not bear out."""
+    tensors = [*getattr(graph, "initializer", ())]
+    for node in graph.node:
+        for attribute in node.attribute:
+            tensors += [attribute.t] if attribute.HasField("t") else []
+            tensors += attribute.tensors
+    for sparse in getattr(graph, "sparse_initializer", ()):
+        tensors += [sparse.values, sparse.indices]
+    for tensor in tensors:
+        name = repr(tensor.name[:80])
+        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
+            raise Problem(
+                f"tensor {name} keeps its data in another file: write one file with "
+                "onnx.save_model(model, path, save_as_external_data=False)"
+            )
+        count = 1
+        for size in tensor.dims:
+            if not 0 <= size <= _LARGEST_DIMENSION:
+                raise Problem(f"tensor {name} has a dimension of {size}")
+            count *= size
+        if tensor.HasField("raw_data") and 8 * len(tensor.raw_data) < count * bits(tensor.data_type):
+            raise Problem(f"tensor {name} claims {count} elements but holds {len(tensor.raw_data)} bytes")
+
+
+def bits(data_type: int) -> int:
+    """Bits of one element as it is stored: the 4- and 2-bit types are packed."""
+    name = onnx.TensorProto.DataType.Name(data_type)
+    if name.endswith(("INT2", "INT4", "FLOAT4E2M1")):
+        return 2 if name.endswith("2") else 4
+    return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize * 8
+
+
+def open_session(data: bytes) -> ort.InferenceSession:
+    """As labkit's own runtime does it, constant folding included."""
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 4
+    try:
+        return ort.InferenceSession(data, options, providers=["CPUExecutionProvider"])
+    except MemoryError:
+        raise
+    except Exception as error:
+        raise Problem(f"ONNX Runtime cannot open it: {in_short(error)}") from None
+
+
+def describe(value: ort.NodeArg) -> dict[str, Any]:
+    """{"name", "dtype" (numpy's name), "shape" (ints, names, or None for a dimension without a name)}."""
+    kind = value.type
+    if not kind.startswith("tensor("):
+        raise Problem(f"{value.name!r} is a {kind[:40]}, not a tensor")
+    names = {"tensor(float)": "float32", "tensor(double)": "float64"}
+    dtype = names.get(kind, kind[len("tensor(") : -1])
+    if not hasattr(np, dtype) or dtype == "string":
+        raise Problem(f"{value.name!r} holds {dtype}, which numpy does not have")
+    shape = [None if isinstance(size, int) and size < 0 else size for size in value.shape]
+    if len(shape) > _MOST_DIMENSIONS or any(size == 0 or isinstance(size, int) and size > 2**31 for size in shape):
+        raise Problem(f"{value.name!r} has the shape {shape[:_MOST_DIMENSIONS]}")
+    return {"name": value.name, "dtype": dtype, "shape": shape}
+
+
+def run_once(session: ort.InferenceSession, inputs: list[dict[str, Any]], memory_bytes: int) -> None:
+    """One sample of zeros. Failing is not held against the file (a free size of 1 may be too small); hanging is.
+
+    A model of large images may take more memory than its file's size explains, in proportion to its input.
+    """
+    feeds = {}
+    for item in inputs:
+        shape = [size if isinstance(size, int) else 1 for size in item["shape"]]
+        feeds[item["name"]] = np.zeros(shape, item["dtype"])
+    limit_memory(memory_bytes + min(4 * memory_bytes, 16 * sum(array.nbytes for array in feeds.values())))
+    try:
+        session.run(None, feeds)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise MemoryError from None
+
+
+def in_short(error: Exception) -> str:
+    """A library's message on one line, and not a long one."""
+    return " ".join(str(error).split())[:250] or type(error).__name__
+
+
+def main() -> None:
+    """Answer one question on stdin."""
+    limit_time(float(sys.argv[2]))
+    try:
+        answer = inspect(sys.stdin.buffer.read(), int(sys.argv[1]))
+    except Problem as problem:
+        answer = {"problem": str(problem)}
+    except MemoryError:
+        answer = {"problem": "it takes far more memory than its size explains"}
+    except Exception as error:  # the libraries' own surprises about a malformed file
+        answer = {"problem": f"it is malformed: {in_short(error)}"}
+    print(json.dumps(answer), flush=True)
+
+
+if __name__ == "__main__":
+    main()

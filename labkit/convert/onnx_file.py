@@ -1,0 +1,171 @@
+"""ONNX files: what labkit writes into them beside the graph, and how it reads one that somebody else wrote.
+
+A file that came from elsewhere is data until proven harmless. Its bytes are read once, and those very bytes go to
+a child process (`inspect_child.py`), which parses, checks, opens and runs them under a memory limit and a
+deadline; only its short answer comes back. So a file that lies, loops or explodes costs two seconds and a child.
+
+Three entries of ONNX's `metadata_props` let a single file carry what a variant knows: `labkit.task`,
+`labkit.labels` and `labkit.preprocessing`, each in JSON.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from labkit.errors import ConfigError, ModelFileError
+from labkit.task import get_task
+from labkit.variant import Preprocessing, Step, TensorSpec, Variant
+
+if TYPE_CHECKING:
+    import onnx
+
+_LARGEST_BYTES = 2**31 - 1  # protobuf's own limit
+_CHILD = Path(__file__).with_name("inspect_child.py")
+
+
+def write_metadata(model: onnx.ModelProto, variant: Variant) -> None:
+    """Store task, labels and preprocessing in `model`, so that `load_onnx` can restore them from the file alone."""
+    import onnx
+
+    preprocessing = {name: dataclasses.asdict(value) for name, value in variant.preprocessing.items()}
+    known = {"task": variant.task, "labels": list(variant.labels), "preprocessing": preprocessing}
+    kept = {entry.key: entry.value for entry in model.metadata_props}
+    entries = {f"labkit.{key}": json.dumps(value, sort_keys=True) for key, value in known.items()}
+    onnx.helper.set_model_props(model, {**kept, **entries})
+
+
+def load_onnx(
+    path: str | Path,
+    task: str | None = None,
+    labels: Sequence[str] | None = None,
+    preprocessing: Mapping[str, Preprocessing] | None = None,
+    patience: float = 1.0,
+) -> Variant:
+    """A variant from an `.onnx` file of any origin, after it was opened and run once at a safe distance.
+
+    What is not given comes from the file's own metadata, else: classification, no labels, no preprocessing.
+    Dimensions without a name are called "batch" (the first) or INPUT_AXIS; a batch that the file fixes stays fixed.
+    `patience` multiplies the deadline and the memory of the check, for a file that you trust.
+    Raises ModelFileError if the file is damaged, too new, keeps data outside itself, or needs too much.
+    """
+    path = Path(path)
+    if not 0 < patience < math.inf:
+        raise ConfigError(f"patience={patience!r} must be a number above 0")
+    payload = _read(path)
+    answer = _inspect(path, payload, patience)
+    stored = _stored(path, answer["metadata"])
+    inputs, outputs = _specs(answer["inputs"]), _specs(answer["outputs"])
+    variant = Variant(
+        name=path.stem,
+        format="onnx",
+        model=payload,
+        inputs=inputs,
+        outputs=outputs,
+        task=get_task(task or stored["task"]).name,
+        labels=tuple(stored["labels"] if labels is None else labels),
+        preprocessing=dict(stored["preprocessing"] if preprocessing is None else preprocessing),
+        lineage=(Step("load_onnx", {"file": path.name}, (), origin="file"),),
+    )
+    _check_given(path, variant)
+    return variant
+
+
+def _check_given(path: Path, variant: Variant) -> None:
+    """Raise ModelFileError if labels or preprocessing belong to another model."""
+    unknown = set(variant.preprocessing) - {spec.name for spec in variant.inputs}
+    if unknown:
+        names = ", ".join(repr(spec.name) for spec in variant.inputs)
+        raise ModelFileError(f"{path}: preprocessing names the input {min(unknown)!r}, the model takes {names}")
+    classes = variant.outputs[0].shape[-1:]
+    if variant.labels and isinstance(classes[0] if classes else None, int) and classes[0] != len(variant.labels):
+        raise ModelFileError(f"{path}: {len(variant.labels)} labels for a model with {classes[0]} outputs")
+
+
+def _read(path: Path) -> bytes:
+    try:
+        if not path.is_file():
+            raise ModelFileError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
+        if path.stat().st_size > _LARGEST_BYTES:
+            raise ModelFileError(f"{path} is larger than 2 GiB, the most that one ONNX file can hold")
+        payload = path.read_bytes()
+    except OSError as error:
+        raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
+    if not payload:
+        raise ModelFileError(f"{path} is empty")
+    return payload
+
+
+def _inspect(path: Path, payload: bytes, patience: float) -> dict[str, Any]:
+    """What the child found out, or ModelFileError if it did not come back with an answer."""
+    cpu_seconds = patience * (0.8 + len(payload) / 20e6)
+    memory_bytes = int(patience * (200e6 + 6 * len(payload)))
+    command = [sys.executable, "-P", str(_CHILD), str(memory_bytes), str(cpu_seconds)]
+    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    try:
+        done = subprocess.run(
+            command,
+            input=payload,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.DEVNULL,
+            env=environment,
+            timeout=10 * patience + 10 * cpu_seconds,
+            check=False,
+        )
+        out_of_time = done.returncode == -getattr(signal, "SIGPROF", 0)
+    except subprocess.TimeoutExpired:
+        out_of_time = True
+    if out_of_time:
+        raise ModelFileError(
+            f"{path} takes more than {cpu_seconds:.1f} s to open and run once: "
+            "if you trust it, load_onnx(path, patience=10)"
+        )
+    try:
+        answer: dict[str, Any] = json.loads(done.stdout)
+    except ValueError:
+        raise ModelFileError(f"{path} crashes the process that opens it (status {done.returncode})") from None
+    if "problem" in answer:
+        raise ModelFileError(f"{path}: {answer['problem']}")
+    return answer
+
+
+def _specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
+    specs = []
+    for item in items:
+        shape = tuple(
+            size if size is not None else "batch" if axis == 0 else f"{item['name']}_{axis}"
+            for axis, size in enumerate(item["shape"])
+        )
+        layout = "NCHW" if len(shape) == 4 and item["dtype"].startswith("float") else None
+        specs.append(TensorSpec(item["name"], item["dtype"], shape, layout))
+    return tuple(specs)
+
+
+def _stored(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
+    """The three entries that `write_metadata` makes, checked like everything else in the file."""
+    try:
+        stored = {key.removeprefix("labkit."): json.loads(value) for key, value in metadata.items()}
+        preprocessing = {
+            str(name): Preprocessing(
+                float(item["scale"]), tuple(map(float, item["mean"])), tuple(map(float, item["std"])), item["layout"]
+            )
+            for name, item in stored.get("preprocessing", {}).items()
+        }
+        numbers = [x for p in preprocessing.values() for x in (p.scale, *p.mean, *(1 / s for s in p.std))]
+        if not all(map(math.isfinite, numbers)):
+            raise ValueError("a number in it is not finite")
+        return {
+            "task": get_task(str(stored.get("task", "classification"))).name,
+            "labels": [str(label) for label in stored.get("labels", [])],
+            "preprocessing": preprocessing,
+        }
+    except (ConfigError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
+        raise ModelFileError(f"{path}: its labkit metadata is malformed ({error}): export it again") from None

@@ -1,0 +1,136 @@
+"""One lock for the whole machine: while somebody times, nobody else of ours computes.
+
+A latency that was taken while a training run used the same cores says nothing. So timed blocks hold this lock
+alone (`exclusive`), and heavy work holds it together with other heavy work, batch by batch (`shared`). It is a
+file, so it works between processes, and the system releases it when its holder dies.
+
+Two files, because one starves: work that takes `shared` again at once after every batch leaves no gap for a timed
+block to slip into. Whoever wants the lock first passes the *gate*; a timed block keeps the gate shut while it waits.
+
+Nobody waits for ever: after `timeout_s` the work goes on without the lock, and is told so.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import tempfile
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+DEFAULT_TIMEOUT_S = 60.0
+_held = threading.local()
+
+
+def path() -> Path:
+    """The lock's file: LABKIT_LOCK if it is set, else one per user in the system's temporary folder."""
+    user = os.getuid() if hasattr(os, "getuid") else "user"
+    return Path(os.environ.get("LABKIT_LOCK") or Path(tempfile.gettempdir()) / f"labkit-measure-{user}.lock")
+
+
+@contextmanager
+def exclusive(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[bool]:
+    """Hold the machine alone; yields whether that was achieved within `timeout_s` seconds."""
+    with _hold("exclusive", timeout_s) as held:
+        yield held
+
+
+@contextmanager
+def shared(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[bool]:
+    """Hold the machine together with other heavy work, but not during a timed block; yields whether we do."""
+    with _hold("shared", timeout_s) as held:
+        yield held
+
+
+@contextmanager
+def _hold(mode: str, timeout_s: float) -> Iterator[bool]:
+    """A thread that holds the lock already is not made to wait for itself.
+
+    Inside `exclusive` anything is granted; inside `shared`, `exclusive` is not: others may be sharing.
+    """
+    outer = getattr(_held, "mode", None)
+    if outer is not None:
+        yield outer == "exclusive" or mode == "shared"
+        return
+    taken = _take(mode, time.monotonic() + timeout_s)
+    _held.mode = mode if taken else None
+    try:
+        yield bool(taken)
+    finally:
+        _held.mode = None
+        for descriptor in taken:
+            _release(descriptor)
+
+
+def _take(mode: str, deadline: float) -> list[int]:
+    """The descriptors that hold the lock; empty if it could not be had in time."""
+    main = path()
+    taken: list[int] = []
+    try:
+        gate = _open(main.with_name(main.name + ".gate"))
+        taken.append(gate)
+        if not _wait(gate, mode, deadline):
+            return _give_up(taken)
+        door = _open(main)
+        taken.append(door)
+        if not _wait(door, mode, deadline):
+            return _give_up(taken)
+        if mode == "shared":  # the gate is only passed through
+            _release(taken.pop(0))
+    except OSError:  # no such folder, or not ours to write
+        return _give_up(taken)
+    return taken
+
+
+def _give_up(descriptors: list[int]) -> list[int]:
+    for descriptor in descriptors:
+        _release(descriptor)
+    return []
+
+
+def _open(file: Path) -> int:
+    return os.open(file, os.O_CREAT | os.O_RDWR | getattr(os, "O_NOFOLLOW", 0), 0o600)
+
+
+def _wait(descriptor: int, mode: str, deadline: float) -> bool:
+    pause_s = 0.0002
+    while not _try(descriptor, mode):
+        if time.monotonic() >= deadline:
+            return False
+        time.sleep(pause_s)
+        pause_s = min(2 * pause_s, 0.005)
+    return True
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _try(descriptor: int, mode: str) -> bool:
+        """Windows has only exclusive locks here, so `shared` looks whether the door is free and leaves it open."""
+        try:
+            msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
+            if mode == "shared":
+                msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+        except OSError:
+            return False
+        return True
+
+    def _release(descriptor: int) -> None:
+        os.close(descriptor)
+else:
+    import fcntl
+
+    def _try(descriptor: int, mode: str) -> bool:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_NB | (fcntl.LOCK_SH if mode == "shared" else fcntl.LOCK_EX))
+        except BlockingIOError:
+            return False
+        return True
+
+    def _release(descriptor: int) -> None:
+        """Unlock before closing: a child that was forked meanwhile holds a copy of the descriptor."""
+        fcntl.flock(descriptor, fcntl.LOCK_UN)
+        os.close(descriptor)

@@ -1,0 +1,160 @@
+"""The timed loop: whatever is a Session is timed here, and nowhere else.
+
+Two things are compared by taking turns. A *round* times every session once, in a random order, for one *block* of
+several runs; a dozen rounds later each has a dozen block times, and block i of one pairs with block i of the other.
+Whatever slowed the machine during a round slowed them all and cancels in the ratio.
+
+A block's time is the median of its runs: see `benchmarks/measurer.py`, which measures how often the interval then
+holds a ratio that is known. The block's first run is not counted: it fetches the model back into the caches that
+the others have just filled.
+"""
+
+from __future__ import annotations
+
+import gc
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.measure import lock
+from labkit.progress import Progress, silent
+from labkit.runtimes import Session
+from labkit.variant import Array
+
+if TYPE_CHECKING:
+    from labkit.measure.protocol import Protocol
+
+Feeds = Mapping[str, Array]
+Outputs = Mapping[str, Array]
+Times = NDArray[np.float64]
+
+
+def accept(last: Mapping[int, Outputs]) -> None:
+    """The check that checks nothing."""
+
+
+@dataclass(frozen=True)
+class Timed:
+    """A session to time and the batches to feed it, in turn; several, so that a remembered answer is a wrong one.
+
+    `check` is called after each block with the last outputs by the batch's index, and raises MeasurementError where
+    they are not what the session answered when it was watched.
+    """
+
+    session: Session
+    batches: Sequence[Feeds]
+    check: Callable[[Mapping[int, Outputs]], None] = accept
+
+
+@dataclass(frozen=True, eq=False)
+class Timing:
+    """What the clock said: block_ms [blocks] is each block's median run, run_ms [blocks × runs] every counted run.
+
+    `warmup_runs` were discarded: those before the first block, and the first of every block.
+    `lock_held` is False if some block was timed while other work of ours may have been running.
+    """
+
+    block_ms: Times
+    run_ms: Times
+    warmup_runs: int
+    lock_held: bool
+
+
+def time_sessions(
+    timed: Mapping[str, Timed], protocol: Protocol, seed: int = 0, progress: Progress = silent
+) -> dict[str, Timing]:
+    """Time every session in randomised, interleaved blocks; the same seed gives the same order.
+
+    `progress` is called between blocks and may raise Cancelled. Returns a Timing for each name.
+    """
+    random = np.random.default_rng(seed)
+    names = list(timed)
+    quiet = _Quiet(protocol.lock_timeout_s)
+    clocks: dict[str, _Clock] = {}
+    for name in names:
+        with quiet.hold():
+            clocks[name] = _Clock(timed[name], protocol)
+    blocks: dict[str, list[Times]] = {name: [] for name in names}
+    for block in range(protocol.blocks):
+        with quiet.hold():
+            for position, index in enumerate(random.permutation(len(names))):
+                name = names[index]
+                blocks[name].append(clocks[name].block())
+                done = (block * len(names) + position + 1) / (protocol.blocks * len(names))
+                progress(done, f"timing: block {block + 1}/{protocol.blocks}, {name}")
+    return {
+        name: Timing(
+            np.median(blocks[name], axis=1),
+            np.concatenate(blocks[name]),
+            clocks[name].discarded,
+            quiet.always,
+        )
+        for name in names
+    }
+
+
+class _Quiet:
+    """The machine's lock, waited for once: after one timeout we only try, and remember that we did without."""
+
+    def __init__(self, timeout_s: float) -> None:
+        self._timeout_s = timeout_s
+        self.always = True
+
+    @contextmanager
+    def hold(self) -> Iterator[None]:
+        with lock.exclusive(self._timeout_s) as held:
+            if not held:
+                self.always, self._timeout_s = False, 0.0
+            yield
+
+
+class _Clock:
+    """One session's place in its cycle of batches, and the number of runs that fill one of its blocks."""
+
+    def __init__(self, timed: Timed, protocol: Protocol) -> None:
+        self._timed = timed
+        self._position = 0
+        self.discarded = 0
+        spent_ms: list[float] = []
+        while (
+            not spent_ms or sum(spent_ms) < protocol.warmup_ms and len(spent_ms) < protocol.max_runs_per_block
+        ):
+            spent_ms += self._time(1).tolist()
+        self.discarded = len(spent_ms)
+        self._runs = protocol.runs_per_block(float(np.median(spent_ms[len(spent_ms) // 2 :])))
+
+    def block(self) -> Times:
+        """Time one block; returns [runs] milliseconds."""
+        self.discarded += 1
+        return self._time(1 + self._runs)[1:]
+
+    def _time(self, runs: int) -> Times:
+        """The timed loop. Nothing is between the two clock readings but the run; garbage waits until after."""
+        execute, synchronize = self._timed.session.execute, self._timed.session.synchronize
+        batches, clock = self._timed.batches, time.perf_counter_ns
+        count, position = len(batches), self._position
+        times_ns = np.empty(runs, dtype=np.int64)
+        last: dict[int, Outputs] = {}
+        collecting = gc.isenabled()
+        gc.disable()
+        try:
+            for run in range(runs):
+                index = (position + run) % count
+                feeds = batches[index]
+                start = clock()
+                outputs = execute(feeds)
+                synchronize()
+                end = clock()
+                times_ns[run] = end - start
+                last[index] = outputs
+        finally:
+            if collecting:
+                gc.enable()
+        self._position = (position + runs) % count
+        self._timed.check(last)
+        return times_ns / 1e6

@@ -1,0 +1,117 @@
+"""Every technique by name, and Pipeline: several of them in a row, itself a technique, kept as TOML.
+
+    [[step]]
+    technique = "prune_channels"
+    pruning_ratio = 0.5
+
+    [[step]]
+    technique = "export_onnx"
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from labkit.convert import ExportOnnx
+from labkit.data import Dataset
+from labkit.distill import Distill
+from labkit.errors import ConfigError, nearest
+from labkit.files import write_atomically
+from labkit.progress import Progress, part
+from labkit.prune import PruneChannels, PruneMagnitude
+from labkit.quantize import QuantizeInt8
+from labkit.technique import Technique
+from labkit.train import Train
+from labkit.variant import Variant
+
+TECHNIQUES: tuple[type[Technique], ...] = (
+    Train,
+    ExportOnnx,
+    QuantizeInt8,
+    PruneMagnitude,
+    PruneChannels,
+    Distill,
+)
+_LARGEST_FILE_BYTES = 100_000
+
+
+@dataclass(frozen=True)
+class Pipeline(Technique):
+    """Apply `steps` one after the other; each adds its own entry to the lineage."""
+
+    name: ClassVar[str] = "pipeline"
+    title: ClassVar[str] = "Pipeline"
+
+    steps: tuple[Technique, ...] = ()
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.steps:
+            raise ConfigError("a Pipeline needs at least one step")
+        for step in self.steps:
+            if not isinstance(step, Technique):
+                raise ConfigError(f"a Pipeline is made of techniques, {step!r} is none")
+
+    @property
+    def takes(self) -> tuple[str, ...]:  # type: ignore[override]
+        """The formats of the first step."""
+        return self.steps[0].takes
+
+    @property
+    def needs_dataset(self) -> bool:  # type: ignore[override]
+        """Whether any step needs one."""
+        return any(step.needs_dataset for step in self.steps)
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The steps as plain data."""
+        return {"step": [{"technique": step.name, **step.config} for step in self.steps]}
+
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Every step in turn, each under its own contract."""
+        for index, step in enumerate(self.steps):
+            share = part(progress, index / len(self.steps), (index + 1) / len(self.steps), f"{step.title}: ")
+            variant = step(variant, dataset, share)
+        return variant
+
+    def save(self, path: str | Path) -> None:
+        """Write the pipeline as TOML."""
+        lines = []
+        for step in self.config["step"]:
+            lines.append("[[step]]")
+            lines.extend(f"{key} = {json.dumps(value)}" for key, value in step.items() if value is not None)
+            lines.append("")
+        write_atomically(path, "\n".join(lines).encode())
+
+    @classmethod
+    def load(cls, path: str | Path) -> Pipeline:
+        """Read what `save` wrote, or what a person typed; ConfigError names the step and the field."""
+        path = Path(path)
+        try:
+            if path.stat().st_size > _LARGEST_FILE_BYTES:
+                raise ConfigError(f"{path} is larger than {_LARGEST_FILE_BYTES} bytes: not a pipeline")
+            document = tomllib.loads(path.read_text(encoding="utf-8"))
+        except (OSError, ValueError) as error:
+            raise ConfigError(f"{path} is not a TOML file that can be read: {error}") from None
+        steps = document.get("step")
+        if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+            raise ConfigError(f"{path} has no steps: begin each with a line [[step]]")
+        return cls(tuple(make_technique(str(step.pop("technique", "")), step) for step in steps))
+
+
+def make_technique(name: str, config: Mapping[str, Any]) -> Technique:
+    """A technique from its name and its fields; ConfigError with a suggestion for an unknown one of either."""
+    for cls in TECHNIQUES:
+        if cls.name == name:
+            known = [field.name for field in dataclasses.fields(cls)]
+            for key in config:
+                if key not in known:
+                    raise ConfigError(f"{name} has no field {key!r}; {nearest(key, known)}")
+            return cls(**config)
+    raise ConfigError(f"unknown technique {name!r}; {nearest(name, [cls.name for cls in TECHNIQUES])}")

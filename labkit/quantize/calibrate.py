@@ -1,0 +1,150 @@
+"""Calibration: run real samples through the float model and note which range each activation takes.
+
+Weights can be looked at; activations exist only while the model runs. So a few hundred samples are run, batch
+by batch, with the wanted tensors as extra outputs. Of each batch only a few numbers are kept, so the memory
+needed does not grow with the number of samples.
+
+Min–max keeps everything, and one outlier then stretches the grid for all. A percentile below 100 gives up the
+outermost values (they saturate) for a finer grid: a histogram from a second pass says where to cut.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from labkit.data import Split
+from labkit.errors import DataError, TensorError
+from labkit.progress import Progress, part
+from labkit.variant import Array, Variant
+
+_BINS = 2048
+_BATCH_BYTES = 64_000_000
+_LARGEST_BATCH = 32
+
+
+@dataclass(frozen=True)
+class Range:
+    """The smallest and largest value of an activation that the grid shall hold."""
+
+    low: float
+    high: float
+
+
+def activations(
+    variant: Variant, model: onnx.ModelProto, names: Sequence[str], samples: Split, progress: Progress
+) -> Iterator[dict[str, Array]]:
+    """Run `samples` through `model` and yield, for each batch, name → values [N, …] of the tensors `names`.
+
+    Batches are as large as 64 MB of yielded values allow, 32 at most. Raises DataError for samples that do not
+    fit the model, or that make a value NaN or infinite.
+    """
+    import onnxruntime as ort
+
+    observed = onnx.ModelProto()
+    observed.CopyFrom(model)
+    inputs = {value.name for value in model.graph.input}
+    outputs = {value.name for value in model.graph.output}
+    observed.graph.output.extend(onnx.ValueInfoProto(name=n) for n in names if n not in inputs | outputs)
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    options.log_severity_level = 3
+    session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    wanted = [name for name in names if name not in inputs]
+    size = fixed = fixed_batch(variant)
+    done = 0
+    while done < len(samples):
+        taken = samples.take((np.arange(done, done + (size or 1))) % len(samples))
+        feeds = _feeds(variant, taken)
+        values = dict(zip(wanted, session.run(wanted, feeds), strict=True))
+        values.update({name: feeds[name] for name in names if name in inputs})
+        for name, array in values.items():
+            if not np.isfinite(array).all():
+                raise DataError(f"samples {done}… make the activation {name!r} NaN or infinite: clean the data")
+        kept = min(size or 1, len(samples) - done)
+        yield {name: array[:kept] for name, array in values.items()} if fixed is None else values
+        done += kept
+        progress(done / len(samples), f"calibrating: {done}/{len(samples)} samples")
+        size = fixed or max(1, min(_LARGEST_BATCH, len(samples) - done, _BATCH_BYTES * kept // _bytes(values)))
+
+
+def calibrate(
+    variant: Variant,
+    model: onnx.ModelProto,
+    names: Sequence[str],
+    samples: Split,
+    percentile: float,
+    progress: Progress,
+) -> dict[str, Range]:
+    """The range of each tensor in `names` over `samples`; `percentile` is the share of values kept, in %.
+
+    Raises DataError for no samples, for samples that cannot be run, or if every activation is 0 for all of them.
+    """
+    if len(samples) == 0:
+        raise DataError("there is no calibration sample: the ranges of the activations cannot be chosen")
+    two_passes = percentile < 100
+    low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
+    for values in activations(variant, model, names, samples, part(progress, 0, 0.5 if two_passes else 1)):
+        for name, array in values.items():
+            low[name], high[name] = min(low[name], float(array.min())), max(high[name], float(array.max()))
+    if not any(low[name] or high[name] for name in names):
+        raise DataError("every activation is 0 for every calibration sample: use samples like the real ones")
+    ranges = {name: Range(low[name], high[name]) for name in names}
+    if not two_passes:
+        return ranges
+    counts = {name: np.zeros(_BINS, np.int64) for name in names}
+    for values in activations(variant, model, names, samples, part(progress, 0.5, 1)):
+        for name, array in values.items():
+            counts[name] += np.histogram(array, _BINS, (low[name], _above(ranges[name])))[0]
+    return {name: _cut(ranges[name], counts[name], percentile) for name in names}
+
+
+def clip_rates(
+    variant: Variant, model: onnx.ModelProto, ranges: dict[str, Range], samples: Split, progress: Progress
+) -> dict[str, float]:
+    """Name → the share of its values over `samples` that lie outside its range, and will saturate.
+
+    On the samples that chose the ranges this is 0 by construction; on others it shows whether those were enough.
+    """
+    outside, total = dict.fromkeys(ranges, 0), dict.fromkeys(ranges, 0)
+    for values in activations(variant, model, list(ranges), samples, progress):
+        for name, array in values.items():
+            low, high = min(ranges[name].low, 0), max(ranges[name].high, 0)
+            margin = 0.01 * (high - low)  # a hair beyond the largest value seen is no news
+            outside[name] += int(np.count_nonzero((array < low - margin) | (array > high + margin)))
+            total[name] += array.size
+    return {name: outside[name] / total[name] for name in ranges}
+
+
+def fixed_batch(variant: Variant) -> int | None:
+    """The number of samples that the model insists on, None if it takes any."""
+    sizes = [spec.shape[0] for spec in variant.inputs if spec.shape]
+    return next((size for size in sizes if isinstance(size, int)), None)
+
+
+def _feeds(variant: Variant, samples: Split) -> dict[str, Array]:
+    try:
+        return variant.feeds(samples.inputs)
+    except TensorError as error:
+        raise DataError(f"the calibration samples cannot be used: {error}") from None
+
+
+def _bytes(values: dict[str, Array]) -> int:
+    return max(1, sum(array.nbytes for array in values.values()))
+
+
+def _above(range_: Range) -> float:
+    return range_.high if range_.high > range_.low else range_.low + 1.0
+
+
+def _cut(range_: Range, counts: Array, percentile: float) -> Range:
+    """Give up at most (100 − percentile) / 2 % of the values at each end. counts: [bins] over the range."""
+    edges = np.linspace(range_.low, _above(range_), len(counts) + 1)
+    allowed = counts.sum() * (100 - percentile) / 200
+    first = int(np.searchsorted(np.cumsum(counts), allowed, side="right"))
+    last = len(counts) - int(np.searchsorted(np.cumsum(counts[::-1]), allowed, side="right"))
+    return Range(float(edges[first]), min(float(edges[last]), range_.high))

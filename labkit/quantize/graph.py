@@ -1,0 +1,103 @@
+"""Finding one's way in an ONNX graph: who makes a tensor, who uses it, which are constants.
+
+An ONNX graph is a list of nodes that refer to tensors by name, each name written once. Constants are
+initializers, or outputs of Constant nodes, which `open_graph` turns into initializers.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+import onnx
+from onnx import numpy_helper
+
+from labkit.errors import TechniqueError
+from labkit.variant import Array
+
+_OLDEST_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
+_OPSET = 18
+
+
+class Graph:
+    """An index over `model.graph`; valid until nodes are added or removed."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self.nodes = list(model.graph.node)
+        self.constants: dict[str, onnx.TensorProto] = {t.name: t for t in model.graph.initializer}
+        self.outputs = {value.name for value in model.graph.output}
+        self.producer: dict[str, onnx.NodeProto] = {}
+        self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
+        for node in self.nodes:
+            self.producer.update({name: node for name in node.output})
+            for name in {*node.input, *_outer_names(node)}:
+                self.consumers[name].append(node)
+
+    def constant(self, name: str) -> Array | None:
+        """The values of a constant, None if `name` is computed."""
+        tensor = self.constants.get(name)
+        return None if tensor is None else numpy_helper.to_array(tensor)
+
+    def only_consumer(self, name: str) -> onnx.NodeProto | None:
+        """The node that uses `name`, if it is one alone and `name` is not an output of the model."""
+        users = self.consumers[name]
+        return users[0] if len(users) == 1 and name not in self.outputs else None
+
+
+def open_graph(payload: bytes) -> onnx.ModelProto:
+    """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer."""
+    model = onnx.load_model_from_string(payload)
+    opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
+    if opset < _OLDEST_OPSET:
+        try:
+            model = onnx.version_converter.convert_version(model, _OPSET)
+        except Exception as error:
+            raise TechniqueError(
+                f"the model's opset {opset} is too old to be quantized, and onnx cannot convert it to {_OPSET} "
+                f"({str(error).strip()[:120]}): export it again with opset {_OPSET}"
+            ) from None
+    kept = []
+    for node in model.graph.node:
+        if node.op_type == "Constant" and node.attribute[0].name == "value":
+            tensor = node.attribute[0].t
+            tensor.name = node.output[0]
+            model.graph.initializer.append(tensor)
+        else:
+            kept.append(node)
+    replace_nodes(model, kept)
+    return model
+
+
+def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
+    """An attribute's value, or the default."""
+    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+
+
+def add_constant(model: onnx.ModelProto, name: str, values: Array) -> str:
+    """Store `values` as an initializer; returns its name."""
+    model.graph.initializer.append(numpy_helper.from_array(np.asarray(values, order="C"), name))
+    return name
+
+
+def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Make `nodes` the graph's nodes, and drop the constants that none of them uses."""
+    nodes = list(nodes)
+    used = {name for node in nodes for name in (*node.input, *_outer_names(node))}
+    used |= {value.name for value in model.graph.output}
+    initializers = [t for t in model.graph.initializer if t.name in used]
+    unused = {t.name for t in model.graph.initializer} - used
+    inputs = [value for value in model.graph.input if value.name not in unused]
+    for field, values in (("node", nodes), ("initializer", initializers), ("input", inputs)):
+        model.graph.ClearField(field)
+        getattr(model.graph, field).extend(values)
+
+
+def _outer_names(node: onnx.NodeProto) -> set[str]:
+    """Names that the graphs inside a node (an If's branches, a Loop's body) take from around it, and some more."""
+    graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    inner = [n for graph in graphs for n in graph.node]
+    names = {value.name for graph in graphs for value in graph.output}
+    return names.union(*({*n.input, *_outer_names(n)} for n in inner))

@@ -1,0 +1,299 @@
+"""A Study: the folder where records live, so that nothing measured is lost and nothing is measured twice.
+
+For example:
+
+    study = Study("results/int8")
+    if not study.is_done("latency", {"threads": 2}):
+        study.append(records, sidecar={"block_ms": block_ms})
+        study.finish("latency", {"threads": 2})
+
+`records.jsonl` holds one flat JSON object a line and is only ever appended to, under a lock, so that two
+processes never mix their lines. A process that is killed while it writes can leave a last line without an
+end: readers leave it out with a warning, and the next writer cuts it off. `manifest.jsonl` says, in the same
+way, what is finished. Arrays lie in `sidecars/RUN_ID.npz`, each written before the records that name it.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import html
+import io
+import json
+import os
+import re
+import sys
+import time
+import warnings
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from labkit.errors import ConfigError, LabkitError, StudyError
+from labkit.files import write_atomically
+
+Record = Mapping[str, Any]
+_STYLE = (
+    "body{font-family:sans-serif}table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
+)
+
+
+class Study:
+    """Records, sidecars and a manifest in one folder; the first write makes it.
+
+    Raises StudyError if `folder` is a file, or holds other things and no records.
+    """
+
+    def __init__(self, folder: str | Path) -> None:
+        self.folder = Path(folder)
+        self._records = self.folder / "records.jsonl"
+        self._manifest = self.folder / "manifest.jsonl"
+        try:
+            strangers = not self.exists() and any(path.name != ".lock" for path in self.folder.iterdir())
+        except FileNotFoundError:
+            strangers = False
+        except OSError as error:
+            raise StudyError(f"{self.folder} cannot be a study: {error.strerror}; choose a folder") from None
+        if strangers:
+            raise StudyError(f"{self.folder} holds other files and no records: choose a new folder")
+
+    @classmethod
+    def current(cls) -> Study | None:
+        """The study that collects this notebook's results in a sweep; None where nobody collects them."""
+        folder = os.environ.get("LABKIT_STUDY")
+        return cls(folder) if folder else None
+
+    def exists(self) -> bool:
+        """Whether anything was written yet."""
+        return self._records.exists() or self._manifest.exists()
+
+    def append(self, records: Iterable[Record], sidecar: Mapping[str, Any] | None = None) -> None:
+        """Add records, all of them or none; `sidecar` (name → array) is kept under the `run_id` they share.
+
+        Raises StudyError if one is not JSON (NaN is not) or the disk is full: the study then is as it was.
+        """
+        rows = [dict(record) for record in records]
+        lines = [_line(row) for row in rows]
+        if sidecar is not None:
+            self._save_sidecar({str(row.get("run_id", "")) for row in rows}, sidecar)
+        self._append(self._records, lines)
+
+    def records(self) -> list[dict[str, Any]]:
+        """All records, oldest first. Raises StudyError if no study is here, or a line of it is damaged."""
+        if not self.exists():
+            raise StudyError(f"there is no study in {self.folder}: check the path")
+        return _read_lines(self._records)
+
+    def sidecar(self, run_id: str) -> dict[str, Any]:
+        """The arrays kept under a run_id; StudyError if there are none, or the file is damaged or pickled."""
+        import numpy as np
+
+        path = self._sidecar_path(run_id)
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                return dict(arrays)
+        except Exception as error:  # a damaged .npz fails in zipfile, zlib or numpy
+            raise StudyError(f"cannot read {path}: {error}; measure again") from None
+
+    def is_done(self, what: str, parameters: Record) -> bool:
+        """Whether `what` was finished with exactly these parameters."""
+        wanted = run_key(what, parameters)
+        return any(entry.get("key") == wanted for entry in _read_lines(self._manifest))
+
+    def finish(self, what: str, parameters: Record) -> None:
+        """Note that `what` is finished. Append its records first: a crash between the two only repeats work."""
+        entry = {"key": run_key(what, parameters), "status": "finished", "finished_unix_s": time.time()}
+        self._append(self._manifest, [_line({**entry, "what": what, "parameters": dict(parameters)})])
+
+    def to_json(self) -> str:
+        """All records as one JSON array."""
+        return json.dumps(self.records(), indent=1, ensure_ascii=False)
+
+    def to_csv(self) -> str:
+        """All records as comma-separated values: null is empty, lists and objects are JSON."""
+        rows, text = self.records(), io.StringIO()
+        columns = _columns(rows)
+        table = csv.writer(text, lineterminator="\n")
+        table.writerow(columns)
+        table.writerows([_cell(row.get(name)) for name in columns] for row in rows)
+        return text.getvalue()
+
+    def to_html(self) -> str:
+        """All records as a web page with one table."""
+        return html_page(f"Study {self.folder.name}", html_table(self.records(), "Records"))
+
+    def _append(self, path: Path, lines: Sequence[str]) -> None:
+        """Append whole lines under the study's lock; a write that fails is cut off again."""
+        data = "".join(f"{line}\n" for line in lines).encode()
+        try:
+            self.folder.mkdir(parents=True, exist_ok=True)
+            with _locked(self.folder / ".lock"), open(path, "a+b", buffering=0) as file:
+                size_bytes = _end_of_last_line(file)
+                file.truncate(size_bytes)
+                try:
+                    _write_whole(file, data)
+                except BaseException:
+                    file.truncate(size_bytes)
+                    raise
+        except OSError as error:
+            raise StudyError(f"cannot write {path}: {error.strerror}; nothing was added") from None
+
+    def _sidecar_path(self, run_id: str) -> Path:
+        if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
+            raise StudyError(f"run_id={run_id!r} must be letters, digits, '.', '_' or '-', at most 100")
+        return self.folder / "sidecars" / f"{run_id}.npz"
+
+    def _save_sidecar(self, run_ids: set[str], arrays: Mapping[str, Any]) -> None:
+        import numpy as np
+
+        if len(run_ids) != 1:
+            raise StudyError(f"a sidecar belongs to the records of one run_id, not to {sorted(run_ids)}")
+        plain = {name: np.asarray(array) for name, array in arrays.items()}
+        if objects := [name for name, array in plain.items() if array.dtype.hasobject]:
+            raise StudyError(f"sidecar array {objects[0]!r} holds Python objects: give numbers or texts")
+        buffer = io.BytesIO()
+        np.savez_compressed(buffer, **plain)  # type: ignore[arg-type]
+        path = self._sidecar_path(run_ids.pop())
+        try:
+            write_atomically(path, buffer.getvalue())
+        except LabkitError as error:
+            raise StudyError(str(error)) from None
+
+
+def run_key(what: str, parameters: Record) -> str:
+    """Name a run by what it was and its parameters, in whatever order they come: 16 hexadecimal digits."""
+    text = what + "\n" + _line(dict(sorted(parameters.items())))
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def note(**figures: Any) -> None:
+    """Record figures of this notebook's run, with its parameters; does nothing where no sweep collects them.
+
+    labkit.study.note(accuracy=0.97, size_bytes=71_000)
+    """
+    study = Study.current()
+    if study is None:
+        return
+    run = json.loads(os.environ.get("LABKIT_RUN") or "{}")
+    if clash := sorted(set(run) & set(figures)):
+        raise ConfigError(f"the figure {clash[0]!r} has the name of a parameter: call it something else")
+    study.append([{**run, **figures}])
+
+
+def html_page(title: str, *tables: str) -> str:
+    """A web page that needs nothing but itself; `tables` are HTML already."""
+    head = f'<meta charset="utf-8"><title>{html.escape(title)}</title><style>{_STYLE}</style>'
+    body = f"<h1>{html.escape(title)}</h1>" + "".join(tables)
+    return f'<!doctype html><html lang="en"><head>{head}</head><body>{body}</body></html>\n'
+
+
+def html_table(rows: Sequence[Record], caption: str) -> str:
+    """Rows as a table with a header; whatever they hold is escaped, and shown as text."""
+    columns = _columns(rows)
+    header = "".join(f'<th scope="col">{html.escape(name)}</th>' for name in columns)
+    body = "".join(
+        "<tr>" + "".join(f"<td>{html.escape(_cell(row.get(name)))}</td>" for name in columns) + "</tr>\n"
+        for row in rows
+    )
+    return f"<table><caption>{html.escape(caption)}</caption><tr>{header}</tr>\n{body}</table>"
+
+
+def _columns(rows: Iterable[Record]) -> list[str]:
+    return list(dict.fromkeys(name for row in rows for name in row))
+
+
+def _cell(value: Any) -> str:
+    return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
+
+
+def _line(row: Record) -> str:
+    """One line of JSON; NumPy's numbers and arrays become plain ones."""
+
+    def plain(value: Any) -> Any:
+        if hasattr(value, "tolist"):
+            return value.tolist()
+        raise TypeError(f"a {type(value).__name__} is not JSON")
+
+    try:
+        return json.dumps(row, default=plain, allow_nan=False, ensure_ascii=False)
+    except (TypeError, ValueError, RecursionError) as error:
+        raise StudyError(f"this record cannot be kept: {error}; NaN and infinity must be null") from None
+
+
+def _read_lines(path: Path) -> list[dict[str, Any]]:
+    """The objects in a file of JSON lines; [] if there is no file, and a warning where its end is torn."""
+    try:
+        data = path.read_bytes()
+    except FileNotFoundError:
+        return []
+    except OSError as error:
+        raise StudyError(f"cannot read {path}: {error.strerror}") from None
+    whole, _, torn = data.rpartition(b"\n")
+    if torn:
+        warnings.warn(f"{path}: the last line is cut off, and was left out", stacklevel=3)
+    rows: list[dict[str, Any]] = []
+    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
+        try:
+            row = json.loads(line)
+        except (ValueError, RecursionError):
+            row = None
+        if not isinstance(row, dict):
+            raise StudyError(
+                f"{path}, line {number} is damaged: delete that line, and run again what it held"
+            )
+        rows.append(row)
+    return rows
+
+
+def _end_of_last_line(file: BinaryIO) -> int:
+    """Where the last whole line ends; beyond it lies, at most, what a killed writer left."""
+    size_bytes = file.seek(0, os.SEEK_END)
+    if size_bytes:
+        file.seek(-1, os.SEEK_END)
+        if file.read(1) != b"\n":
+            file.seek(0)
+            return file.read().rfind(b"\n") + 1
+    return size_bytes
+
+
+def _write_whole(file: BinaryIO, data: bytes) -> None:
+    """Write all of it, however little the system takes at a time, and see it on the disk."""
+    rest = memoryview(data)
+    while rest:
+        rest = rest[file.write(rest) :]
+    os.fsync(file.fileno())
+
+
+@contextmanager
+def _locked(path: Path) -> Iterator[None]:
+    """Wait for, then hold, a lock between processes; the system releases it when its holder dies."""
+    with open(path, "ab") as file:
+        _lock(file.fileno())
+        try:
+            yield
+        finally:
+            _unlock(file.fileno())
+
+
+if sys.platform == "win32":
+    import msvcrt
+
+    def _lock(descriptor: int) -> None:
+        while True:
+            try:
+                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
+            except OSError:  # it gives up after ten seconds, we do not
+                continue
+
+    def _unlock(descriptor: int) -> None:
+        os.lseek(descriptor, 0, os.SEEK_SET)
+        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
+else:
+    import fcntl
+
+    def _lock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+
+    def _unlock(descriptor: int) -> None:
+        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -1,0 +1,35 @@
+"""The exact line to type: what was clicked, as `labkit …` commands that do the same."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import shlex
+from collections.abc import Sequence
+
+from labkit.technique import Technique
+
+
+def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
+    """`labkit prune resnet20@digits --method magnitude --set sparsity=0.9 --dataset digits --out sparse`.
+
+    A technique's name is its command and its method, as in prune_magnitude. Defaults are left out.
+    """
+    command, _, method = technique.name.partition("_")
+    words = ["labkit", "convert" if command == "export" else command, source]
+    if method:
+        words += ["--to" if command == "export" else "--method", method]
+    for field in dataclasses.fields(technique):
+        given = getattr(technique, field.name)
+        if field.metadata and given != field.default:
+            words += ["--set", f"{field.name}={given if isinstance(given, str) else json.dumps(given)}"]
+    return shlex.join([*words, "--dataset", dataset, "--out", out])
+
+
+def measure_command(
+    sources: Sequence[str], runtimes: Sequence[str], dataset: str, batch_size: int, threads: int
+) -> str:
+    """`labkit measure A B --runtime onnxruntime --dataset digits --batch-size 1 --threads 1`."""
+    chosen = [word for runtime in runtimes for word in ("--runtime", runtime)]
+    numbers = ["--batch-size", str(batch_size), "--threads", str(threads)]
+    return shlex.join(["labkit", "measure", *sources, *chosen, "--dataset", dataset, *numbers])

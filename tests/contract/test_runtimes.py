@@ -1,0 +1,139 @@
+"""Every runtime keeps the same promises, on an image classifier, a two-input int64 model and a regression."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+import torch
+from labkit.errors import ConfigError, TensorError, UnavailableError
+from labkit.runtimes import RUNTIMES, Availability, RunOptions, get_runtime, reference_runtime
+from labkit.technique import probe
+
+CASES = ("image", "two_inputs", "regression")
+available = [runtime for runtime in RUNTIMES if runtime.is_available().ok]
+runtimes = pytest.mark.parametrize("runtime", available, ids=lambda runtime: runtime.name)
+
+
+def case_for(runtime, name, request):
+    return request.getfixturevalue("cases" if "torch" in runtime.formats else "onnx_cases")[name]
+
+
+def test_every_runtime_of_the_kit_is_tested_here():
+    assert {runtime.name for runtime in available} == {"torch", "onnxruntime", "openvino"}
+
+
+@runtimes
+@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("batch_size", [1, 3, 7])
+def test_outputs_have_the_declared_names_shapes_and_the_reference_s_numbers(runtime, name, batch_size, request):
+    variant, dataset = case_for(runtime, name, request)
+    reference_variant, _ = request.getfixturevalue("cases")[name]
+    feeds = variant.feeds(dataset.split("test").take(slice(0, batch_size)).inputs)
+    with runtime.load(variant) as session, reference_runtime(reference_variant).load(reference_variant) as reference:
+        outputs, expected = session.run(feeds), reference.run(feeds)
+    assert list(outputs) == [spec.name for spec in variant.outputs]
+    for spec in variant.outputs:
+        assert outputs[spec.name].shape == (batch_size, *spec.shape[1:])
+        assert str(outputs[spec.name].dtype) == spec.dtype
+        np.testing.assert_allclose(outputs[spec.name], expected[spec.name], rtol=1e-4, atol=1e-4)
+
+
+@runtimes
+def test_an_answer_is_not_overwritten_by_the_next_run(runtime, request):
+    variant, dataset = case_for(runtime, "image", request)
+    first, second = (variant.feeds(dataset.split("test").take(slice(i, i + 2)).inputs) for i in (0, 2))
+    with runtime.load(variant) as session:
+        kept = session.run(first)["logits"]
+        before = kept.copy()
+        session.run(second)
+    np.testing.assert_array_equal(kept, before)
+
+
+@runtimes
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [
+        (lambda x: {"picture": x}, "image"),
+        (lambda x: {}, "image"),
+        (lambda x: {"image": x.astype(np.float64)}, "float64"),
+        (lambda x: {"image": x[0]}, "3 dimensions"),
+        (lambda x: {"image": x[:, :, :16]}, "axis 2"),
+        (lambda x: {"image": x[:0]}, "empty"),
+        (lambda x: {"image": np.where(np.arange(32) == 3, np.float32("nan"), x)}, "NaN"),
+        (lambda x: {"image": np.where(np.arange(32) == 3, np.float32("inf"), x)}, "infinite"),
+        (lambda x: {"image": x.tolist()}, "list"),
+    ],
+    ids=["name", "missing", "dtype", "rank", "shape", "empty", "nan", "inf", "list"],
+)
+def test_a_bad_tensor_is_refused_by_name(runtime, fault, says, request):
+    variant, _ = case_for(runtime, "image", request)
+    good = probe(variant)["image"]
+    with runtime.load(variant) as session:
+        session.run({"image": good})
+        with pytest.raises(TensorError, match=says):
+            session.run(fault(good))
+
+
+@runtimes
+def test_two_inputs_must_agree_on_a_named_dimension(runtime, request):
+    variant, _ = case_for(runtime, "two_inputs", request)
+    feeds = {"ids": np.zeros((2, 6), np.int64), "mask": np.ones((3, 6), np.int64)}
+    with runtime.load(variant) as session, pytest.raises(TensorError, match="axis 0"):
+        session.run(feeds)
+
+
+@runtimes
+def test_a_format_or_precision_it_does_not_take_is_refused(runtime, request):
+    other = request.getfixturevalue("onnx_cases" if "torch" in runtime.formats else "cases")["image"][0]
+    with pytest.raises(ConfigError, match="runs"):
+        runtime.load(other)
+    if "bfloat16" not in runtime.precisions:
+        with pytest.raises(ConfigError, match="bfloat16"):
+            runtime.load(case_for(runtime, "image", request)[0], RunOptions(precision="bfloat16"))
+
+
+@runtimes
+def test_bfloat16_is_really_computed_in_bfloat16(runtime, request):
+    if "bfloat16" not in runtime.precisions:
+        pytest.skip("this runtime computes in what the file declares")
+    variant, dataset = case_for(runtime, "image", request)
+    feeds = variant.feeds(dataset.split("test").take(slice(0, 16)).inputs)
+    with runtime.load(variant) as exact, runtime.load(variant, RunOptions(precision="bfloat16")) as rounded:
+        error = np.abs(exact.run(feeds)["logits"] - rounded.run(feeds)["logits"]).max()
+    assert 1e-4 < error < 1.0
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+def test_threads_are_what_was_asked_for(threads, cases, onnx_cases):
+    options = RunOptions(threads=threads)
+    feeds = probe(cases["image"][0])
+    with get_runtime("torch").load(cases["image"][0], options) as session:
+        session.run(feeds)
+        assert torch.get_num_threads() == threads
+    with get_runtime("onnxruntime").load(onnx_cases["image"][0], options) as session:
+        assert session._session.get_session_options().intra_op_num_threads == threads
+    with get_runtime("openvino").load(onnx_cases["image"][0], options) as session:
+        assert session._request.get_compiled_model().get_property("INFERENCE_NUM_THREADS") == threads
+
+
+@pytest.mark.parametrize(
+    "config", [{"threads": 0}, {"threads": -1}, {"threads": 1.5}, {"device": "tpu"}, {"precision": "float8"}]
+)
+def test_bad_run_options_name_the_field(config):
+    with pytest.raises(ConfigError, match=next(iter(config))):
+        RunOptions(**config)
+
+
+def test_an_unknown_runtime_suggests_the_nearest():
+    with pytest.raises(ConfigError, match="did you mean 'onnxruntime'"):
+        get_runtime("onnx-runtime")
+
+
+def test_a_missing_engine_names_the_line_that_installs_it(monkeypatch, onnx_cases):
+    runtime = get_runtime("openvino")
+    monkeypatch.setattr(type(runtime), "package", "no_such_engine")
+    assert runtime.is_available() == Availability(
+        False, "the package no_such_engine is not installed", "pip install 'labkit[openvino]'"
+    )
+    with pytest.raises(UnavailableError, match="pip install"):
+        runtime.load(onnx_cases["image"][0])

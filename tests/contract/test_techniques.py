@@ -1,0 +1,198 @@
+"""Every technique keeps the template's promises; and the template catches those that do not."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+import json
+import math
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+import pytest
+from labkit.errors import Cancelled, ConfigError, TechniqueError
+from labkit.pipeline import TECHNIQUES, Pipeline, make_technique
+from labkit.technique import Technique, knob
+
+QUICK = {
+    "train": {"epochs": 1, "max_samples": 64},
+    "distill": {"epochs": 1, "student": "lenet5", "max_samples": 64},
+}
+techniques = pytest.mark.parametrize("cls", TECHNIQUES, ids=lambda cls: cls.name)
+
+
+def quick(cls):
+    config = {k: v for k, v in QUICK.get(cls.name, {}).items() if k in {f.name for f in dataclasses.fields(cls)}}
+    return cls(**config)
+
+
+def input_for(cls, request):
+    return request.getfixturevalue("cases" if "torch" in cls.takes else "onnx_cases")["image"]
+
+
+@techniques
+def test_it_returns_a_new_variant_and_leaves_its_input(cls, request):
+    variant, dataset = input_for(cls, request)
+    before, steps = variant.fingerprint(), variant.lineage
+    result = quick(cls)(variant, dataset)
+    assert variant.fingerprint() == before and variant.lineage == steps
+    assert result is not variant and result.digest != before
+    assert result.lineage[-1].technique == cls.name and before in result.lineage[-1].parents
+    assert result.task == variant.task and result.labels == variant.labels
+    assert result.preprocessing == variant.preprocessing
+
+
+@techniques
+def test_its_config_survives_json(cls):
+    technique = quick(cls)
+    assert make_technique(cls.name, json.loads(json.dumps(technique.config))) == technique
+
+
+@techniques
+def test_the_same_seed_gives_the_same_bytes(cls, request):
+    variant, dataset = input_for(cls, request)
+    assert quick(cls)(variant, dataset).payload == quick(cls)(variant, dataset).payload
+
+
+@techniques
+def test_every_knob_refuses_what_is_out_of_range_and_names_it(cls):
+    knobs = [field for field in dataclasses.fields(cls) if field.metadata]
+    assert knobs, "a technique without knobs has no user interface"
+    for field in knobs:
+        assert field.metadata["help"]
+        for value in bad_values(field):
+            with pytest.raises(ConfigError, match=field.name) as caught:
+                cls(**{field.name: value})
+            assert repr(value) in str(caught.value)
+
+
+def bad_values(field):
+    meta = field.metadata
+    if meta["choices"]:
+        return ["no such choice"]
+    if isinstance(field.default, bool):
+        return ["yes"]
+    bad = [math.nan] if isinstance(field.default, float) else [0.5]
+    for bound, step in (("min", -1), ("max", 1)):
+        if meta[bound] is not None:
+            bad.append(type(field.default)(meta[bound] + step))
+    bad += [type(field.default)(meta[bound]) for bound in ("above", "below") if meta[bound] is not None]
+    return bad
+
+
+@techniques
+def test_the_wrong_format_says_what_to_do(cls, request):
+    other = request.getfixturevalue("onnx_cases" if cls.takes == ("torch",) else "cases")["image"]
+    with pytest.raises(TechniqueError, match=r"export it first|PyTorch"):
+        quick(cls)(*other)
+
+
+@techniques
+def test_it_can_be_cancelled(cls, request):
+    variant, dataset = input_for(cls, request)
+    reported = []
+
+    def stop(fraction, message):
+        reported.append(message)
+        raise Cancelled
+
+    try:
+        quick(cls)(variant, dataset, stop)
+    except Cancelled:
+        return
+    assert not reported, "it reported progress, but went on after Cancelled"
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "regression"])
+def test_export_and_quantization_take_models_of_any_shape(name, cases, onnx_cases):
+    variant, dataset = onnx_cases[name]
+    quantized = make_technique("quantize_int8", {})(variant, dataset)
+    assert quantized.digest != variant.digest
+    assert [spec.name for spec in quantized.inputs] == [spec.name for spec in cases[name][0].inputs]
+
+
+@pytest.mark.parametrize("name", ["two_inputs", "regression"])
+def test_training_takes_models_of_any_shape(name, cases):
+    variant, dataset = cases[name]
+    trained = make_technique("train", {"epochs": 3, "learning_rate": 0.02, "augment": "none"})(variant, dataset)
+    assert trained.digest != variant.digest
+
+
+@dataclass(frozen=True)
+class Faulty(Technique):
+    """A technique with the fault that its field names."""
+
+    name: ClassVar[str] = "faulty"
+    title: ClassVar[str] = "Faulty"
+    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    fault: str = knob("mutates", "what to do wrong", choices=("mutates", "nothing", "same", "nan", "none"))
+
+    def apply(self, variant, dataset, progress):
+        model = copy.deepcopy(variant.model)
+        if self.fault == "mutates":
+            variant.model.fc2.bias.data += 1
+        if self.fault == "same":
+            return variant
+        if self.fault == "nan":
+            model.fc2.bias.data[0] = np.nan
+        if self.fault in ("mutates", "none"):
+            model.fc2.bias.data += 2
+        return variant.derive(variant.name, self.step(variant), model=model)
+
+
+@pytest.mark.parametrize(
+    ("fault", "says"),
+    [("mutates", "was given"), ("nothing", "changed nothing"), ("same", "changed nothing"), ("nan", "NaN")],
+)
+def test_the_template_catches_a_faulty_technique(fault, says, lenet, digits):
+    fresh = dataclasses.replace(lenet, model=copy.deepcopy(lenet.model))
+    Faulty("none")(fresh, digits)
+    with pytest.raises(TechniqueError, match=says):
+        Faulty(fault)(fresh, digits)
+
+
+def test_a_technique_that_needs_data_says_so(lenet):
+    with pytest.raises(TechniqueError, match="load_dataset"):
+        make_technique("train", {})(lenet)
+
+
+def test_data_for_another_task_is_refused(cases):
+    with pytest.raises(TechniqueError, match="regression"):
+        make_technique("train", {})(cases["image"][0], cases["regression"][1])
+
+
+def test_a_pipeline_is_a_technique_and_survives_toml(tmp_path, lenet, digits):
+    pipeline = Pipeline(
+        (
+            make_technique("prune_magnitude", {"sparsity": 0.5}),
+            make_technique("export_onnx", {}),
+            make_technique("quantize_int8", {}),
+        )
+    )
+    pipeline.save(tmp_path / "recipe.toml")
+    assert Pipeline.load(tmp_path / "recipe.toml") == pipeline
+    result = pipeline(lenet, digits)
+    assert [step.technique for step in result.lineage[-3:]] == ["prune_magnitude", "export_onnx", "quantize_int8"]
+
+
+@pytest.mark.parametrize(
+    ("text", "says"),
+    [
+        ("", "no steps"),
+        ("[[step]]\ntechnique = 'prune_magnitud'", "did you mean 'prune_magnitude'"),
+        ("[[step]]\ntechnique = 'prune_magnitude'\nsparsitty = 1", "did you mean 'sparsity'"),
+        ("[[step]]\ntechnique = 'prune_magnitude'\nsparsity = 1.0", "sparsity"),
+        ("step = 3", "no steps"),
+        ("[[step", "TOML"),
+    ],
+)
+def test_a_bad_pipeline_file_is_refused(text, says, tmp_path):
+    (tmp_path / "recipe.toml").write_text(text)
+    with pytest.raises(ConfigError, match=says):
+        Pipeline.load(tmp_path / "recipe.toml")
+
+
+def test_an_empty_pipeline_is_refused():
+    with pytest.raises(ConfigError, match="at least one step"):
+        Pipeline(())

@@ -1,0 +1,167 @@
+"""A variant is saved atomically, without pickle, and read back the same, or refused."""
+
+from __future__ import annotations
+
+import json
+import os
+import pickle
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+from labkit.errors import LabkitError, ModelFileError, TensorError
+from labkit.variant import Preprocessing, Variant
+from labkit.zoo import load_model
+
+
+@pytest.mark.parametrize("format_", ["torch", "onnx"])
+def test_it_is_read_back_the_same(format_, cases, onnx_cases, tmp_path):
+    variant = (cases if format_ == "torch" else onnx_cases)["image"][0]
+    variant.save(tmp_path / "saved")
+    loaded = Variant.load(tmp_path / "saved")
+    assert loaded.digest == variant.digest
+    for field in ("name", "format", "inputs", "outputs", "task", "labels", "preprocessing"):
+        assert getattr(loaded, field) == getattr(variant, field)
+    assert [step.technique for step in loaded.lineage] == [step.technique for step in variant.lineage]
+    assert loaded.size_bytes == variant.size_bytes == next((tmp_path / "saved").glob("model-*")).stat().st_size
+
+
+def test_a_second_save_replaces_the_first_and_leaves_nothing_behind(cases, onnx_cases, tmp_path):
+    cases["image"][0].save(tmp_path)
+    onnx_cases["image"][0].save(tmp_path)
+    assert Variant.load(tmp_path).format == "onnx"
+    assert len(list(tmp_path.iterdir())) == 2
+
+
+def test_a_module_that_is_not_ours_says_how_to_save_it(cases, tmp_path):
+    with pytest.raises(ModelFileError, match="ExportOnnx"):
+        cases["regression"][0].save(tmp_path)
+    assert list(tmp_path.iterdir()) == []
+
+
+SAVE = """
+import sys
+from labkit.variant import Variant
+from labkit.zoo import load_model
+a, b = load_model("lenet5@digits"), load_model("resnet20@digits")
+print("ready", flush=True)
+while True:
+    a.save(sys.argv[1]); b.save(sys.argv[1])
+"""
+
+
+def test_a_kill_while_saving_leaves_the_old_one_or_the_new(tmp_path):
+    random = np.random.RandomState(0)
+    seen = set()
+    load_model("resnet20@digits").save(tmp_path)
+    for _ in range(8):
+        child = subprocess.Popen([sys.executable, "-c", SAVE, str(tmp_path)], stdout=subprocess.PIPE)
+        child.stdout.readline()
+        time.sleep(0.05 + random.rand() * 0.2)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        seen.add(Variant.load(tmp_path).name)
+    assert seen <= {"lenet5@digits", "resnet20@digits"}
+
+
+def test_a_full_disk_is_a_typed_error_and_the_old_one_stays(lenet, onnx_cases, tmp_path, monkeypatch):
+    lenet.save(tmp_path)
+
+    def full(descriptor):
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.fsync", full)
+    with pytest.raises(LabkitError, match="No space left"):
+        onnx_cases["image"][0].save(tmp_path)
+    assert Variant.load(tmp_path).digest == lenet.digest
+    assert not list(tmp_path.glob(".*partial"))
+
+
+def edit(folder, **changes):
+    path = folder / "variant.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def model_file(folder):
+    return next(folder.glob("model-*"))
+
+
+FAULTS = {
+    "no folder": lambda folder: [path.unlink() for path in folder.iterdir()],
+    "no model": lambda folder: model_file(folder).unlink(),
+    "truncated": lambda folder: model_file(folder).write_bytes(model_file(folder).read_bytes()[:1000]),
+    "empty": lambda folder: model_file(folder).write_bytes(b""),
+    "pickle": lambda folder: model_file(folder).write_bytes(pickle.dumps([1, 2])),
+    "not json": lambda folder: (folder / "variant.json").write_text("{"),
+    "a list": lambda folder: (folder / "variant.json").write_text("[]"),
+    "deep": lambda folder: (folder / "variant.json").write_text("[" * 100_000),
+    "no inputs": lambda folder: edit(folder, inputs=None),
+    "path escape": lambda folder: edit(folder, file="../model.safetensors"),
+    "absolute": lambda folder: edit(folder, file="/etc/passwd"),
+    "format": lambda folder: edit(folder, format="pickle"),
+    "schema": lambda folder: edit(folder, schema_version=99),
+    "architecture": lambda folder: edit(folder, config={"architecture": "os.system"}),
+    "no config": lambda folder: edit(folder, config=None),
+    "wrong widths": lambda folder: edit(
+        folder,
+        config={"architecture": "lenet5", "input_shape": [1, 32, 32], "num_outputs": 10, "channels": [2, 2]},
+    ),
+    "huge": lambda folder: edit(
+        folder,
+        config={"architecture": "lenet5", "input_shape": [1, 32, 32], "num_outputs": 10, "hidden": 10**12},
+    ),
+    "dtype": lambda folder: edit(folder, inputs=[{"name": "x", "dtype": "no", "shape": [1], "layout": None}]),
+}
+
+
+@pytest.mark.parametrize("fault", FAULTS)
+def test_a_damaged_or_hostile_folder_is_refused(fault, lenet, tmp_path):
+    lenet.save(tmp_path)
+    Variant.load(tmp_path)
+    FAULTS[fault](tmp_path)
+    started = time.monotonic()
+    with pytest.raises(LabkitError) as caught:
+        Variant.load(tmp_path)
+    assert "\n" not in str(caught.value)
+    assert time.monotonic() - started < 2
+
+
+def test_a_safetensors_file_with_duplicate_keys_is_refused(lenet, tmp_path):
+    import hashlib
+    import struct
+
+    entry = '"fc2.bias":{"dtype":"F32","shape":[10],"data_offsets":[0,40]}'
+    header = ("{" + entry + "," + entry + "}").encode()
+    payload = struct.pack("<Q", len(header)) + header + bytes(40)
+    lenet.save(tmp_path)
+    model_file(tmp_path).write_bytes(payload)
+    edit(tmp_path, sha256=hashlib.sha256(payload).hexdigest())
+    with pytest.raises(ModelFileError, match="twice"):
+        Variant.load(tmp_path)
+
+
+def test_preprocessing_is_the_formula_it_says():
+    images = np.random.RandomState(0).randint(0, 256, (2, 4, 5, 3)).astype(np.uint8)
+    result = Preprocessing(1 / 255, (0.1, 0.2, 0.3), (0.5, 0.6, 0.7), "NCHW")(images)
+    assert result.shape == (2, 3, 4, 5) and result.dtype == np.float32
+    assert result[1, 2, 3, 4] == pytest.approx((images[1, 3, 4, 2] / 255 - 0.3) / 0.7, abs=1e-6)
+
+
+def test_feeds_match_names_or_the_only_input(cases):
+    image, _ = cases["image"]
+    stored = np.zeros((2, 32, 32, 1), np.uint8)
+    assert list(image.feeds({"whatever": stored})) == ["image"]
+    words, _ = cases["two_inputs"]
+    with pytest.raises(TensorError, match="mask"):
+        words.feeds({"ids": np.zeros((2, 6), np.int64)})
+
+
+def test_the_fingerprint_notices_a_change_that_the_digest_remembers(lenet, tmp_path):
+    lenet.save(tmp_path)
+    variant = Variant.load(tmp_path)
+    before = variant.digest
+    variant.model.fc2.bias.data[0] += 1
+    assert variant.digest == before != variant.fingerprint()
