@@ -47,10 +47,11 @@ def say(text):
     sys.stderr.write(text + "\n")
 
 
-def run(command, cwd=None, stdout=None, **environment):
+def run(command, cwd=None, output=None, **environment):
     """Run `command` to its end and return its exit code; told to stop meanwhile, stop it and its children."""
-    options = {"cwd": cwd, "stdout": stdout, "start_new_session": True, "close_fds": False}
-    child = subprocess.Popen([str(part) for part in command], env=dict(os.environ, **environment), **options)
+    command, environment = [str(part) for part in command], dict(os.environ, **environment)
+    options = {"cwd": cwd, "stdout": output, "stderr": output, "close_fds": False, "start_new_session": True}
+    child = subprocess.Popen(command, env=environment, **options)
     try:
         return child.wait()
     except BaseException:  # Ctrl-C, or the SystemExit of a signal
@@ -116,17 +117,16 @@ def install(run, probe):
         say("Bringing .venv up to date with pyproject.toml and constraints.txt.")
     else:
         say("Installing labkit into %s, once: about 500 MB to download, 190 of them PyTorch," % VENV)
-        say("2.2 GB on disk, two to five minutes. What pip has fetched before it does not fetch again.")
+        say("2.1 GB on disk, two to five minutes. What pip has fetched before it does not fetch again.")
         if before is not None:
             say("What was there is half built, or made for another Python or folder: starting from empty.")
             empty(VENV)
     if before is not None or not PYTHON.exists():  # a .venv of the user's own is added to, never emptied
         STAMP.write_text("half built\n")
     if not PYTHON.exists():
-        try:
-            venv.create(VENV, symlinks=POSIX, with_pip=True)
-        except subprocess.CalledProcessError:
-            sys.exit("run.py: Python could not make .venv. On Debian or Ubuntu: apt-get install python3-venv")
+        venv.create(VENV, symlinks=POSIX)
+        if run([PYTHON, "-Im", "ensurepip", "--default-pip"], output=subprocess.DEVNULL) != 0:
+            sys.exit("run.py: this Python lacks ensurepip. On Debian or Ubuntu: apt-get install python3-venv")
     pip_install(run, ["--no-deps", "torch"] + torch_source(probe))
     pip_install(run, ["-e", "%s[test,openvino]" % ROOT])
     STAMP.write_text(finished)
@@ -144,7 +144,7 @@ def empty(folder):
 def pip_install(run, arguments):
     """`pip install ARGUMENTS` inside .venv, in the pinned versions; if it fails, end with what to try."""
     command = [PYTHON, "-m", "pip", "install", "--no-input", "-c", ROOT / "constraints.txt"]
-    if run(command + arguments, stdout=sys.stderr) != 0:
+    if run(command + arguments, output=sys.stderr) != 0:
         sys.exit("run.py: pip failed (see above). Start again, set HTTPS_PROXY; offline, see constraints.txt")
 
 

@@ -69,7 +69,7 @@ def parameters_of(notebook: Any, path: str | Path) -> dict[str, Any]:
                 target: Any = (
                     line.targets[0] if isinstance(line, ast.Assign) else getattr(line, "target", None)
                 )
-                found[target.id] = ast.literal_eval(line.value)  # type: ignore[attr-defined]
+                found[target.id] = ast.literal_eval(line.value)
         except (SyntaxError, ValueError, AttributeError):
             raise NotebookError(
                 f"{path}: the parameters cell (cell {number}) must hold nothing but NAME = literal lines, "
@@ -90,18 +90,20 @@ def run_notebook(
     """Run all cells in a fresh kernel, their outputs written into `notebook` as far as it comes.
 
     folder is the kernel's current one; environment is added to ours. `tick(cell)`, cell counted from 1, is
-    called five times a second on the caller's thread, and may raise to stop the run. Raises NotebookError if a
-    cell raises, takes longer than cell_timeout_s, or the kernel dies (noticed within about a second).
+    called five times a second on the caller's thread (0 while the kernel starts), and may raise to stop the
+    run. Raises NotebookError if a cell raises, takes longer than cell_timeout_s, or the kernel dies, which is
+    noticed within about a second.
     """
-    from nbclient import NotebookClient
-    from nbclient.exceptions import CellExecutionError, CellTimeoutError
     from jupyter_client.kernelspec import NoSuchKernel
     from jupyter_client.manager import AsyncKernelManager
+    from nbclient import NotebookClient
+    from nbclient.exceptions import CellExecutionError, CellTimeoutError
 
-    at = [0]  # the index of the cell that runs now
+    number = 0  # of the cell that runs now
 
     def started(cell: Any, cell_index: int) -> None:
-        at[0] = cell_index
+        nonlocal number
+        number = cell_index + 1
 
     manager = AsyncKernelManager(kernel_name="python3")
     client = NotebookClient(
@@ -120,25 +122,27 @@ def run_notebook(
             await client.async_execute(env={**os.environ, **environment})
         finally:
             await _end_kernel(manager, client.kc)
-            watchers = asyncio.all_tasks() - {asyncio.current_task()}  # nbclient's: they outlive a cancelled cell
-            for watcher in watchers:
+            watchers = asyncio.all_tasks() - {asyncio.current_task()}
+            for watcher in watchers:  # nbclient's own outlive a cancelled cell
                 watcher.cancel()
             await asyncio.gather(*watchers, return_exceptions=True)
 
     try:
-        _on_a_thread(run, lambda: tick(at[0] + 1))
+        _on_a_thread(run, lambda: tick(number))
     except CellExecutionError as error:
         reason, kind = f"raised {error.ename}: {error.evalue[:300]}", error.ename
     except CellTimeoutError:
         reason, kind = f"took longer than {cell_timeout_s:g} s", "Timeout"
     except NoSuchKernel:
         raise NotebookError("there is no Python kernel here; pip install ipykernel") from None
-    except RuntimeError as error:  # nbclient's DeadKernelError, and a kernel that died before it was ready
-        reason, kind = f"ended its kernel ({error}): killed, or out of memory", "DeadKernel"
+    except RuntimeError as error:  # nbclient's DeadKernelError among them
+        if number == 0:
+            raise NotebookError(f"the kernel did not start: {error}", kind="DeadKernel") from None
+        reason, kind = "ended its kernel: it was killed, or ran out of memory", "DeadKernel"
     else:
         return
-    first = (notebook.cells[at[0]].source.strip().splitlines() or [""])[0]
-    raise NotebookError(f"cell {at[0] + 1} ({first[:60]}) {reason}", at[0] + 1, kind)
+    first = (notebook.cells[number - 1].source.strip().splitlines() or [""])[0]
+    raise NotebookError(f"cell {number} ({first[:60]}) {reason}", number, kind)
 
 
 def _on_a_thread(run: Callable[[], Coroutine[Any, Any, None]], tick: Callable[[], None]) -> None:

@@ -54,6 +54,7 @@ def pareto(
             _write_names(axes, [(value(row, x), value(row, y)) for row in drawn], names, picked)
         else:
             axes.text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes.transAxes, color="0.35")
+            axes.set(xticks=[], yticks=[])
         if len(drawn) < len(rows):
             axes.set_title(f"{len(rows) - len(drawn)} not drawn: no {x} or no {y}", loc="left", fontsize=9)
     on_front = ", ".join(name for row, name in zip(drawn, names, strict=True) if row in best)

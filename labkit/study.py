@@ -7,10 +7,8 @@ For example:
         study.append(records, sidecar={"block_ms": block_ms})
         study.finish("latency", {"threads": 2})
 
-`records.jsonl` holds one flat JSON object a line and is only ever appended to, under a lock, so that two
-processes never mix their lines. A process that is killed while it writes can leave a last line without an
-end: readers leave it out with a warning, and the next writer cuts it off. `manifest.jsonl` says, in the same
-way, what is finished. Arrays lie in `sidecars/RUN_ID.npz`, each written before the records that name it.
+`records.jsonl` and `manifest.jsonl` (what is finished) are journals: only ever appended to, whole after any
+crash. Arrays lie in `sidecars/RUN_ID.npz`, each written before the records that name it.
 """
 
 from __future__ import annotations
@@ -22,21 +20,20 @@ import io
 import json
 import os
 import re
-import sys
 import time
-import warnings
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ConfigError, LabkitError, StudyError
 from labkit.files import write_atomically
+from labkit.journal import append_lines, read_lines, to_line
+
+if TYPE_CHECKING:
+    from labkit.measure import Records
 
 Record = Mapping[str, Any]
-_STYLE = (
-    "body{font-family:sans-serif}table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
-)
+_STYLE = "table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
 
 
 class Study:
@@ -74,16 +71,16 @@ class Study:
         Raises StudyError if one is not JSON (NaN is not) or the disk is full: the study then is as it was.
         """
         rows = [dict(record) for record in records]
-        lines = [_line(row) for row in rows]
+        lines = [to_line(row) for row in rows]
         if sidecar is not None:
             self._save_sidecar({str(row.get("run_id", "")) for row in rows}, sidecar)
-        self._append(self._records, lines)
+        append_lines(self._records, lines)
 
     def records(self) -> list[dict[str, Any]]:
         """All records, oldest first. Raises StudyError if no study is here, or a line of it is damaged."""
         if not self.exists():
             raise StudyError(f"there is no study in {self.folder}: check the path")
-        return _read_lines(self._records)
+        return read_lines(self._records)
 
     def sidecar(self, run_id: str) -> dict[str, Any]:
         """The arrays kept under a run_id; StudyError if there are none, or the file is damaged or pickled."""
@@ -96,15 +93,31 @@ class Study:
         except Exception as error:  # a damaged .npz fails in zipfile, zlib or numpy
             raise StudyError(f"cannot read {path}: {error}; measure again") from None
 
+    def append_run(self, records: Records) -> None:
+        """Add one run of `measure`: its records, and the raw numbers beside them."""
+        self.append([item.to_json() for item in records.measurements], records.arrays())
+
+    def last_run(self) -> Records:
+        """The run that was added last, whole; StudyError if there is none, or it is damaged."""
+        from labkit.measure import Records
+
+        rows = [row for row in self.records() if "run_id" in row]  # a sweep's notes have none
+        if not rows:
+            raise StudyError(
+                f"the study in {self.folder} holds no measurements yet: measure something into it"
+            )
+        run_id = rows[-1]["run_id"]
+        return Records.from_rows([row for row in rows if row["run_id"] == run_id], self.sidecar(str(run_id)))
+
     def is_done(self, what: str, parameters: Record) -> bool:
         """Whether `what` was finished with exactly these parameters."""
         wanted = run_key(what, parameters)
-        return any(entry.get("key") == wanted for entry in _read_lines(self._manifest))
+        return any(entry.get("key") == wanted for entry in read_lines(self._manifest))
 
     def finish(self, what: str, parameters: Record) -> None:
-        """Note that `what` is finished. Append its records first: a crash between the two only repeats work."""
+        """Note that `what` is finished. Append its records first: a crash then only repeats work."""
         entry = {"key": run_key(what, parameters), "status": "finished", "finished_unix_s": time.time()}
-        self._append(self._manifest, [_line({**entry, "what": what, "parameters": dict(parameters)})])
+        append_lines(self._manifest, [to_line({**entry, "what": what, "parameters": dict(parameters)})])
 
     def to_json(self) -> str:
         """All records as one JSON array."""
@@ -122,22 +135,6 @@ class Study:
     def to_html(self) -> str:
         """All records as a web page with one table."""
         return html_page(f"Study {self.folder.name}", html_table(self.records(), "Records"))
-
-    def _append(self, path: Path, lines: Sequence[str]) -> None:
-        """Append whole lines under the study's lock; a write that fails is cut off again."""
-        data = "".join(f"{line}\n" for line in lines).encode()
-        try:
-            self.folder.mkdir(parents=True, exist_ok=True)
-            with _locked(self.folder / ".lock"), open(path, "a+b", buffering=0) as file:
-                size_bytes = _end_of_last_line(file)
-                file.truncate(size_bytes)
-                try:
-                    _write_whole(file, data)
-                except BaseException:
-                    file.truncate(size_bytes)
-                    raise
-        except OSError as error:
-            raise StudyError(f"cannot write {path}: {error.strerror}; nothing was added") from None
 
     def _sidecar_path(self, run_id: str) -> Path:
         if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]{0,99}", run_id):
@@ -163,7 +160,7 @@ class Study:
 
 def run_key(what: str, parameters: Record) -> str:
     """Name a run by what it was and its parameters, in whatever order they come: 16 hexadecimal digits."""
-    text = what + "\n" + _line(dict(sorted(parameters.items())))
+    text = what + "\n" + to_line(dict(sorted(parameters.items())))
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
@@ -205,95 +202,3 @@ def _columns(rows: Iterable[Record]) -> list[str]:
 
 def _cell(value: Any) -> str:
     return "" if value is None else value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-
-
-def _line(row: Record) -> str:
-    """One line of JSON; NumPy's numbers and arrays become plain ones."""
-
-    def plain(value: Any) -> Any:
-        if hasattr(value, "tolist"):
-            return value.tolist()
-        raise TypeError(f"a {type(value).__name__} is not JSON")
-
-    try:
-        return json.dumps(row, default=plain, allow_nan=False, ensure_ascii=False)
-    except (TypeError, ValueError, RecursionError) as error:
-        raise StudyError(f"this record cannot be kept: {error}; NaN and infinity must be null") from None
-
-
-def _read_lines(path: Path) -> list[dict[str, Any]]:
-    """The objects in a file of JSON lines; [] if there is no file, and a warning where its end is torn."""
-    try:
-        data = path.read_bytes()
-    except FileNotFoundError:
-        return []
-    except OSError as error:
-        raise StudyError(f"cannot read {path}: {error.strerror}") from None
-    whole, _, torn = data.rpartition(b"\n")
-    if torn:
-        warnings.warn(f"{path}: the last line is cut off, and was left out", stacklevel=3)
-    rows: list[dict[str, Any]] = []
-    for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
-        try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
-            row = None
-        if not isinstance(row, dict):
-            raise StudyError(
-                f"{path}, line {number} is damaged: delete that line, and run again what it held"
-            )
-        rows.append(row)
-    return rows
-
-
-def _end_of_last_line(file: BinaryIO) -> int:
-    """Where the last whole line ends; beyond it lies, at most, what a killed writer left."""
-    size_bytes = file.seek(0, os.SEEK_END)
-    if size_bytes:
-        file.seek(-1, os.SEEK_END)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            return file.read().rfind(b"\n") + 1
-    return size_bytes
-
-
-def _write_whole(file: BinaryIO, data: bytes) -> None:
-    """Write all of it, however little the system takes at a time, and see it on the disk."""
-    rest = memoryview(data)
-    while rest:
-        rest = rest[file.write(rest) :]
-    os.fsync(file.fileno())
-
-
-@contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    """Wait for, then hold, a lock between processes; the system releases it when its holder dies."""
-    with open(path, "ab") as file:
-        _lock(file.fileno())
-        try:
-            yield
-        finally:
-            _unlock(file.fileno())
-
-
-if sys.platform == "win32":
-    import msvcrt
-
-    def _lock(descriptor: int) -> None:
-        while True:
-            try:
-                return msvcrt.locking(descriptor, msvcrt.LK_LOCK, 1)
-            except OSError:  # it gives up after ten seconds, we do not
-                continue
-
-    def _unlock(descriptor: int) -> None:
-        os.lseek(descriptor, 0, os.SEEK_SET)
-        msvcrt.locking(descriptor, msvcrt.LK_UNLCK, 1)
-else:
-    import fcntl
-
-    def _lock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-
-    def _unlock(descriptor: int) -> None:
-        fcntl.flock(descriptor, fcntl.LOCK_UN)

@@ -7,8 +7,8 @@ A grid file names the values: `[parameters]` means every combination, `[[runs]]`
     BITS = [8, 4]                   BITS = 8
 
 Each run has a fresh kernel, so nothing leaks from one to the next. The notebook reports with
-`labkit.study.note(accuracy=0.97)`, or appends to `Study.current()`; its rows reach the study when all of it has
-run. The rows come first, the line that says "finished" after them: a run that was cut short is run again.
+`labkit.study.note(accuracy=0.97)`, or appends to `Study.current()`; its rows reach the study when all of it
+has run. The rows come first, the line that says "finished" after them: a run that was cut short is run again.
 An error in a cell, or a kernel that dies, fails that run alone. The folder `out` holds
 
     records.jsonl, manifest.jsonl    the study: the rows of all runs, and which runs are finished
@@ -43,7 +43,7 @@ _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: 
 
 @dataclass(frozen=True)
 class Run:
-    """One run of the notebook: `status` is "done before", "finished" or "failed", and then `error` says why."""
+    """One run of the notebook: `status` is "done before", "finished" or "failed", with the `error`."""
 
     id: str
     parameters: Parameters
@@ -83,11 +83,11 @@ def sweep(
     progress: Progress | None = None,
     cell_timeout_s: float | None = None,
 ) -> SweepReport:
-    """Run `notebook` once for each set of parameters in `grid_file`, one after the other, into the study `out`.
+    """Run `notebook` once for each set of parameters in `grid_file`, one after another, into the study `out`.
 
-    With `resume`, runs that are finished are left alone; a changed notebook counts as another one. Raises
-    ConfigError or NotebookError before anything runs if the grid does not fit the notebook, StudyError if `out`
-    holds results and `resume` is not set. A run that fails is in the report, and the sweep goes on.
+    With `resume`, runs that are finished are left alone; a changed notebook counts as another one. Before
+    anything runs it raises ConfigError or NotebookError if the grid does not fit the notebook, StudyError if
+    `out` holds results and `resume` is not set. A run that fails is in the report, and the sweep goes on.
     """
     notebook, report = Path(notebook).resolve(), progress or silent
     grid = read_grid(grid_file, parameters_of(read_notebook(notebook), notebook))
@@ -114,7 +114,7 @@ def sweep(
 def read_grid(path: str | Path, defaults: Mapping[str, Any]) -> list[Parameters]:
     """The parameters of each run, in order, each run once; `defaults` are the notebook's own.
 
-    Raises ConfigError for a name that the notebook does not have, or a value of another type than its default's.
+    Raises ConfigError for a name that the notebook lacks, or a value of another type than its default.
     """
     grid = _read_toml(Path(path))
     if len(grid) != 1 or not {"parameters", "runs"} & set(grid):
@@ -204,7 +204,7 @@ def _run(
             notebook.parent,
             environment,
             cell_timeout_s=cell_timeout_s,
-            tick=lambda cell: report(cell / (len(node.cells) + 1), f"cell {cell}"),
+            tick=lambda cell: report(cell / (len(node.cells) + 1), f"cell {cell} of {len(node.cells)}"),
         )
         _collect(Study(aside), study, run_id)
     except NotebookError as error:
@@ -228,7 +228,7 @@ def _with_parameters(notebook: Path, parameters: Parameters) -> Any:
 
 
 def _collect(found: Study, study: Study, run_id: str) -> None:
-    """Move a run's rows and sidecars into the study; rows that a killed sweep had moved already are not added."""
+    """Move a run's rows and sidecars into the study, unless a sweep that was killed had done so."""
     if not found.exists() or any(row.get("run") == run_id for row in study.records()):
         return
     sidecars = study.folder / "sidecars"

@@ -92,7 +92,7 @@ def register(app: typer.Typer) -> None:
         study = Study(out) if out else None
         records = run(candidates[1:], data, against=candidates[0], split=split, progress=progress_line())
         if study:
-            study.append([record.to_json() for record in records.measurements], records.arrays())
+            study.append_run(records)
         print_json([record.to_json() for record in records.measurements]) if json else print(compare(records).table())
 
     @app.command()

@@ -32,7 +32,7 @@ class Problem(Exception):
 
 
 def limit_memory(extra_bytes: int) -> None:
-    """Allow `extra_bytes` beyond what is mapped now; where the system has no such limit, only the deadline holds."""
+    """Allow `extra_bytes` beyond what is mapped now, on systems that can limit it."""
     try:
         import resource
 
@@ -45,7 +45,7 @@ def limit_memory(extra_bytes: int) -> None:
 
 
 def limit_time(seconds: float) -> None:
-    """Let the system end this process after so much processor time; where it cannot, the parent's clock does."""
+    """Have the system end this process after so much processor time; elsewhere the parent's clock does."""
     if hasattr(signal, "setitimer"):
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
         signal.setitimer(signal.ITIMER_PROF, seconds)
@@ -79,11 +79,15 @@ def parse(data: bytes) -> onnx.ModelProto:
     if not model.ir_version or not model.graph.node:
         raise Problem("it is not an ONNX file, or it holds no operators")
     if model.ir_version > onnx.IR_VERSION:
-        raise Problem(f"its IR version {model.ir_version} is newer than {onnx.IR_VERSION}: upgrade the package onnx")
+        raise Problem(
+            f"its IR version {model.ir_version} is newer than {onnx.IR_VERSION}: upgrade the package onnx"
+        )
     newest = onnx.defs.onnx_opset_version()
     for opset in model.opset_import:
         if opset.domain in ("", "ai.onnx") and opset.version > newest:
-            raise Problem(f"its opset {opset.version} is newer than {newest}: export it again with an older opset")
+            raise Problem(
+                f"its opset {opset.version} is newer than {newest}: export it again with an older opset"
+            )
     return model
 
 
@@ -155,13 +159,15 @@ def describe(value: ort.NodeArg) -> dict[str, Any]:
     if not hasattr(np, dtype) or dtype == "string":
         raise Problem(f"{value.name!r} holds {dtype}, which numpy does not have")
     shape = [None if isinstance(size, int) and size < 0 else size for size in value.shape]
-    if len(shape) > _MOST_DIMENSIONS or any(size == 0 or isinstance(size, int) and size > 2**31 for size in shape):
+    if len(shape) > _MOST_DIMENSIONS or any(
+        size == 0 or isinstance(size, int) and size > 2**31 for size in shape
+    ):
         raise Problem(f"{value.name!r} has the shape {shape[:_MOST_DIMENSIONS]}")
     return {"name": value.name, "dtype": dtype, "shape": shape}
 
 
 def run_once(session: ort.InferenceSession, inputs: list[dict[str, Any]], memory_bytes: int) -> None:
-    """One sample of zeros. Failing is not held against the file (a free size of 1 may be too small); hanging is.
+    """One sample of zeros. To fail is forgiven (a free size of 1 may be too small for it), to hang is not.
 
     A model of large images may take more memory than its file's size explains, in proportion to its input.
     """

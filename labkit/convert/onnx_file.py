@@ -1,8 +1,8 @@
 """ONNX files: what labkit writes into them beside the graph, and how it reads one that somebody else wrote.
 
-A file that came from elsewhere is data until proven harmless. Its bytes are read once, and those very bytes go to
-a child process (`inspect_child.py`), which parses, checks, opens and runs them under a memory limit and a
-deadline; only its short answer comes back. So a file that lies, loops or explodes costs two seconds and a child.
+A file from elsewhere is not opened before it has proved harmless. Its bytes are read once, and those very
+bytes go to a child process (`inspect_child.py`), which parses, checks, opens and runs them under limits of
+memory and time; only its short answer comes back. A file that lies, loops or explodes costs us a child.
 
 Three entries of ONNX's `metadata_props` let a single file carry what a variant knows: `labkit.task`,
 `labkit.labels` and `labkit.preprocessing`, each in JSON.
@@ -33,7 +33,7 @@ _CHILD = Path(__file__).with_name("inspect_child.py")
 
 
 def write_metadata(model: onnx.ModelProto, variant: Variant) -> None:
-    """Store task, labels and preprocessing in `model`, so that `load_onnx` can restore them from the file alone."""
+    """Store task, labels and preprocessing in `model`: `load_onnx` then restores them from the file alone."""
     import onnx
 
     preprocessing = {name: dataclasses.asdict(value) for name, value in variant.preprocessing.items()}
@@ -53,8 +53,8 @@ def load_onnx(
     """A variant from an `.onnx` file of any origin, after it was opened and run once at a safe distance.
 
     What is not given comes from the file's own metadata, else: classification, no labels, no preprocessing.
-    Dimensions without a name are called "batch" (the first) or INPUT_AXIS; a batch that the file fixes stays fixed.
-    `patience` multiplies the deadline and the memory of the check, for a file that you trust.
+    Dimensions without a name are called "batch" (the first) or INPUT_AXIS; a batch that the file fixes stays
+    fixed. `patience` multiplies the memory and the time that the check allows, for a file that you trust.
     Raises ModelFileError if the file is damaged, too new, keeps data outside itself, or needs too much.
     """
     path = Path(path)
@@ -84,9 +84,15 @@ def _check_given(path: Path, variant: Variant) -> None:
     unknown = set(variant.preprocessing) - {spec.name for spec in variant.inputs}
     if unknown:
         names = ", ".join(repr(spec.name) for spec in variant.inputs)
-        raise ModelFileError(f"{path}: preprocessing names the input {min(unknown)!r}, the model takes {names}")
+        raise ModelFileError(
+            f"{path}: preprocessing names the input {min(unknown)!r}, the model takes {names}"
+        )
     classes = variant.outputs[0].shape[-1:]
-    if variant.labels and isinstance(classes[0] if classes else None, int) and classes[0] != len(variant.labels):
+    if (
+        variant.labels
+        and isinstance(classes[0] if classes else None, int)
+        and classes[0] != len(variant.labels)
+    ):
         raise ModelFileError(f"{path}: {len(variant.labels)} labels for a model with {classes[0]} outputs")
 
 
@@ -155,7 +161,10 @@ def _stored(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
         stored = {key.removeprefix("labkit."): json.loads(value) for key, value in metadata.items()}
         preprocessing = {
             str(name): Preprocessing(
-                float(item["scale"]), tuple(map(float, item["mean"])), tuple(map(float, item["std"])), item["layout"]
+                float(item["scale"]),
+                tuple(map(float, item["mean"])),
+                tuple(map(float, item["std"])),
+                item["layout"],
             )
             for name, item in stored.get("preprocessing", {}).items()
         }
@@ -167,5 +176,13 @@ def _stored(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             "labels": [str(label) for label in stored.get("labels", [])],
             "preprocessing": preprocessing,
         }
-    except (ConfigError, ValueError, KeyError, TypeError, AttributeError, ZeroDivisionError, RecursionError) as error:
+    except (
+        ConfigError,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        ZeroDivisionError,
+        RecursionError,
+    ) as error:
         raise ModelFileError(f"{path}: its labkit metadata is malformed ({error}): export it again") from None

@@ -1,8 +1,8 @@
 """Parity: do two forms of one model compute the same numbers?
 
-Converting changes how a function is written down, not the function: f and θ stay, y must stay. Rounding is
-done in another order, so the last bits may differ, and no more than those. It is checked at three batch sizes,
-because an export that froze its batch is right at one of them and wrong, or broken, at the others.
+Converting changes how a function is written down, not the function: f and θ stay, so y must stay. Sums are
+taken in another order, so the last bits may differ, and no more than those. It is checked at three batch
+sizes, because an export that froze its batch is right at one of them and wrong, or broken, at the others.
 
     parity(trained, exported, dataset).check(tolerance("float32"))
 """
@@ -15,8 +15,8 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.data import Dataset
-from labkit.errors import ConfigError, ParityError, nearest
-from labkit.runtimes import RunOptions, Runtime, reference_runtime
+from labkit.errors import ConfigError, LabkitError, ParityError, nearest
+from labkit.runtimes import RunOptions, Runtime, Session, reference_runtime
 from labkit.task import Classification, get_task
 from labkit.technique import probe
 from labkit.variant import Array, Variant
@@ -26,7 +26,7 @@ _TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
 
 
 def tolerance(precision: str) -> float:
-    """The largest `max_rel_error` that rounding alone explains: some hundred times the precision's last bit."""
+    """The largest `max_rel_error` that rounding alone explains: many times the precision's last bit."""
     if precision not in _TOLERANCES:
         raise ConfigError(f"no tolerance is known for {precision!r}; {nearest(precision, _TOLERANCES)}")
     return _TOLERANCES[precision]
@@ -73,7 +73,9 @@ class ParityReport:
 
     def table(self) -> str:
         """The rows as text, one line each."""
-        lines = [f"{'batch':>5}  {'output':<12} {'max_abs_error':>13} {'max_rel_error':>13} {'top1_agreement':>14}"]
+        lines = [
+            f"{'batch':>5}  {'output':<12} {'max_abs_error':>13} {'max_rel_error':>13} {'top1_agreement':>14}"
+        ]
         for row in self.rows:
             top1 = "–" if row.top1_agreement is None else f"{row.top1_agreement:.1%}"
             errors = f"{row.max_abs_error:>13.3g} {row.max_rel_error:>13.3g}"
@@ -101,9 +103,9 @@ def parity(
 ) -> ParityReport:
     """Run both on the same samples and compare all outputs, position by position.
 
-    samples: a Dataset (its train split, prepared by each variant's own preprocessing), ready feeds (input name →
-    [N, …]), or None for `probe`'s random ones. `reference` runs in its format's reference runtime, `other` in
-    `runtime` with `options`. A model with a fixed batch is compared at that one.
+    samples: a Dataset (its train split, prepared by each variant's own preprocessing), ready feeds (input
+    name → [N, …]), or None for `probe`'s random ones. `reference` runs in its format's reference runtime,
+    `other` in `runtime` with `options`. A model with a fixed batch is compared at that one.
     Raises ParityError if the outputs differ in number or shape.
     """
     rows: list[ParityRow] = []
@@ -112,7 +114,7 @@ def parity(
         (runtime or reference_runtime(other)).load(other, options) as second,
     ):
         for size, feeds, other_feeds in _batches(reference, other, samples, batches):
-            rows += _compare(reference, size, first.run(feeds), second.run(other_feeds))
+            rows += _compare(reference, size, _run(first, feeds), _run(second, other_feeds))
     return ParityReport(reference.name, other.name, tuple(rows))
 
 
@@ -134,6 +136,16 @@ def _batches(
             feeds = {name: array[start : start + size] for name, array in samples.items()}
             yield size, feeds, _renamed(reference, other, feeds)
         start += size
+
+
+def _run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    try:
+        return session.run(feeds)
+    except LabkitError:
+        raise
+    except Exception as error:  # whatever the runtime raises: the model cannot take this batch
+        size = len(next(iter(feeds.values())))
+        raise ParityError(f"{session.variant.name!r} fails at batch {size}: {str(error)[:200]}") from None
 
 
 def _renamed(reference: Variant, other: Variant, feeds: Mapping[str, Array]) -> dict[str, Array]:

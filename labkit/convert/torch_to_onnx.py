@@ -1,4 +1,4 @@
-"""PyTorch → ONNX: the forward pass is traced into a graph of standard operators, and θ goes into the same file.
+"""PyTorch → ONNX: the forward pass is traced into a graph of standard operators, θ goes into the same file.
 
 A conversion has no backward pass and learns nothing. What can go wrong is quieter than a failure: a model in
 training mode is traced with its dropout and its batch statistics, an example of one sample freezes the
@@ -31,21 +31,25 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class ExportOnnx(Technique):
-    """Write a PyTorch variant as one ONNX file with a free batch dimension, and prove that it computes the same."""
+    """Write a PyTorch variant as one ONNX file with a free batch, and prove that it computes the same."""
 
     name: ClassVar[str] = "export_onnx"
     title: ClassVar[str] = "Export to ONNX"
     takes: ClassVar[tuple[str, ...]] = ("torch",)
 
     opset: int = knob(18, "version of ONNX's operator set", min=18, max=23)
-    tolerance: float = knob(1e-4, "largest error allowed, as a share of the largest output", above=0.0, max=1.0)
+    tolerance: float = knob(
+        1e-4, "largest error allowed, as a share of the largest output", above=0.0, max=1.0
+    )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Also refuse a model in training mode: it would be exported with its dropout and batch statistics."""
+        """Also refuse a model in training mode, which would keep its dropout and batch statistics."""
         super().requires(variant, dataset)
         training = [name or "the model" for name, module in variant.model.named_modules() if module.training]
         if training:
-            raise TechniqueError(f"{training[0]} of {variant.name!r} is in training mode: call model.eval() first")
+            raise TechniqueError(
+                f"{training[0]} of {variant.name!r} is in training mode: call model.eval() first"
+            )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Export, then compare at batches 1, 3 and 7: on `dataset`'s training samples, or on random ones."""
@@ -54,7 +58,9 @@ class ExportOnnx(Technique):
         _strip(model)
         _check_dimensions(variant, model)
         write_metadata(model, variant)
-        result = variant.derive(variant.name, self.step(variant), format="onnx", model=model.SerializeToString())
+        result = variant.derive(
+            variant.name, self.step(variant), format="onnx", model=model.SerializeToString()
+        )
         progress(0.8, "comparing the outputs")
         parity(variant, result, dataset).check(self.tolerance)
         progress(1.0, "exported")
@@ -67,7 +73,9 @@ def _export(variant: Variant, dataset: Dataset | None, opset: int) -> onnx.Model
 
     named = {size for spec in variant.inputs for size in spec.shape if isinstance(size, str)}
     dimensions = {name: torch.export.Dim(name) for name in sorted(named)}
-    example = probe(variant) if dataset is None else variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+    example = (
+        probe(variant) if dataset is None else variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+    )
     with _quiet():
         try:
             program: Any = torch.onnx.export(
@@ -117,7 +125,7 @@ def _quiet() -> Iterator[None]:
 
 
 def _strip(model: onnx.ModelProto) -> None:
-    """Remove what only debugging needs. It holds stack traces, and with them the paths of the exporting machine."""
+    """Remove what only debugging needs: it holds stack traces, and so the paths of the exporting machine."""
     graph = model.graph
     del graph.value_info[:]
     for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
@@ -131,6 +139,6 @@ def _check_dimensions(variant: Variant, model: onnx.ModelProto) -> None:
         for size, dimension in zip(spec.shape, value.type.tensor_type.shape.dim, strict=True):
             if isinstance(size, str) and not dimension.dim_param:
                 raise TechniqueError(
-                    f"the export fixed dimension {size!r} of input {spec.name!r} at {dimension.dim_value}: look for "
-                    "code in the model's forward that turns a shape into a Python number"
+                    f"the export fixed dimension {size!r} of input {spec.name!r} at {dimension.dim_value}: "
+                    "look for code in the model's forward that turns a shape into a Python number"
                 )

@@ -93,6 +93,11 @@ class Distill(Technique):
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
                 f"[batch, classes]; {variant.name!r} has other inputs or outputs"
             )
+        if dataset is not None and len(dataset.labels) != sizes[-1]:
+            raise TechniqueError(
+                f"{variant.name!r} knows {sizes[-1]} classes, dataset {dataset.name!r} has {len(dataset.labels)}: "
+                "take the data that the teacher was trained on"
+            )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""

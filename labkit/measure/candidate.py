@@ -1,4 +1,4 @@
-"""A Candidate: what is measured, a variant run in one particular way. The same model may be several candidates."""
+"""A Candidate is what is measured: a variant, run in one particular way."""
 
 from __future__ import annotations
 

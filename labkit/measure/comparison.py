@@ -1,7 +1,7 @@
 """`compare`: records in, claims out, each with its interval. A pure function; nothing is run here.
 
-Speed is compared block by block, quality sample by sample: what the two have in common cancels, and what is left is
-the difference. "No difference detected" is a result; it does not say that there is none.
+Speed is compared block by block, quality sample by sample: what the two have in common cancels, and what is
+left is the difference. "No difference detected" is a result; it does not say that there is none.
 """
 
 from __future__ import annotations
@@ -16,13 +16,13 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import ConfigError, MeasurementError, nearest
-from labkit.measure.records import Measurement, Records
+from labkit.measure.records import Measurement, Reason, Records, split_reasons
 from labkit.statistics import Interval, ratio_interval
 from labkit.task import TASKS, Task
 
 LOWER_IS_BETTER = (
-    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "size_bytes", "peak_memory_bytes", "macs",
-    "parameters", "nonzero_parameters", "quality_drop", "accuracy_drop_pp",
+    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "size_bytes", "peak_memory_bytes",
+    "macs", "parameters", "nonzero_parameters", "quality_drop", "accuracy_drop_pp",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("throughput_samples_per_s", "accuracy")
 
@@ -31,8 +31,8 @@ HIGHER_IS_BETTER = ("throughput_samples_per_s", "accuracy")
 class Pair:
     """One candidate against the baseline. What could not be told is None, and `null_reasons` says why.
 
-    speedup: baseline's time per sample / candidate's, so above 1 is faster. quality_drop: positive is worse, in the
-    metric's own unit; accuracy_drop_pp is the same in percentage points, where the metric is accuracy.
+    speedup: baseline's time per sample / candidate's, so above 1 is faster. quality_drop: positive is worse,
+    in the metric's own unit; accuracy_drop_pp is the same in percentage points, where the metric is accuracy.
     Verdicts are "better", "worse" or "no difference detected", by whether the interval excludes 1 or 0.
     """
 
@@ -149,10 +149,10 @@ _PAIR_COLUMNS = (
 def compare(
     records: Records | Sequence[Measurement], against: str | None = None, allow_mixed_runs: bool = False
 ) -> Comparison:
-    """Compare every record with the one whose key is `against` (the run's own baseline, else the first record).
+    """Compare every record with that of key `against`: the run's own baseline, else the first, by default.
 
-    Intervals need the raw numbers, so `Records`; a ratio needs a run in which the candidates took turns, so one that
-    was measured with a baseline. What is missing is None in the Pair, with the reason.
+    Intervals need the raw numbers, so `Records`; a ratio needs a run in which the candidates took turns, so
+    one that was measured with a baseline. What is missing is None in the Pair, with the reason.
     Raises MeasurementError for records of different runs, unless `allow_mixed_runs`, which is then noted;
     ConfigError for an unknown key.
     """
@@ -167,41 +167,31 @@ def compare(
     run_ids = sorted({item.run_id for item in measurements})
     if len(run_ids) > 1 and not allow_mixed_runs:
         raise MeasurementError(
-            f"these records come from {len(run_ids)} runs ({', '.join(run_ids[:3])}…), and the machine may have changed "
-            "between them: measure them in one run, or pass allow_mixed_runs=True"
+            f"the records come from {len(run_ids)} runs ({', '.join(run_ids[:3])}), and the machine may have "
+            "changed between them: measure them in one run, or pass allow_mixed_runs=True"
         )
     notes = (
         (f"records of {len(run_ids)} runs: times were not taken side by side",) if len(run_ids) > 1 else ()
     )
     baseline = by_key[baseline_key]
     pairs = tuple(_pair(item, baseline, raw) for item in measurements if item is not baseline)
-    return Comparison(measurements, baseline_key, pairs, notes)
+    return Comparison(measurements, baseline_key, pairs, tuple(notes))
 
 
 def _pair(item: Measurement, baseline: Measurement, raw: Records | None) -> Pair:
     """Each figure, or the reason why there is none."""
-    figures = {**_speed(item, baseline, raw), **_quality(item, baseline, raw)}
+    values, null_reasons = split_reasons({**_speed(item, baseline, raw), **_quality(item, baseline, raw)})
     return Pair(
-        key=item.key,
-        baseline_key=baseline.key,
-        quality_metric=item.quality_metric,
-        null_reasons={name: str(value) for name, value in figures.items() if isinstance(value, _Reason)},
-        **{name: None if isinstance(value, _Reason) else value for name, value in figures.items()},
+        item.key, baseline.key, quality_metric=item.quality_metric, null_reasons=null_reasons, **values
     )
-
-
-class _Reason(str):
-    """Why a figure is None."""
 
 
 def _speed(item: Measurement, baseline: Measurement, raw: Records | None) -> dict[str, Any]:
     names = ("speedup", "speedup_ci95", "speed_verdict")
     if raw is None:
-        return dict.fromkeys(
-            names, _Reason("needs the block times: compare Records, not single measurements")
-        )
+        return dict.fromkeys(names, Reason("needs the block times: compare Records, not single measurements"))
     if raw.baseline_key is None:
-        return dict.fromkeys(names, _Reason("not timed side by side: measure(…, against=…)"))
+        return dict.fromkeys(names, Reason("not timed side by side: measure(…, against=…)"))
     per_sample = [raw.block_ms[each.key] / each.batch_size for each in (baseline, item)]
     speedup, interval = ratio_interval(np.log(per_sample[0]) - np.log(per_sample[1]))
     return dict(zip(names, (speedup, interval, _verdict(interval, 1.0, higher_is_better=True)), strict=True))
@@ -211,17 +201,17 @@ def _quality(item: Measurement, baseline: Measurement, raw: Records | None) -> d
     names = ("quality_drop", "quality_drop_ci95", "p_value", "quality_verdict")
     task = _task(item)
     if task is None or item.quality is None or baseline.quality is None:
-        return dict.fromkeys(names, _Reason("quality was not measured"))
+        return dict.fromkeys(names, Reason("quality was not measured"))
     if _samples(item) != _samples(baseline):
-        return dict.fromkeys(names, _Reason("quality was measured on different samples"))
+        return dict.fromkeys(names, Reason("quality was measured on different samples"))
     if raw is None:
         drop = baseline.quality - item.quality if task.higher_is_better else item.quality - baseline.quality
-        reason = _Reason("needs each sample's score: compare Records, not single measurements")
+        reason = Reason("needs each sample's score: compare Records, not single measurements")
         return {"quality_drop": drop, **dict.fromkeys(names[1:], reason)}
     paired = task.compare(raw.scores[baseline.key], raw.scores[item.key])
     drop, interval = task.drop(paired)
     if not np.isfinite(interval).all():
-        return {"quality_drop": drop, **dict.fromkeys(names[1:], _Reason("one sample has no interval"))}
+        return {"quality_drop": drop, **dict.fromkeys(names[1:], Reason("one sample has no interval"))}
     return dict(zip(names, (drop, interval, paired.p_value, _verdict(interval, 0.0, False)), strict=True))
 
 

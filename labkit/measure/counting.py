@@ -1,11 +1,13 @@
-"""Counting what a model holds and what it must do: parameters, the non-zero ones, and multiply-adds per sample.
+"""Counting what a model holds and what it must do: parameters, and multiply-adds per sample.
 
-A convolution multiplies once for every number it puts out and every weight that reaches that number; a matrix product
-[m, k] · [k, n] does m·k·n. Everything else (activations, additions, normalisation) is small beside these and left out,
-as the papers do. A zero weight is multiplied like any other: zeros shrink `nonzero_parameters`, not `macs`.
+A convolution multiplies once for every number it puts out and every weight that reaches that number; a matrix
+product [m, k] · [k, n] does m·k·n. Everything else (activations, additions, normalisation) is small beside
+these and left out, as the papers do. A zero weight is multiplied like any other: zeros shrink
+`nonzero_parameters`, not `macs`.
 
-A batch normalisation that an exporter folded into the convolution before it is gone from the ONNX file: its two
-parameters per channel became one bias. So the counts of a model before and after export may differ by that.
+A batch normalisation that an exporter folded into the convolution before it is gone from the ONNX file: its
+two parameters per channel became one bias. So the counts of a model before and after export may differ by
+that.
 """
 
 from __future__ import annotations
@@ -17,34 +19,27 @@ from typing import Any
 
 import numpy as np
 
+from labkit.measure.records import Reason
 from labkit.variant import Array, Variant
 
 
 @dataclass(frozen=True)
 class Counts:
-    """`macs` of one sample, or the reason why they cannot be told; `quantized` if activations are made integers."""
+    """What was counted; `macs` are of one sample, `quantized` is whether activations become integers."""
 
-    macs: int | str
+    macs: int | Reason
     parameters: int
     nonzero_parameters: int
     quantized: bool = False
 
-    def figures(self) -> dict[str, int | str]:
-        """The three figures by their names in a record."""
-        return {
-            "macs": self.macs,
-            "parameters": self.parameters,
-            "nonzero_parameters": self.nonzero_parameters,
-        }
-
 
 def count(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
-    """Count `variant` for `feeds`, a batch of one sample, which is run (PyTorch) or only has its shapes read (ONNX)."""
+    """Count `variant` for one sample, `feeds`: PyTorch runs it, ONNX only needs its shapes."""
     return _count_onnx(variant, feeds) if variant.format == "onnx" else _count_torch(variant, feeds)
 
 
 def _count_torch(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
-    """PyTorch counts two operations for each multiply-add, below the modules: attention is seen, nothing is hooked."""
+    """PyTorch's own counter sees every product, in attention too, and calls it two operations."""
     import torch
     from torch.utils.flop_counter import FlopCounterMode
 
@@ -74,7 +69,7 @@ _CONSTANT_INPUTS = {
     "QLinearConv": (1, 2, 4, 5, 6, 7),
     "QLinearMatMul": (1, 2, 4, 5, 6, 7),
 }
-"""Operator → the inputs that hold scales, zero points and running statistics: measured or chosen, not learnt."""
+"""Operator → its inputs that hold scales, zero points, running statistics: measured, not learnt."""
 
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 """Operator → which input holds the weight [outputs, inputs per group, …kernel]."""
@@ -112,7 +107,7 @@ def _count_onnx(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
 
 
 def _onnx_parameters(graph: Any) -> tuple[int, int]:
-    """All numbers in learnt tensors, and those that are not zero (not at the zero point, where they are quantized).
+    """How many numbers the learnt tensors hold, and how many of them are not zero (not at the zero point).
 
     A tensor is learnt if it is an initializer of real numbers, or of the integers that stand for a weight;
     single numbers, shapes and indices are not.
@@ -147,7 +142,7 @@ def _onnx_parameters(graph: Any) -> tuple[int, int]:
 
 
 def _spread(zero_point: Array, shape: tuple[int, ...], attributes: Mapping[str, Any]) -> Array:
-    """A zero point [] (per tensor), [C] (per channel) or [.., blocks, ..] (per group), to be compared with `shape`."""
+    """Make a zero point [] (per tensor), [C] (per channel) or [.., groups, ..] broadcast to `shape`."""
     axis, block_size = attributes.get("axis", 1), attributes.get("block_size", 0)
     values = zero_point.astype(np.float64)
     if block_size:
@@ -163,13 +158,13 @@ def _attributes(node: Any) -> dict[str, Any]:
     return {each.name: get_attribute_value(each) for each in node.attribute}
 
 
-def _onnx_macs(model: Any, feeds: Mapping[str, Array]) -> int | str:
+def _onnx_macs(model: Any, feeds: Mapping[str, Array]) -> int | Reason:
     """Multiply-adds of one run over `feeds`, from the shapes that ONNX infers; or why they cannot be told."""
     try:
         shapes = _shapes(model, feeds)
         return sum(_node_macs(node, shapes) for node in model.graph.node)
     except _Unknown as unknown:
-        return str(unknown)
+        return Reason(unknown)
 
 
 class _Unknown(Exception):

@@ -1,11 +1,11 @@
 """Catching a session that only looks fast.
 
-A model can be "fast" because it remembers its answers, because it stops working once the warm-up is over, or because
-what it answers is not a number. None of this needs malice: a cache left on in a server does it. So:
+A model can be "fast" because it remembers its answers, because it stops working once the warm-up is over, or
+because what it answers is not a number. None of this needs malice: a cache left on in a server does it. So:
 
-    what is timed must answer as it did when it was watched, and as it was scored (Witness, require_scored_answers)
-    different inputs must give different answers, unless the reference runtime says otherwise
-    inputs that were never seen must take as long as familiar ones (require_work)
+    what is timed must answer as it did when it was watched, and as it was scored (Witness,
+    require_scored_answers) different inputs must give different answers, unless the reference runtime says
+    otherwise inputs that were never seen must take as long as familiar ones (require_work)
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _LOCK_TIMEOUT_S = 1.0
 
 
 def watched_run(name: str, session: Session, feeds: Feeds) -> dict[str, Array]:
-    """One checked run. Raises MeasurementError if it fails, or its outputs are not what the variant declares."""
+    """One checked run; MeasurementError if it fails, or its outputs are not what the variant declares."""
     try:
         outputs = session.run(feeds)
         session.synchronize()
@@ -76,7 +76,7 @@ class Witness:
 def require_variety(
     name: str, session: Session, batches: Sequence[Feeds], answers: Sequence[Outputs]
 ) -> None:
-    """Raise MeasurementError if different batches all got one answer, and the reference runtime tells them apart."""
+    """Raise MeasurementError if all batches got one answer, and the reference runtime tells them apart."""
     if not _all_alike(answers) or _all_alike(batches):
         return
     with reference_runtime(session.variant).load(session.variant) as reference:
@@ -102,9 +102,9 @@ def require_scored_answers(name: str, timed: Scores, scored: Scores) -> None:
 def require_work(name: str, session: Session, batches: Sequence[Feeds], seed: int = 0) -> None:
     """Raise MeasurementError if inputs that the session never saw take it longer than those it knows.
 
-    Each trial times a batch that was timed before, a new one, and the new one again; honest work costs the same
-    three times. The fastest trials are compared, because what disturbs a run only ever slows it. A session that looks
-    suspicious is tried again, longer each time, before it is accused.
+    Each trial times a batch that was timed before, a new one, and the new one again; honest work costs the
+    same three times. The fastest trials are compared, because what disturbs a run only ever slows it. A
+    session that looks suspicious is tried again, longer each time, before it is accused.
     """
     random = np.random.default_rng(seed)
     if all(_slowdown_when_new(name, session, batches, trials, random) > _MOST_SLOWDOWN for trials in _TRIALS):
@@ -117,7 +117,7 @@ def require_work(name: str, session: Session, batches: Sequence[Feeds], seed: in
 def _slowdown_when_new(
     name: str, session: Session, batches: Sequence[Feeds], trials: int, random: np.random.Generator
 ) -> float:
-    """The larger of new/known and new/again, each by its fastest run; known comes before new or after, at random."""
+    """The larger of new/known and new/again, by the fastest runs; known comes first or last, at random."""
     known_ns: list[int] = []
     new_ns: list[int] = []
     again_ns: list[int] = []

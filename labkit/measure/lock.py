@@ -1,11 +1,12 @@
 """One lock for the whole machine: while somebody times, nobody else of ours computes.
 
 A latency that was taken while a training run used the same cores says nothing. So timed blocks hold this lock
-alone (`exclusive`), and heavy work holds it together with other heavy work, batch by batch (`shared`). It is a
-file, so it works between processes, and the system releases it when its holder dies.
+alone (`exclusive`), and heavy work holds it together with other heavy work, batch by batch (`shared`). It is
+a file, so it works between processes, and the system releases it when its holder dies.
 
-Two files, because one starves: work that takes `shared` again at once after every batch leaves no gap for a timed
-block to slip into. Whoever wants the lock first passes the *gate*; a timed block keeps the gate shut while it waits.
+Two files, because one starves: work that takes `shared` again at once after every batch leaves no gap for a
+timed block to slip into. Whoever wants the lock first passes the *gate*; a timed block keeps the gate shut
+while it waits.
 
 Nobody waits for ever: after `timeout_s` the work goes on without the lock, and is told so.
 """
@@ -109,7 +110,7 @@ if sys.platform == "win32":
     import msvcrt
 
     def _try(descriptor: int, mode: str) -> bool:
-        """Windows has only exclusive locks here, so `shared` looks whether the door is free and leaves it open."""
+        """Windows locks exclusively only: `shared` looks whether the door is free, and leaves it open."""
         try:
             msvcrt.locking(descriptor, msvcrt.LK_NBLCK, 1)
             if mode == "shared":

@@ -1,8 +1,8 @@
 """Peak memory, in a process of its own: the only place where a peak belongs to one model.
 
-Inside a notebook the highest memory ever used is that of everything that ran there. So a fresh process loads this
-one candidate, runs it a few times, and reports the most that was resident at once: the interpreter and the runtime's
-own libraries included, because a container that runs the model needs them too.
+Inside a notebook the highest memory ever used is that of everything that ran there. So a fresh process loads
+this one candidate, runs it a few times, and reports the most that was resident at once: the interpreter and
+the runtime's own libraries included, because a container that runs the model needs them too.
 """
 
 from __future__ import annotations
@@ -29,7 +29,8 @@ _CHILD = "from labkit.measure.memory import child; child()"
 def peak_memory(candidate: Candidate, feeds: Mapping[str, Array], timeout_s: float = 120.0) -> int:
     """The bytes that were resident at most in a fresh process that loads `candidate` and runs `feeds`.
 
-    Raises MeasurementError if the process fails or is not done in time, ModelFileError if the variant cannot be saved.
+    Raises MeasurementError if the process fails or is not done in time, ModelFileError if the variant cannot
+    be saved.
     """
     with tempfile.TemporaryDirectory(prefix="labkit-memory-") as folder:
         candidate.variant.save(folder)

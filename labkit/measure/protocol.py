@@ -1,13 +1,15 @@
-"""`measure`: candidates in, records out. What is done, in this order:
+"""`measure`: candidates in, records out.
 
-    open      each session once, shared by the batch sizes that it is measured at; loading and the first run are timed
-    quality   every sample of the split once; no clock runs
-    watch     a few real batches, whose answers are kept
-    time      interleaved blocks over those batches (timing.py); each block's answers must be the ones that were kept
-    suspect   inputs that the session never saw must take as long as those it knows (honesty.py)
+What is done, in this order:
 
-With a baseline (`against`) all sessions are open at once and take turns, and ratios mean something. Without one they
-are opened one after the other, which needs the memory of one: good for screening, not for claims.
+    open      each session once, shared by the batch sizes that it is measured at; loading and the first run
+    are timed quality   every sample of the split once; no clock runs watch     a few real batches, whose
+    answers are kept time      interleaved blocks over those batches (timing.py); each block's answers must be
+    the ones that were kept suspect   inputs that the session never saw must take as long as those it knows
+    (honesty.py)
+
+With a baseline (`against`) all sessions are open at once and take turns, and ratios mean something. Without
+one they are opened one after the other, which needs the memory of one: good for screening, not for claims.
 """
 
 from __future__ import annotations
@@ -20,6 +22,7 @@ from dataclasses import dataclass
 from labkit.data import Dataset
 from labkit.errors import ConfigError
 from labkit.measure.candidate import Candidate
+from labkit.measure.figures import make_records
 from labkit.measure.lock import DEFAULT_TIMEOUT_S
 from labkit.measure.records import Records
 from labkit.measure.run import Opener, Run, open_session, session_key
@@ -43,7 +46,8 @@ class Protocol:
     """How long to measure. A block holds as many runs as fill `block_ms`, within the least and most allowed.
 
     The defaults support p95 (12 blocks of 5 runs are 60; 59 are needed) and an interval on a ratio; p99 needs
-    299 runs, so 25 a block. `lock_timeout_s` is how long to wait for a quiet machine before going on without one.
+    299 runs, so 25 a block. `lock_timeout_s` is how long to wait for a quiet machine before going on without
+    one.
     Raises ConfigError if a field is out of range.
     """
 
@@ -102,11 +106,12 @@ def measure(
     with_memory: bool = False,
     open_session: Opener = open_session,
 ) -> Records:
-    """Measure the quality and the speed of every candidate, on the first `n_samples` of a split (all by default).
+    """Measure the quality and the speed of every candidate, on the first `n_samples` of a split, or all.
 
-    With `against`, that baseline and all candidates are interleaved, by Protocol.paired() unless told otherwise;
-    without, they run one after the other, by Protocol.quick(). `with_memory` starts a fresh process for each
-    candidate. `progress` is called between blocks; if it raises Cancelled, every session is closed.
+    With `against`, that baseline and all candidates are interleaved, by Protocol.paired() unless told
+    otherwise; without, they run one after the other, by Protocol.quick(). `with_memory` starts a fresh
+    process for each candidate. `progress` is called between blocks; if it raises Cancelled, every session is
+    closed.
     Raises ConfigError for candidates that cannot be measured together, MeasurementError for an answer that is
     not finite, changes under the clock, or comes from a memory.
     """
@@ -116,8 +121,8 @@ def measure(
     run = Run(_first_samples(dataset, split, n_samples), split, protocol, seed, open_session)
     groups = [everything] if against else _by_session(everything)
     for index, group in enumerate(groups):
-        run.measure(group, part(progress, index / len(groups), (index + 1) / len(groups)))
-    return run.records(everything, against, with_memory)
+        run.measure(group, part(progress, 0.9 * index / len(groups), 0.9 * (index + 1) / len(groups)))
+    return make_records(run, everything, against, with_memory, part(progress, 0.9, 1.0))
 
 
 def _distinct(candidates: Sequence[Candidate]) -> list[Candidate]:

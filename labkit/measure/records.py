@@ -1,27 +1,22 @@
 """What a measurement leaves behind: one flat record per candidate, and the raw numbers beside it.
 
-The record holds what is read, sorted and plotted. The sidecar holds what it was computed from: every timed run,
-the block times that a paired comparison needs, and each sample's score. So a claim can be checked again later,
-and a new question can be put to an old run.
+The record holds what is read, sorted and plotted. The sidecar holds what it was computed from: every timed
+run, the block times that a paired comparison needs, and each sample's score. So a claim can be checked again
+later, and a new question can be put to an old run.
 """
 
 from __future__ import annotations
 
 import dataclasses
-import io
-import json
 import math
-import zipfile
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import StudyError, nearest
-from labkit.files import write_atomically
 from labkit.measure.candidate import candidate_key
 from labkit.statistics import Interval
 from labkit.task import Scores
@@ -30,6 +25,23 @@ Times = NDArray[np.float64]
 SCHEMA_VERSION = 1
 KINDS = ("inference", "load", "generation", "fleet")
 UNITS = ("sample", "token", "request")
+
+
+class Reason(str):
+    """Why a figure could not be honestly measured; stands in its place until the record is made."""
+
+
+def split_reasons(figures: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, str]]:
+    """Figures, some of them a Reason, to (figures with None in its place, null_reasons)."""
+    reasons = {name: str(value) for name, value in figures.items() if isinstance(value, Reason)}
+    return {name: None if name in reasons else value for name, value in figures.items()}, reasons
+
+
+def effective_precision(floating: str, quantized: bool) -> str:
+    """The `precision` of a record: "float32", "bfloat16", "int8", or "int8+bfloat16" (see Measurement)."""
+    if not quantized:
+        return floating
+    return "int8" if floating == "float32" else f"int8+{floating}"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -101,9 +113,9 @@ class Measurement:
     @property
     def key(self) -> str:
         """The key of the Candidate that was measured."""
-        computed = "float32" if self.precision == "int8" else self.precision.removeprefix("int8+")
+        floating = "float32" if self.precision == "int8" else self.precision.removeprefix("int8+")
         return candidate_key(
-            self.variant, self.runtime, self.batch_size, self.intra_op_threads, computed, self.num_workers
+            self.variant, self.runtime, self.batch_size, self.intra_op_threads, floating, self.num_workers
         )
 
     def to_json(self) -> dict[str, Any]:
@@ -116,7 +128,7 @@ class Measurement:
 
     @classmethod
     def from_json(cls, document: object) -> Measurement:
-        """What `to_json` gave. Raises StudyError for a field that is unknown, missing or of the wrong type."""
+        """What `to_json` gave; StudyError for a field that is unknown, missing or of the wrong type."""
         if not isinstance(document, dict):
             raise StudyError(f"a record must be a JSON object, not a {type(document).__name__}")
         known = [item.name for item in dataclasses.fields(cls)]
@@ -162,8 +174,9 @@ _CHECKS: dict[str, Callable[[Any], bool]] = {
 class Records:
     """One run: its records, and by each record's key the raw numbers behind it.
 
-    block_ms: [blocks] milliseconds per run (one batch) in each block; with a `baseline_key`, block i of every key
-    was timed in the same moments, so they pair. Without one the candidates ran one after the other and do not.
+    block_ms: [blocks] milliseconds per run (one batch) in each block; with a `baseline_key`, block i of every
+    key was timed in the same moments, so they pair. Without one the candidates ran one after the other and do
+    not.
     run_ms: [runs] every timed run, in order. scores: [n_samples] each sample's score, in the split's order.
     """
 
@@ -174,56 +187,38 @@ class Records:
     scores: Mapping[str, Scores]
     baseline_key: str | None = None
 
-    def save(self, folder: str | Path) -> Path:
-        """Write the sidecar RUN_ID.npz, then `records.jsonl` over what was there: its existence means both are whole."""
-        folder = Path(folder)
+    def arrays(self) -> dict[str, NDArray[Any]]:
+        """The raw numbers as named arrays, for a sidecar: NAME_INDEX by the record's place in `measurements`."""
         arrays: dict[str, NDArray[Any]] = {"baseline_key": np.array(self.baseline_key or "")}
         for index, measurement in enumerate(self.measurements):
             for name in _SIDECAR:
                 arrays[f"{name}_{index}"] = getattr(self, name)[measurement.key]
-        buffer = io.BytesIO()
-        np.savez_compressed(buffer, **arrays)  # type: ignore[arg-type]
-        write_atomically(folder / f"{self.run_id}.npz", buffer.getvalue())
-        lines = [json.dumps(measurement.to_json(), ensure_ascii=False) for measurement in self.measurements]
-        write_atomically(folder / "records.jsonl", "".join(line + "\n" for line in lines).encode())
-        return folder
+        return arrays
 
     @classmethod
-    def load(cls, folder: str | Path) -> Records:
-        """Read what `save` wrote. Raises StudyError if anything is missing, malformed or of several runs."""
-        folder = Path(folder)
-        try:
-            lines = (folder / "records.jsonl").read_text(encoding="utf-8").splitlines()
-            measurements = tuple(Measurement.from_json(json.loads(line)) for line in lines)
-        except OSError as error:
-            raise StudyError(f"cannot read {folder}/records.jsonl: {error.strerror}") from None
-        except (ValueError, RecursionError) as error:
-            raise StudyError(f"{folder}/records.jsonl holds a line that is not JSON: {error}") from None
+    def from_rows(cls, rows: Sequence[object], arrays: Mapping[str, NDArray[Any]]) -> Records:
+        """Put a run together again from its records' JSON and its `arrays`.
+
+        Raises StudyError if anything is missing, malformed or of several runs.
+        """
+        measurements = tuple(Measurement.from_json(row) for row in rows)
         run_ids = sorted({measurement.run_id for measurement in measurements})
-        if len(run_ids) != 1 or Path(run_ids[0]).name != run_ids[0]:
-            raise StudyError(f"{folder}/records.jsonl must hold one run, it holds {run_ids or 'none'}")
-        sidecar = _read_sidecar(
-            folder / f"{run_ids[0]}.npz", [measurement.key for measurement in measurements]
-        )
-        return cls(run_ids[0], measurements, **sidecar)
+        if len(run_ids) != 1:
+            raise StudyError(f"these records must be of one run, they are of {run_ids or 'none'}")
+        found: dict[str, Any] = {}
+        for name in _SIDECAR:
+            found[name] = {
+                measurement.key: _checked(arrays, f"{name}_{index}") for index, measurement in enumerate(measurements)
+            }
+        baseline_key = str(arrays.get("baseline_key", "")) or None
+        return cls(run_ids[0], measurements, **found, baseline_key=baseline_key)
 
 
 _SIDECAR = ("block_ms", "run_ms", "scores")
 
 
-def _read_sidecar(path: Path, keys: list[str]) -> dict[str, Any]:
-    try:
-        with np.load(path, allow_pickle=False) as arrays:
-            baseline_key = str(arrays["baseline_key"])
-            found: dict[str, Any] = {
-                name: {key: arrays[f"{name}_{index}"] for index, key in enumerate(keys)} for name in _SIDECAR
-            }
-    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile) as error:
-        raise StudyError(f"cannot read {path}: {error}; measure again") from None
-    for name, by_key in found.items():
-        for key, array in by_key.items():
-            if array.dtype != np.float64 or array.ndim != 1 or not np.isfinite(array).all():
-                raise StudyError(
-                    f"{path} holds {name} of {key!r} that are not finite float64 numbers in a row"
-                )
-    return {**found, "baseline_key": baseline_key or None}
+def _checked(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:
+    array = arrays.get(name)
+    if array is None or array.dtype != np.float64 or array.ndim != 1 or not np.isfinite(array).all():
+        raise StudyError(f"the sidecar's {name} is not a row of finite float64 numbers: measure again")
+    return array

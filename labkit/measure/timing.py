@@ -1,12 +1,12 @@
 """The timed loop: whatever is a Session is timed here, and nowhere else.
 
-Two things are compared by taking turns. A *round* times every session once, in a random order, for one *block* of
-several runs; a dozen rounds later each has a dozen block times, and block i of one pairs with block i of the other.
-Whatever slowed the machine during a round slowed them all and cancels in the ratio.
+Two things are compared by taking turns. A *round* times every session once, in a random order, for one
+*block* of several runs; a dozen rounds later each has a dozen block times, and block i of one pairs with
+block i of the other. Whatever slowed the machine during a round slowed them all and cancels in the ratio.
 
-A block's time is the median of its runs: see `benchmarks/measurer.py`, which measures how often the interval then
-holds a ratio that is known. The block's first run is not counted: it fetches the model back into the caches that
-the others have just filled.
+A block's time is the median of its runs: see `benchmarks/measurer.py`, which measures how often the interval
+then holds a ratio that is known. The block's first run is not counted: it fetches the model back into the
+caches that the others have just filled.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def accept(last: Mapping[int, Outputs]) -> None:
 
 @dataclass(frozen=True)
 class Timed:
-    """A session to time and the batches to feed it, in turn; several, so that a remembered answer is a wrong one.
+    """A session and the batches to feed it in turn; several, so that a remembered answer is a wrong one.
 
-    `check` is called after each block with the last outputs by the batch's index, and raises MeasurementError where
-    they are not what the session answered when it was watched.
+    `check` is called after each block with the last outputs by the batch's index, and raises MeasurementError
+    where they are not what the session answered when it was watched.
     """
 
     session: Session
@@ -53,7 +53,7 @@ class Timed:
 
 @dataclass(frozen=True, eq=False)
 class Timing:
-    """What the clock said: block_ms [blocks] is each block's median run, run_ms [blocks × runs] every counted run.
+    """What the clock said: block_ms [blocks], each block's median run, and run_ms [blocks × runs], every run.
 
     `warmup_runs` were discarded: those before the first block, and the first of every block.
     `lock_held` is False if some block was timed while other work of ours may have been running.
@@ -99,7 +99,7 @@ def time_sessions(
 
 
 class _Quiet:
-    """The machine's lock, waited for once: after one timeout we only try, and remember that we did without."""
+    """The machine's lock, waited for once: after one timeout we only try, and remember having none."""
 
     def __init__(self, timeout_s: float) -> None:
         self._timeout_s = timeout_s
@@ -119,14 +119,11 @@ class _Clock:
     def __init__(self, timed: Timed, protocol: Protocol) -> None:
         self._timed = timed
         self._position = 0
-        self.discarded = 0
-        spent_ms: list[float] = []
-        while (
-            not spent_ms or sum(spent_ms) < protocol.warmup_ms and len(spent_ms) < protocol.max_runs_per_block
-        ):
-            spent_ms += self._time(1).tolist()
-        self.discarded = len(spent_ms)
-        self._runs = protocol.runs_per_block(float(np.median(spent_ms[len(spent_ms) // 2 :])))
+        warm_up_ms = self._time(1)
+        while warm_up_ms.sum() < protocol.warmup_ms and len(warm_up_ms) < protocol.max_runs_per_block:
+            warm_up_ms = np.append(warm_up_ms, self._time(len(warm_up_ms)))
+        self.discarded = len(warm_up_ms)
+        self._runs = protocol.runs_per_block(float(np.median(warm_up_ms[len(warm_up_ms) // 2 :])))
 
     def block(self) -> Times:
         """Time one block; returns [runs] milliseconds."""
@@ -134,7 +131,7 @@ class _Clock:
         return self._time(1 + self._runs)[1:]
 
     def _time(self, runs: int) -> Times:
-        """The timed loop. Nothing is between the two clock readings but the run; garbage waits until after."""
+        """The timed loop. Between the two clock readings there is nothing but the run."""
         execute, synchronize = self._timed.session.execute, self._timed.session.synchronize
         batches, clock = self._timed.batches, time.perf_counter_ns
         count, position = len(batches), self._position

@@ -42,8 +42,7 @@ def choose_scale(
     """The finest grid that covers [low, high] and holds 0: (scale, zero_point).
 
     low, high: [] for one grid per tensor, [C] for one per channel; finite, low ≤ high. Returns two arrays of
-    that shape. A range of nothing but 0 gets scale 1: any would do. The last step ends at `high` or a
-    rounding error before it, never after: so a Clip at `high` adds nothing to the grid's own clamping.
+    that shape. A range of nothing but 0 gets scale 1: any would do.
     Raises ConfigError for bits outside 2..8 or a range that is not finite.
     """
     smallest, largest = integer_range(bits, signed)
@@ -51,26 +50,28 @@ def choose_scale(
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(f"a range must be finite, got low={low.min()}, high={high.max()}")
     if symmetric:
-        high, steps = np.maximum(-low, high), (largest - smallest) // 2
-        low = -high
+        scale = np.maximum(-low, high) / ((largest - smallest) // 2)
     else:
-        steps = largest - smallest
-    exact = (high - low) / (2 * steps if symmetric else steps)
-    scale = exact.astype(np.float32)
-    scale = np.where(scale > exact, np.nextafter(scale, np.float32(0)), scale)
-    scale = np.where(exact > 0, np.maximum(scale, np.finfo(np.float32).tiny), np.float32(1))
-    middle = (smallest + largest + 1) // 2
-    zero_point = np.full(scale.shape, middle) if symmetric else np.rint(smallest - low / scale)
-    return scale.astype(np.float32), np.clip(zero_point, smallest, largest).astype(np.int32)
+        scale = (high - low) / (largest - smallest)
+    scale = np.where(scale > 0, np.maximum(scale, np.finfo(np.float32).tiny), 1)
+    middle = np.full(scale.shape, (smallest + largest + 1) // 2)
+    zero_point = middle if symmetric else np.clip(np.rint(smallest - low / scale), smallest, largest)
+    return scale.astype(np.float32), zero_point.astype(np.int32)
 
 
 def quantize(
-    x: Array, scale: ArrayLike, zero_point: ArrayLike, bits: int = 8, signed: bool = False, axis: int | None = None
+    x: Array,
+    scale: ArrayLike,
+    zero_point: ArrayLike,
+    bits: int = 8,
+    signed: bool = False,
+    axis: int | None = None,
 ) -> Array:
     """Floats to whole numbers: clamp(round(x / scale) + zero_point), ties to even, all in float32.
 
     x: [...] float32 without NaN (an infinity becomes the grid's end). scale, zero_point: [] or, with `axis`,
-    [C] where C is x's size on that axis. Returns x's shape in int8 (signed) or uint8; fewer bits use a part of it.
+    [C] where C is x's size on that axis. Returns x's shape in int8 (signed) or uint8; fewer
+    bits use a part of it.
     """
     smallest, largest = integer_range(bits, signed)
     scale, zero_point = _along(scale, x.ndim, axis), _along(zero_point, x.ndim, axis)

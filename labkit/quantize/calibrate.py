@@ -40,8 +40,9 @@ def activations(
 ) -> Iterator[dict[str, Array]]:
     """Run `samples` through `model` and yield, for each batch, name → values [N, …] of the tensors `names`.
 
-    Batches are as large as 64 MB of yielded values allow, 32 at most. Raises DataError for samples that do not
-    fit the model, or that make a value NaN or infinite.
+    Batches are as large as 64 MB of yielded values allow, 32 at most; where the model's batch is fixed,
+    `samples` must be a multiple of it (`pick`). Raises DataError for samples that do not fit the model, or
+    that make a value NaN or infinite.
     """
     import onnxruntime as ort
 
@@ -55,21 +56,23 @@ def activations(
     options.log_severity_level = 3
     session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = [name for name in names if name not in inputs]
-    size = fixed = fixed_batch(variant)
-    done = 0
+    size, fixed, done = 1, fixed_batch(variant), 0
     while done < len(samples):
-        taken = samples.take((np.arange(done, done + (size or 1))) % len(samples))
-        feeds = _feeds(variant, taken)
+        try:
+            feeds = variant.feeds(samples.take(slice(done, done + (fixed or size))).inputs)
+        except TensorError as error:
+            raise DataError(f"the calibration samples cannot be used: {error}") from None
         values = dict(zip(wanted, session.run(wanted, feeds), strict=True))
         values.update({name: feeds[name] for name in names if name in inputs})
         for name, array in values.items():
             if not np.isfinite(array).all():
-                raise DataError(f"samples {done}… make the activation {name!r} NaN or infinite: clean the data")
-        kept = min(size or 1, len(samples) - done)
-        yield {name: array[:kept] for name, array in values.items()} if fixed is None else values
-        done += kept
+                raise DataError(f"samples from {done} on make the activation {name!r} NaN or infinite")
+        yield values
+        count = fixed or min(size, len(samples) - done)
+        done += count
         progress(done / len(samples), f"calibrating: {done}/{len(samples)} samples")
-        size = fixed or max(1, min(_LARGEST_BATCH, len(samples) - done, _BATCH_BYTES * kept // _bytes(values)))
+        bytes_per_sample = max(1, sum(array.nbytes for array in values.values()) // count)
+        size = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // bytes_per_sample))
 
 
 def calibrate(
@@ -82,7 +85,7 @@ def calibrate(
 ) -> dict[str, Range]:
     """The range of each tensor in `names` over `samples`; `percentile` is the share of values kept, in %.
 
-    Raises DataError for no samples, for samples that cannot be run, or if every activation is 0 for all of them.
+    Raises DataError for no samples, for samples that cannot be run, or if all activations are 0 for all.
     """
     if len(samples) == 0:
         raise DataError("there is no calibration sample: the ranges of the activations cannot be chosen")
@@ -108,7 +111,7 @@ def clip_rates(
 ) -> dict[str, float]:
     """Name → the share of its values over `samples` that lie outside its range, and will saturate.
 
-    On the samples that chose the ranges this is 0 by construction; on others it shows whether those were enough.
+    On the samples that chose the ranges this is 0 by construction; on others it shows if those were enough.
     """
     outside, total = dict.fromkeys(ranges, 0), dict.fromkeys(ranges, 0)
     for values in activations(variant, model, list(ranges), samples, progress):
@@ -120,21 +123,20 @@ def clip_rates(
     return {name: outside[name] / total[name] for name in ranges}
 
 
+def pick(variant: Variant, split: Split, count: int) -> Split:
+    """`count` samples of `split` (all, if it has no more), evenly spread over it.
+
+    Where the model's batch is fixed, samples are repeated until the batches are full.
+    """
+    indices = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
+    batch = fixed_batch(variant) or 1
+    return split.take(np.resize(indices, math.ceil(len(indices) / batch) * batch))
+
+
 def fixed_batch(variant: Variant) -> int | None:
     """The number of samples that the model insists on, None if it takes any."""
     sizes = [spec.shape[0] for spec in variant.inputs if spec.shape]
     return next((size for size in sizes if isinstance(size, int)), None)
-
-
-def _feeds(variant: Variant, samples: Split) -> dict[str, Array]:
-    try:
-        return variant.feeds(samples.inputs)
-    except TensorError as error:
-        raise DataError(f"the calibration samples cannot be used: {error}") from None
-
-
-def _bytes(values: dict[str, Array]) -> int:
-    return max(1, sum(array.nbytes for array in values.values()))
 
 
 def _above(range_: Range) -> float:

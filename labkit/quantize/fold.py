@@ -1,17 +1,20 @@
-"""Folding a batch normalisation into the convolution before it.
+"""Two rewritings that leave the function as it is, and integers a better graph to work on.
 
-In evaluation mode a batch normalisation multiplies and adds by constants, one pair per channel:
+`fold_batch_norm`: in evaluation mode a batch normalisation multiplies and adds constants, two per channel:
 
     y = γ · (w∗x + b − μ) / √(σ² + ε) + β  =  (w · k)∗x + (b − μ) · k + β,    k = γ / √(σ² + ε)
 
-One convolution is left, with other weights. Quantization needs this done first: the grid must be chosen for the
-weights that are used, and a float multiplication between two integer layers would undo the gain.
+One convolution is left, with other weights. Quantization needs this done first: the grid must be chosen for
+the weights that are used, and a float multiplication between two integer layers would undo the gain.
+
+`join_bias`: MatMul, then Add of a constant → Gemm. Only a bias that belongs to its layer joins int32 sums.
 """
 
 from __future__ import annotations
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from labkit.quantize.graph import Graph, add_constant, attribute, replace_nodes
 
@@ -25,9 +28,9 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
     folded = []
     for norm in graph.nodes:
         conv = graph.producer.get(norm.input[0]) if norm.op_type == "BatchNormalization" else None
-        if conv is None or conv.op_type != "Conv" or graph.only_consumer(conv.output[0]) is not norm:
+        if conv is None or conv.op_type != "Conv" or graph.only_consumer(conv.output[0]) is None:
             continue
-        if attribute(norm, "training_mode", 0) or len([name for name in norm.output if name]) > 1:
+        if attribute(norm, "training_mode", 0):
             continue
         constants = [graph.constant(name) for name in (conv.input[1], *norm.input[1:], *conv.input[2:3])]
         if any(values is None for values in constants):
@@ -37,10 +40,31 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
         name = norm.output[0]
         scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         shift = beta + ((bias[0] if bias else 0) - mean) * factor
-        weight_name = add_constant(model, f"{name}_weight", scaled.astype(np.float32))
-        bias_name = add_constant(model, f"{name}_bias", shift.astype(np.float32))
+        weight_name = add_constant(model, f"{name}/weight", scaled.astype(np.float32))
+        bias_name = add_constant(model, f"{name}/bias", shift.astype(np.float32))
         conv.input[:] = [conv.input[0], weight_name, bias_name]
         conv.output[0] = name
         folded.append(id(norm))
     replace_nodes(model, [node for node in graph.nodes if id(node) not in folded])
     return len(folded)
+
+
+def join_bias(model: onnx.ModelProto) -> int:
+    """Turn every MatMul [N, I]·[I, O] + [O] of `model` into one Gemm, in place; returns how many."""
+    graph = Graph(model)
+    inferred = onnx.shape_inference.infer_shapes(model).graph
+    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info)}
+    joined: dict[int, onnx.NodeProto | None] = {}
+    for node in graph.nodes:
+        add = graph.only_consumer(node.output[0]) if node.op_type == "MatMul" else None
+        if add is None or add.op_type != "Add" or ranks.get(node.input[0]) != 2:
+            continue
+        bias = next(name for name in (*add.input, node.output[0]) if name != node.output[0])
+        weight, values = graph.constant(node.input[1]), graph.constant(bias)
+        if weight is None or values is None or weight.ndim != 2 or values.shape != weight.shape[1:]:
+            continue
+        joined[id(node)] = helper.make_node("Gemm", [*node.input, bias], [add.output[0]], node.name)
+        joined[id(add)] = None
+    nodes = [joined.get(id(node), node) for node in graph.nodes]
+    replace_nodes(model, [node for node in nodes if node is not None])
+    return len(joined) // 2

@@ -56,8 +56,8 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, _OPSET)
         except Exception as error:
             raise TechniqueError(
-                f"the model's opset {opset} is too old to be quantized, and onnx cannot convert it to {_OPSET} "
-                f"({str(error).strip()[:120]}): export it again with opset {_OPSET}"
+                f"the model's opset {opset} is too old to be quantized, and onnx cannot convert it to "
+                f"{_OPSET} ({str(error).strip()[:120]}): export it again with opset {_OPSET}"
             ) from None
     kept = []
     for node in model.graph.node:
@@ -96,7 +96,7 @@ def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> No
 
 
 def _outer_names(node: onnx.NodeProto) -> set[str]:
-    """Names that the graphs inside a node (an If's branches, a Loop's body) take from around it, and some more."""
+    """All names that the graphs inside a node (an If's branches, a Loop's body) use; some are from outside."""
     graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
     inner = [n for graph in graphs for n in graph.node]
     names = {value.name for graph in graphs for value in graph.output}

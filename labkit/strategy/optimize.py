@@ -20,7 +20,7 @@ from typing import Any
 from labkit.data import Dataset
 from labkit.environment import current
 from labkit.errors import ConfigError
-from labkit.measure import Candidate, Comparison, Protocol, Records, compare, measure
+from labkit.measure import Candidate, Comparison, Protocol, compare, measure
 from labkit.package import write_package
 from labkit.parallel import PoolGain, pool_gain
 from labkit.progress import Progress, part, silent
@@ -114,17 +114,23 @@ def optimize(
     finals = compare(paired)
     decision = _merge(choose(finals, requirement), choose(screening, requirement), finals)
 
+    runs = [screened, paired]
     confirmation, pool, package, winner = None, None, None, None
     if decision.chosen is not None:
         chosen = next(c for c in [baseline, *finalists] if c.key == decision.chosen.key)
         winner = chosen.variant
         narrate(f"Confirming {chosen.key} once, on {_size(dataset, 'test')}")
         against = None if chosen.key == baseline.key else baseline
-        confirmation = compare(
-            measure([chosen], dataset, against=against, split="test", seed=seed, progress=part(report, 0.85, 0.95))
+        confirmed = measure(
+            [chosen], dataset, against=against, split="test", seed=seed, progress=part(report, 0.85, 0.95)
         )
+        confirmation = compare(confirmed)
+        runs.append(confirmed)
         narrate("Timing the chosen one in a pool: one worker against two")
         pool = pool_gain(chosen, dataset, seed=seed, progress=part(report, 0.95, 1.0))
+    for run in runs:
+        study.append_run(run)
+    if confirmation is not None:
         package = _package(chosen, dataset, confirmation, decision, Path(out))
     outcome = Outcome(screening, finals, decision, confirmation, pool, built, package, winner)
     write_report(outcome, out)

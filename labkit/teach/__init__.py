@@ -1,4 +1,4 @@
-"""What a lesson needs besides labkit: predict, reveal, check, claim, decide; how lessons are built and graded.
+"""What a lesson needs besides labkit: predict, reveal, check, claim, decide; how it is built and graded.
 
 In a lesson:
 

@@ -17,6 +17,8 @@ import numpy as np
 from labkit.errors import ConfigError
 from labkit.teach.catalogue import text
 
+_NUMBERS = "iuf"  # NumPy's kinds; a bool is none
+
 
 @dataclass(frozen=True)
 class CheckResult:
@@ -70,13 +72,13 @@ def claim(sentence: str, truth: Any) -> None:
 
 
 def _close(answer: Any, expected: Any, tolerance: float) -> bool:
-    """Same shape, same kind (a bool is no number), and each element within ± tolerance."""
+    """Whether the shapes agree, both are numbers or neither, and each element is within ± tolerance."""
     given, wanted = np.asarray(answer), np.asarray(expected)
     if given.shape != wanted.shape:
         raise ValueError(f"its shape is {given.shape}, not {wanted.shape}")
-    if (given.dtype.kind == "b") != (wanted.dtype.kind == "b"):
+    if (given.dtype.kind in _NUMBERS) != (wanted.dtype.kind in _NUMBERS):
         return False
-    if wanted.dtype.kind in "iuf":
+    if wanted.dtype.kind in _NUMBERS:
         return bool(
             np.all(np.abs(given.astype(np.float64) - wanted) <= tolerance)
         )  # a NaN is close to nothing

@@ -14,25 +14,23 @@ student's own line right above:
 
 The lesson keeps the student's line, the solutions keep what stands between the markers. A code cell that ends
 in `check(…)` is a check. The exercises and the solutions are the short notebooks that are handed out and
-graded: of the lesson they hold the title, the cells tagged `parameters`, `setup` or `exercise`, the answers and
-the checks. A cell tagged `solution` is in the solutions alone. The same source always gives the same bytes:
-cell ids are "answer-1", "prose-7" and so on.
+graded: of the lesson they hold the title, the cells tagged `parameters`, `setup` or `exercise`, the answers
+and the checks. A cell tagged `solution` is in the solutions alone. The same source always gives the same
+bytes: cell ids are "answer-1", "prose-7" and so on.
 """
 
 from __future__ import annotations
 
 import ast
-import re
-import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from labkit.files import write_atomically
 from labkit.notebook import NotebookError, parameters_of, read_notebook, run_notebook, to_bytes
+from labkit.teach.guard import drop_widgets, refuse_private_folders, refuse_secrets, secrets_in
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"
 PLACEHOLDER = "# your answer"
@@ -44,8 +42,6 @@ _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
     "language_info": {"name": "python"},
 }
-_WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
-_SHORTEST_SECRET = 8
 
 
 @dataclass
@@ -60,10 +56,10 @@ class Lesson:
 def build(
     source: str | Path, out: str | Path, *, execute: bool = False, check: bool = False
 ) -> tuple[Path, ...]:
-    """Generate the notebooks of `source` (a lesson's .py, or a folder of them) below `out`; return their paths.
+    """Generate the notebooks of `source` (a lesson's .py, or a folder of them) below `out`; give their paths.
 
-    With `execute` each lesson is run in the profile `ci` and keeps its outputs; without, a lesson that has
-    not changed keeps the outputs it had. With `check` nothing is written, and what is out of date is an error.
+    With `execute` each lesson is run in the profile `ci`, and keeps its outputs; without, a lesson that did
+    not change keeps the outputs it had. With `check` nothing is written, and what is out of date is an error.
     Raises NotebookError that names the source and the cell; nothing of that lesson is then written.
     """
     source, out = Path(source), Path(out)
@@ -88,7 +84,7 @@ def build(
 
 
 def stale(source: str | Path, out: str | Path) -> tuple[Path, ...]:
-    """The notebooks that are missing, without a source, or not what it generates (a lesson's outputs aside)."""
+    """The notebooks that are missing, have no source, or differ from it (a lesson's outputs aside)."""
     source, out = Path(source), Path(out)
     lessons = [generate(path) for path in _sources(source)]
     old = [
@@ -110,16 +106,17 @@ def generate(source: Path) -> Lesson:
     from nbformat import v4
 
     try:
-        cells = jupytext.reads(source.read_text(encoding="utf-8"), fmt="py:percent").cells
-    except (OSError, ValueError) as error:
-        raise NotebookError(f"cannot read {source}: {error}") from None
+        text = source.read_text(encoding="utf-8").lstrip()
+        cells = jupytext.reads(text, fmt="py:percent").cells
+    except Exception as error:  # jupytext and nbformat raise many kinds
+        raise NotebookError(f"cannot read {source}: {str(error).splitlines()[0]}") from None
     new: Any = v4.new_notebook
     lesson = Lesson(source, {view: new(metadata=_METADATA) for view in VIEWS})
     counts: Counter[str] = Counter()
     for number, cell in enumerate(cells, 1):
         _add(cell, lesson, counts, f"{source.name}, cell {number}")
     parameters_of(lesson.views["lesson"], source)
-    _refuse_leaks(lesson)
+    refuse_secrets(lesson.views, lesson.secrets, lesson.source.name)
     return lesson
 
 
@@ -161,9 +158,10 @@ def _add(cell: Any, lesson: Lesson, counts: Counter[str], where: str) -> None:
     if cell.cell_type == "code":
         kind = "code"
         student, solved, secret = split(cell.source, where)
+        ends_in_check = all([_ends_in_check(code, where) for code in (student, solved)])  # both must parse
         if secret:
             kind = "answer"
-        elif _ends_in_check(student, where):
+        elif ends_in_check:
             kind, metadata = "check", {"deletable": False, "editable": False}
         if kind != "code":
             tags[kind] = None
@@ -179,7 +177,7 @@ def _add(cell: Any, lesson: Lesson, counts: Counter[str], where: str) -> None:
         shown, secret = {"solutions": solved}, solved.splitlines()
     elif counts.total() == 1 or not _EXERCISE_TAGS.isdisjoint(tags):  # the first cell is the title
         shown |= {"exercises": student, "solutions": solved}
-    lesson.secrets.update(_secrets(secret))
+    lesson.secrets.update(secrets_in(secret))
     new: Any = v4.new_code_cell if cell.cell_type == "code" else v4.new_markdown_cell
     for view, source in shown.items():
         lesson.views[view].cells.append(new(source, id=f"{kind}-{counts[kind]}", metadata=metadata))
@@ -197,26 +195,6 @@ def _ends_in_check(code: str, where: str) -> bool:
     return getattr(function, "id", getattr(function, "attr", "")) == "check"
 
 
-def _secrets(lines: Iterable[str]) -> Iterator[str]:
-    """What would give a solution away: the value in each line, or the whole line where that is short."""
-    for line in map(_squeeze, lines):
-        value = re.sub(r"^(\w+ = |return )", "", line)
-        secret = value if len(value) >= _SHORTEST_SECRET else line
-        if len(secret) >= _SHORTEST_SECRET:
-            yield secret
-
-
-def _refuse_leaks(lesson: Lesson) -> None:
-    """Raise NotebookError if source, outputs or metadata of the lesson or the exercises hold a secret."""
-    for view in ("lesson", "exercises"):
-        for cell in lesson.views[view].cells:
-            for text in map(_squeeze, _texts(cell)):
-                if leaked := next((secret for secret in lesson.secrets if secret in text), None):
-                    raise NotebookError(
-                        f"{lesson.source.name}: cell {cell.id!r} of the {view} gives away {leaked!r}"
-                    )
-
-
 def _run(lesson: Lesson, folder: Path, decisions: str) -> None:
     """Execute the lesson, and leave only what any reader can see and any machine may say."""
     notebook = lesson.views["lesson"]
@@ -226,32 +204,9 @@ def _run(lesson: Lesson, folder: Path, decisions: str) -> None:
     except NotebookError as error:
         raise NotebookError(f"{lesson.source.name}: {error}", error.cell, error.kind) from None
     notebook.metadata = type(notebook.metadata)(_METADATA)
-    ours = {str(path) + "/" for path in (sys.prefix, Path.cwd(), Path.home(), tempfile.gettempdir())} - {"//"}
-    for cell in notebook.cells:
-        for output in cell.get("outputs", []):
-            output.get("data", {}).pop(_WIDGET_VIEW, None)  # without its state GitHub cannot show it
-        if private := next((path for path in ours for text in _texts(cell) if path in text), None):
-            raise NotebookError(
-                f"{lesson.source.name}: cell {cell.id!r} shows the folder {private}: leave it out"
-            )
-    _refuse_leaks(lesson)
-
-
-def _texts(value: Any) -> Iterator[str]:
-    """All strings in a cell, at any depth."""
-    if isinstance(value, str):
-        yield value
-    elif isinstance(value, dict):
-        for name, inner in value.items():
-            yield name
-            yield from _texts(inner)
-    elif isinstance(value, list):
-        for inner in value:
-            yield from _texts(inner)
-
-
-def _squeeze(text: str) -> str:
-    return " ".join(text.split())
+    drop_widgets(notebook)
+    refuse_private_folders(notebook, lesson.source.name)
+    refuse_secrets(lesson.views, lesson.secrets, lesson.source.name)
 
 
 def _is_current(path: Path, view: str, lesson: Lesson) -> bool:

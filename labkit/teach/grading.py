@@ -2,8 +2,8 @@
 
 The answer cells are put into the pristine exercises and run there in a new process, limited in time and
 memory. The score is what that process returns through a pipe: outputs or files that came with the submission
-count for nothing. So mistakes, endless loops and edited checks do no harm. It is *not* a sandbox: code that is
-out to cheat or to destroy runs with your rights. Grade the work of strangers in a container.
+count for nothing. So mistakes, endless loops and edited checks do no harm. It is *not* a sandbox: code that
+is out to cheat or to destroy runs with your rights. Grade the work of strangers in a container.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from labkit.teach.checks import CheckResult, check
 
 @dataclass(frozen=True)
 class Grade:
-    """Cell id of each check → its result; `note` says why nothing could be graded, and is empty otherwise."""
+    """Cell id of each check → its result; `note` says why nothing could be graded, if so."""
 
     results: dict[str, CheckResult]
     note: str = ""
@@ -42,7 +42,7 @@ def grade(
 ) -> Grade:
     """Grade `submission` against `pristine`, the exercises as they were handed out.
 
-    timeout_s and memory_bytes (of address space; not on Windows) limit the process that runs the answers: where
+    timeout_s and memory_bytes (of address space; not on Windows) limit the process that runs the answers: if
     it takes longer, the score is 0. Raises NotebookError if a file is no notebook, or holds nothing to grade.
     """
     answers = {cell["id"]: cell for cell in _code_cells(submission)}

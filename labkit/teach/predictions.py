@@ -31,7 +31,7 @@ def predict(question: str, choices: Sequence[str] = (), *, unit: str = "") -> Pr
 
 @dataclass(frozen=True)
 class Reveal:
-    """A prediction beside the measurement; `factor` is how many times off (1 is exact), if that says anything."""
+    """A prediction beside the measurement: `factor` is how many times off it was, None for what has none."""
 
     predicted: Answer | None
     measured: Answer

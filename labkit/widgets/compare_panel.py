@@ -9,8 +9,9 @@ from typing import Any
 
 from labkit.environment import current
 from labkit.errors import ConfigError
-from labkit.measure import Records, compare
+from labkit.measure import compare
 from labkit.runtimes import RUNTIMES
+from labkit.study import Study
 from labkit.technique import knob
 from labkit.widgets.catalogue import text
 from labkit.widgets.command import measure_command, technique_command
@@ -24,7 +25,7 @@ class ComparePanel(Panel):
 
     ComparePanel("lenet5@digits", "digits", {"onnx": (ExportOnnx(),), "int8": (ExportOnnx(), QuantizeInt8())})
 
-    `recorded` is a folder that `Records.save` wrote, to be shown at once.
+    `recorded` is a study, to be shown at once.
     """
 
     def __init__(
@@ -35,7 +36,7 @@ class ComparePanel(Panel):
             Form(_choices(model, tuple(chains))),
             self.workbench.measure_each,
             self._commands,
-            recorded=None if recorded is None else lambda: compare(Records.load(recorded)).to_rows(),
+            recorded=None if recorded is None else lambda: compare(Study(recorded).last_run()).to_rows(),
         )
 
     def _commands(self, config: Any) -> str:

@@ -6,6 +6,7 @@ import math
 
 import pytest
 import torch
+
 from labkit.errors import ConfigError
 from labkit.models import MODELS, build
 
@@ -55,7 +56,8 @@ def test_narrow_widths_are_an_architecture_too():
     narrow = {"stages": [3, 1, 2], "inner": [[1, 2, 3], [4, 1, 1], [2, 2, 5]]}
     model = build({"architecture": "resnet20", **DIGITS, **narrow}).eval()
     assert model(torch.zeros(2, 1, 32, 32)).shape == (2, 10)
-    assert parameters({"architecture": "lenet5", **DIGITS, "channels": [1, 1], "hidden": 1}) == 26 + 26 + 26 + 20
+    lenet5 = {"architecture": "lenet5", **DIGITS, "channels": [1, 1], "hidden": 1}
+    assert parameters(lenet5) == 26 + 26 + 26 + 20
 
 
 def test_dropout_acts_in_training_only():

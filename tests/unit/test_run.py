@@ -44,7 +44,7 @@ class Pip:
         kit.venv, self.kit, self.at, self.how = self, kit, at, how
         self.commands, self.stamps = [], []
 
-    def __call__(self, command, cwd=None, stdout=None, **environment):
+    def __call__(self, command, cwd=None, output=None, **environment):
         words = [str(part) for part in command]
         self.commands.append(" ".join(words))
         self.stamps.append(self.kit.STAMP.exists() and self.kit.STAMP.read_text())
@@ -52,9 +52,8 @@ class Pip:
             raise self.how
         return self.how if self.at in words else 0
 
-    def create(self, folder, symlinks, with_pip):
-        if self(["venv", folder]) != 0:
-            raise subprocess.CalledProcessError(1, "ensurepip")
+    def create(self, folder, symlinks):
+        self(["venv", folder])
         self.kit.PYTHON.parent.mkdir(parents=True)
         self.kit.PYTHON.touch()
 
@@ -70,8 +69,12 @@ def script(path, text):
 
 
 def start(kit, *arguments):
+    """Start run.py as from a terminal, where Ctrl-C is heard; pytest-xdist's workers are deaf to it."""
     command = [sys.executable, kit.ROOT / "run.py", *arguments]
-    return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+    return subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
+    )
 
 
 def wait_for(condition, seconds=10.0):
@@ -116,8 +119,8 @@ def test_an_old_python_can_read_the_file():
 def test_the_first_start_makes_a_venv_then_torch_alone_then_the_rest(kit):
     pip = Pip(kit)
     kit.setup(pip, lambda: True)
-    venv, torch, rest = pip.commands
-    assert venv == f"venv {kit.VENV}"
+    venv, ensurepip, torch, rest = pip.commands
+    assert venv == f"venv {kit.VENV}" and ensurepip == f"{kit.PYTHON} -Im ensurepip --default-pip"
     assert torch.endswith(f"--no-deps torch --index-url {kit.CPU_INDEX}")
     assert rest.endswith(f"-e {kit.ROOT}[test,openvino]") and "--index-url" not in rest
     assert all(f"-c {kit.ROOT / 'constraints.txt'}" in command for command in (torch, rest))
@@ -125,21 +128,21 @@ def test_the_first_start_makes_a_venv_then_torch_alone_then_the_rest(kit):
 
 def test_the_first_start_says_beforehand_what_it_will_take(kit, capsys):
     with pytest.raises(SystemExit):
-        kit.setup(Pip(kit, at="venv"), lambda: True)
+        kit.setup(Pip(kit, at="ensurepip"), lambda: True)
     assert "500 MB to download, 190 of them PyTorch" in capsys.readouterr().err
 
 
 def test_the_stamp_is_written_last_and_a_second_start_runs_nothing(kit):
-    pip, second = Pip(kit), Pip(kit)
+    pip = Pip(kit)
     kit.setup(pip, lambda: True)
     assert set(pip.stamps) == {"half built\n"}
     assert kit.is_ready()
-    kit.setup(second, lambda: True)
+    kit.setup(second := Pip(kit), lambda: True)
     assert second.commands == []
 
 
 @pytest.mark.parametrize("how", [1, KeyboardInterrupt()], ids=["fails", "interrupted"])
-@pytest.mark.parametrize("at", ["venv", "torch", "-e"])
+@pytest.mark.parametrize("at", ["ensurepip", "torch", "-e"])
 def test_what_was_left_half_built_is_made_again_from_empty(kit, at, how):
     with pytest.raises((SystemExit, KeyboardInterrupt)):
         kit.setup(Pip(kit, at, how), lambda: True)
@@ -147,7 +150,7 @@ def test_what_was_left_half_built_is_made_again_from_empty(kit, at, how):
     (kit.VENV / "lib" / "torn.py").touch()
     pip = Pip(kit)
     kit.setup(pip, lambda: True)
-    assert len(pip.commands) == 3 and kit.is_ready()
+    assert len(pip.commands) == 4 and kit.is_ready()
     assert not (kit.VENV / "lib").exists()
 
 
@@ -232,7 +235,7 @@ def test_an_index_that_is_there_answers(kit, tmp_path):
 
 DRIVER = """
 import sys, time, run
-def install(command, cwd=None, stdout=None, **environment):
+def install(command, cwd=None, output=None, **environment):
     with open("commands", "a") as file:
         file.write(str(command[-1]) + "\\n")
     run.PYTHON.parent.mkdir(parents=True, exist_ok=True)
@@ -255,7 +258,7 @@ def test_of_two_that_start_at_once_one_installs_and_the_other_waits(kit):
     both = [drive(kit, "quick"), drive(kit, "quick")]
     said = [process.communicate(timeout=30)[1] for process in both]
     assert [process.returncode for process in both] == [0, 0]
-    assert len((kit.ROOT / "commands").read_text().splitlines()) == 3
+    assert len((kit.ROOT / "commands").read_text().splitlines()) == 4
     assert sum("waiting for it" in text for text in said) == 1
     assert kit.is_ready()
 
@@ -316,7 +319,7 @@ def test_told_to_stop_it_leaves_no_child_and_no_traceback(kit, number, code):
     pids = [int(pid) for pid in (kit.ROOT / "pids").read_text().split()]
     assert all(alive(pid) for pid in pids)
     process.send_signal(number)
-    _, err = process.communicate(timeout=3)
+    _, err = process.communicate(timeout=10)
     assert process.returncode == code and "Traceback" not in err
     wait_for(lambda: not any(alive(pid) for pid in pids), seconds=3)
 
@@ -333,7 +336,7 @@ class Pytest:
         kit.VENV.mkdir(exist_ok=True)
         self.outcomes, self.calls = outcomes, {}
 
-    def __call__(self, command, cwd=None, stdout=None, **environment):
+    def __call__(self, command, cwd=None, output=None, **environment):
         words = [str(word) for word in command]
         folder = words[3].split("/")[-1]
         self.calls[folder] = " ".join(words[4:]), environment

@@ -75,7 +75,8 @@ import sys
 from labkit.study import Study
 study = Study(sys.argv[1])
 for batch in range(100):
-    study.append([{"who": sys.argv[2], "batch": batch, "part": part, "text": "x" * 3000} for part in range(3)])
+    row = {"who": sys.argv[2], "batch": batch, "text": "x" * 3000}
+    study.append([{**row, "part": part} for part in range(3)])
 """
     writers = [python(code, study.folder, who) for who in ("ada", "bob")]
     for writer in writers:
@@ -131,7 +132,9 @@ for call in (
         print(error)
 """
     output, errors = python(code, study.folder).communicate(timeout=60)
-    assert [line.split(":")[0].startswith("cannot write") for line in output.splitlines()] == [True, True], errors
+    assert [line.split(":")[0].startswith("cannot write") for line in output.splitlines()] == [True, True], (
+        errors
+    )
     assert (study.folder / "records.jsonl").read_bytes() == before
     assert not list(study.folder.glob("sidecars/*"))
 
@@ -287,7 +290,7 @@ def test_note_does_nothing_where_nobody_collects(monkeypatch: pytest.MonkeyPatch
 def test_lock_of_a_killed_holder_is_free_again(study: Study) -> None:
     code = """
 import sys, time
-from labkit.study import _locked
+from labkit.journal import _locked
 from pathlib import Path
 with _locked(Path(sys.argv[1]) / ".lock"):
     print("held", flush=True)

@@ -32,7 +32,7 @@ def write_notebook(path: Path, *cells: str) -> Path:
 
     def cell(index: int, source: str) -> dict[str, Any]:
         metadata = {"tags": ["parameters"]} if index == 0 else {}
-        plain = {"cell_type": "code", "execution_count": None, "outputs": []}
+        plain: dict[str, Any] = {"cell_type": "code", "execution_count": None, "outputs": []}
         return {**plain, "id": f"cell-{index}", "metadata": metadata, "source": source}
 
     document = {
@@ -80,13 +80,14 @@ MIXED = (
     """if MODE == 'dies':
     Path(TEXT).write_text(str(time.time()))
     os.kill(os.getpid(), signal.SIGKILL)""",
-    "note(length=len(TEXT), partial_output=any(Path(os.environ['LABKIT_STUDY']).parent.glob('*.ipynb')))",
+    """output = Path(os.environ['LABKIT_STUDY']).with_suffix('.ipynb')
+note(length=len(TEXT), seen_too_early=output.exists(), place=output.name)""",
 )
 
 
 @pytest.fixture(scope="module")
 def mixed(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, SweepReport, float]:
-    """The folder and the report of four runs: one raises, one dies, two are well; and when the death was told."""
+    """Four runs, of which one raises and one dies: the folder, the report, how late the death was told."""
     folder = tmp_path_factory.mktemp("mixed")
     notebook = write_notebook(folder / "<b>mixed.ipynb", *MIXED)
     runs = [("raises", ""), ("dies", str(folder / "died")), ("ok", "<script>x"), ("ok", "'\"\\\n")]
@@ -123,19 +124,29 @@ def test_dead_kernel_is_told_within_ten_seconds(mixed: tuple[Path, SweepReport, 
     assert 0 < mixed[2] < 10
 
 
-def test_rows_are_of_finished_runs_alone_with_their_parameters(mixed: tuple[Path, SweepReport, float]) -> None:
+def test_rows_are_of_finished_runs_alone_with_their_parameters(
+    mixed: tuple[Path, SweepReport, float],
+) -> None:
     out, report, _ = mixed
-    rows = [{**row, "partial_output": row["partial_output"]} for row in results(out)]
-    assert rows == [
-        {"run": run.id, **run.parameters, "length": str(len(run.parameters["TEXT"])), "partial_output": partial}
-        for run, partial in zip(report.runs[2:], ("true", "true"), strict=True)
+    expected = [
+        {
+            "run": run.id,
+            **run.parameters,
+            "length": str(len(run.parameters["TEXT"])),
+            "seen_too_early": "false",
+            "place": f"{run.id}.ipynb",
+        }
+        for run in report.runs[2:]
     ]
+    assert results(out) == expected
 
 
 def test_notebooks_are_kept_whole_and_nothing_is_left_aside(mixed: tuple[Path, SweepReport, float]) -> None:
     out, report, _ = mixed
     ends = {"finished": ".ipynb", "failed": ".failed.ipynb"}
-    assert {path.name for path in (out / "runs").iterdir()} == {run.id + ends[run.status] for run in report.runs}
+    assert {path.name for path in (out / "runs").iterdir()} == {
+        run.id + ends[run.status] for run in report.runs
+    }
     failed = json.loads((out / "runs" / f"{report.runs[0].id}.failed.ipynb").read_text())
     assert any(output["output_type"] == "error" for output in failed["cells"][3]["outputs"])
 
@@ -216,7 +227,7 @@ def test_cancelling_ends_the_kernel_and_leaves_no_half_run(tmp_path: Path) -> No
     notebook = write_notebook(tmp_path / "n.ipynb", *SLEEPER)
 
     def progress(fraction: float, message: str) -> None:
-        if message == "run 1 of 1, cell 5":
+        if message == "run 1 of 1, cell 5 of 5":
             raise Cancelled
 
     with pytest.raises(Cancelled):
@@ -249,7 +260,10 @@ DEFAULTS = {"BITS": 8, "RATE": 0.5, "METHOD": "static", "FAST": False, "PROFILE"
 @pytest.mark.parametrize(
     ("grid", "expected"),
     [
-        ("[parameters]\nBITS = [8, 4]\nFAST = [true]", [{"BITS": 8, "FAST": True}, {"BITS": 4, "FAST": True}]),
+        (
+            "[parameters]\nBITS = [8, 4]\nFAST = [true]",
+            [{"BITS": 8, "FAST": True}, {"BITS": 4, "FAST": True}],
+        ),
         ("[parameters]\nBITS = [8, 8]\nRATE = [1]", [{"BITS": 8, "RATE": 1}]),
         ("[[runs]]\nMETHOD = 'qat'\n[[runs]]\nPROFILE = 'ci'", [{"METHOD": "qat"}, {"PROFILE": "ci"}]),
         ("[parameters]\nSIZES = [[1, 2], [3]]", [{"SIZES": [1, 2]}, {"SIZES": [3]}]),
@@ -322,9 +336,7 @@ def test_notebook_that_does_not_fit_the_grid_is_refused_before_anything_is_writt
         ("n.py", "N = 1", "give the path of an .ipynb file"),
     ],
 )
-def test_what_is_no_notebook_is_refused(
-    tmp_path: Path, name: str, content: str | None, message: str
-) -> None:
+def test_what_is_no_notebook_is_refused(tmp_path: Path, name: str, content: str | None, message: str) -> None:
     if content is not None:
         (tmp_path / name).write_text(content)
     with pytest.raises(NotebookError, match=message):
@@ -334,5 +346,7 @@ def test_what_is_no_notebook_is_refused(
 def test_annotated_parameters_and_comments_are_understood(tmp_path: Path) -> None:
     from labkit.notebook import parameters_of, read_notebook
 
-    path = write_notebook(tmp_path / "n.ipynb", "# what to run\nBITS: int = 8  # bits\nRATE = -0.5\nWHO = None")
+    path = write_notebook(
+        tmp_path / "n.ipynb", "# what to run\nBITS: int = 8  # bits\nRATE = -0.5\nWHO = None"
+    )
     assert parameters_of(read_notebook(path), path) == {"BITS": 8, "RATE": -0.5, "WHO": None}

@@ -1,0 +1,136 @@
+"""From what was seen to records: every figure is a value, or the reason why there is none."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import secrets
+import time
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.environment import current
+from labkit.errors import MeasurementError, ModelFileError
+from labkit.measure.candidate import Candidate
+from labkit.measure.counting import Counts, count
+from labkit.measure.memory import peak_memory
+from labkit.measure.records import Measurement, Reason, Records, effective_precision, split_reasons
+from labkit.measure.run import Run, Seen
+from labkit.progress import Progress
+from labkit.statistics import percentile, support
+
+_AS_ACCURACY = {"quality": "accuracy", "quality_ci95": "accuracy_ci95", "quality_drop": "accuracy_drop_pp"}
+
+
+def make_records(
+    run: Run,
+    candidates: Sequence[Candidate],
+    against: Candidate | None,
+    with_memory: bool,
+    progress: Progress,
+) -> Records:
+    """One record per candidate that `run` has seen, under a fresh run_id, and the raw numbers beside them."""
+    run_id = f"{time.strftime('%Y%m%d-%H%M%S', time.gmtime())}-{secrets.token_hex(3)}"
+    counts: dict[str, Counts] = {}
+    measurements = []
+    for index, candidate in enumerate(candidates):
+        progress(index / len(candidates), f"{candidate.key}: counting")
+        variant, seen = candidate.variant, run.seen[candidate.key]
+        one_sample = variant.feeds(run.samples.take(slice(0, 1)).inputs)
+        if variant.digest not in counts:
+            counts[variant.digest] = count(variant, one_sample)
+        figures = {
+            **_quality(run, seen, run.seen[against.key] if against else None),
+            **_speed(seen, candidate.batch_size),
+            **dataclasses.asdict(counts[variant.digest]),
+            "peak_memory_bytes": _memory(candidate, run) if with_memory else _NOT_ASKED,
+        }
+        measurements.append(_measurement(run_id, run, candidate, figures))
+    progress(1.0, "measured")
+    return Records(
+        run_id,
+        tuple(measurements),
+        block_ms={key: seen.timing.block_ms for key, seen in run.seen.items()},
+        run_ms={key: seen.timing.run_ms for key, seen in run.seen.items()},
+        scores={key: seen.scores for key, seen in run.seen.items()},
+        baseline_key=against.key if against else None,
+    )
+
+
+def _measurement(run_id: str, run: Run, candidate: Candidate, figures: dict[str, Any]) -> Measurement:
+    variant, timing = candidate.variant, run.seen[candidate.key].timing
+    quantized = figures.pop("quantized")
+    values, null_reasons = split_reasons(figures)
+    waited = f"not held: waited {run.protocol.lock_timeout_s:g} s for it"
+    return Measurement(
+        run_id=run_id,
+        variant=variant.name,
+        format=variant.format,
+        precision=effective_precision(candidate.precision, quantized),
+        runtime=candidate.runtime,
+        device=candidate.options.device,
+        dataset=run.dataset.name,
+        split=run.split,
+        n_samples=len(run.samples),
+        quality_metric=run.dataset.task.metric,
+        size_bytes=variant.size_bytes,
+        batch_size=candidate.batch_size,
+        num_workers=candidate.num_workers,
+        intra_op_threads=candidate.threads,
+        warmup_runs=timing.warmup_runs,
+        timed_runs=len(timing.run_ms),
+        lineage=tuple(json.loads(json.dumps(dataclasses.asdict(step))) for step in variant.lineage),
+        environment={**current().to_json(), "timing_lock": "held" if timing.lock_held else waited},
+        seed=run.seed,
+        null_reasons=null_reasons,
+        **values,
+    )
+
+
+def _quality(run: Run, seen: Seen, baseline: Seen | None) -> dict[str, Any]:
+    task = run.dataset.task
+    interval: Any = task.interval(seen.scores)
+    figures: dict[str, Any] = {
+        "quality": task.quality(seen.scores),
+        "quality_ci95": interval
+        if all(map(math.isfinite, interval))
+        else Reason("one sample has no interval"),
+        "quality_drop": Reason("no baseline in this run: measure(…, against=…)"),
+    }
+    if baseline:
+        figures["quality_drop"] = task.drop(task.compare(baseline.scores, seen.scores))[0]
+    if task.metric != "accuracy":
+        return figures | dict.fromkeys(_AS_ACCURACY.values(), Reason(f"the metric is {task.metric}"))
+    accuracy = {_AS_ACCURACY[name]: value for name, value in figures.items()}
+    if baseline:
+        accuracy["accuracy_drop_pp"] *= 100
+    return figures | accuracy
+
+
+def _speed(seen: Seen, batch_size: int) -> dict[str, Any]:
+    run_ms, block_ms = seen.timing.run_ms, seen.timing.block_ms
+    figures: dict[str, Any] = {
+        "cold_start_ms": seen.cold_start_ms,
+        "throughput_samples_per_s": 1e3 * batch_size / float(np.median(block_ms)),
+    }
+    for q in (50, 95, 99):
+        value = percentile(run_ms, q)
+        too_few = Reason(f"{len(run_ms)} timed runs do not support it: {support(q)} needed")
+        figures[f"latency_p{q}_ms"] = too_few if value is None else value
+    return figures
+
+
+_NOT_ASKED = Reason("not asked for: measure(…, with_memory=True)")
+
+
+def _memory(candidate: Candidate, run: Run) -> int | Reason:
+    if candidate.num_workers != 1:
+        return Reason("measured for one worker only")
+    samples = run.samples.take(np.arange(candidate.batch_size) % len(run.samples))
+    try:
+        return peak_memory(candidate, candidate.variant.feeds(samples.inputs))
+    except (MeasurementError, ModelFileError) as error:
+        return Reason(error)

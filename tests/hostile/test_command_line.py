@@ -1,0 +1,161 @@
+"""Whatever is typed: exit 1 with one line of ours (2 for wrong usage), no traceback, no half file, within 2 s."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import numpy as np
+import psutil
+import pytest
+from labkit.cli import main
+
+LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path):
+    """Run one command in this process; returns (exit status, stdout, stderr, seconds)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
+        started = time.monotonic()
+        with pytest.raises(SystemExit) as exit_:
+            main()
+        seconds = time.monotonic() - started
+        captured = capsys.readouterr()
+        return exit_.value.code or 0, captured.out, captured.err, seconds
+
+    return call
+
+
+@pytest.fixture
+def files(tmp_path, monkeypatch):
+    """Bad files of every kind, in the current folder."""
+    (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "random.onnx").write_bytes(np.random.RandomState(0).bytes(5000))
+    (tmp_path / "text.npz").write_text("hello")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "bad.toml").write_text("objective = 3")
+    (tmp_path / "unknown.toml").write_text("[limits]\nmax_acuracy_drop_pp = 1")
+    (tmp_path / "text_limit.toml").write_text("[limits]\nmax_size_bytes = 'small'")
+    (tmp_path / "nan.toml").write_text("[limits]\nmax_size_bytes = nan")
+    (tmp_path / "not.toml").write_text("[[")
+    (tmp_path / "words.toml").write_text("[parameters]\nMODEL = 3")
+    np.savez(tmp_path / "one_class.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.zeros(40, int))
+    np.savez(tmp_path / "small.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.arange(40) % 2)
+    return tmp_path
+
+
+OPTIMIZE = ("--requirement", "classroom", "--out", "out")
+BAD = [
+    (("optimize", "resnet2@digits", *OPTIMIZE), "did you mean 'resnet20@digits'"),
+    (("optimize", "empty.onnx", *OPTIMIZE), "empty.onnx"),
+    (("optimize", "random.onnx", *OPTIMIZE), "random.onnx"),
+    (("optimize", "nothing.onnx", *OPTIMIZE), "nothing.onnx"),
+    (("optimize", "folder", *OPTIMIZE), "variant.json"),
+    (("optimize", "lenet5@digits", "--dataset", "digitz", *OPTIMIZE), "did you mean 'digits'"),
+    (("optimize", "lenet5@digits", "--dataset", "text.npz", *OPTIMIZE), "text.npz"),
+    (("optimize", "lenet5@digits", "--dataset", "nothing.npz", *OPTIMIZE), "does not exist"),
+    (("optimize", "lenet5@digits", "--dataset", "folder", *OPTIMIZE), "sub-folders"),
+    (("optimize", "lenet5@digits", "--dataset", "one_class.npz", *OPTIMIZE), "one class"),
+    (("optimize", "lenet5@digits", "--dataset", "small.npz", *OPTIMIZE), "axis 2"),
+    (("optimize", "lenet5@digits", "--requirement", "classrom", "--out", "out"), "did you mean 'classroom'"),
+    (("optimize", "lenet5@digits", "--requirement", "bad.toml", "--out", "out"), "objective"),
+    (("optimize", "lenet5@digits", "--requirement", "unknown.toml", "--out", "out"), "did you mean 'max_accuracy"),
+    (("optimize", "lenet5@digits", "--requirement", "text_limit.toml", "--out", "out"), "must be a number"),
+    (("optimize", "lenet5@digits", "--requirement", "nan.toml", "--out", "out"), "max_size_bytes"),
+    (("optimize", "lenet5@digits", "--requirement", "not.toml", "--out", "out"), "not.toml"),
+    (("optimize", "lenet5@digits", "--requirement", "classroom", "--out", "small.npz"), "small.npz"),
+    (("optimize", "lenet5@digits", "--requirement", "classroom", "--out", "."), "choose a new folder"),
+    (("demo", "--dataset", "nothing"), "nothing"),
+    (("train", "resnet21", "--out", "out"), "did you mean 'resnet20'"),
+    (("train", "lenet5", "--out", "out", "--set", "epochs=0"), "epochs=0"),
+    (("train", "lenet5", "--out", "out", "--set", "epochs=many"), "epochs='many'"),
+    (("train", "lenet5", "--out", "out", "--set", "epoch=3"), "did you mean 'epochs'"),
+    (("train", "lenet5", "--out", "out", "--set", "learning_rate"), "FIELD=VALUE"),
+    (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=1.0"), "sparsity=1.0"),
+    (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=-0.1"), "sparsity=-0.1"),
+    (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=NaN"), "sparsity=nan"),
+    (("prune", "lenet5@digits", "--out", "out", "--method", "chanels"), "did you mean 'channels'"),
+    (("distill", "lenet5@digits", "--out", "out", "--set", "temperature=0"), "temperature=0"),
+    (("distill", "lenet5@digits", "--out", "out", "--set", "alpha=1.5"), "alpha=1.5"),
+    (("quantize", "lenet5@digits", "--out", "out", "--set", "calibration_samples=0"), "calibration_samples=0"),
+    (("quantize", "empty.onnx", "--out", "out"), "empty.onnx"),
+    (("convert", "lenet5@digits", "--to", "tflite", "--out", "out"), "tflite"),
+    (("measure", "lenet5@digits", "--runtime", "tensorrt"), "unknown runtime 'tensorrt'"),
+    (("measure", "lenet5@digits", "--runtime", "openvino"), "none of the runtimes"),
+    (("measure", "lenet5@digits", "--batch-size", "0"), "batch_size=0"),
+    (("measure", "lenet5@digits", "--threads", "0"), "threads=0"),
+    (("measure", "lenet5@digits", "--split", "valid"), "did you mean 'validation'"),
+    (("compare", "nothing"), "no study"),
+    (("compare", "folder"), "no study"),
+    (("choose", "--requirement", "classroom", "--study", "nothing"), "no study"),
+    (("report", "nothing", "--out", "out"), "no study"),
+    (("sweep", "nothing.ipynb", "--grid", "words.toml"), "nothing.ipynb"),
+    (("data", "fetch", "cifar"), "unknown dataset 'cifar'"),
+    (("course", "grade", "nothing.ipynb", "--pristine", "nothing.ipynb"), "nothing.ipynb"),
+    (("lab", "nothing"), "nothing"),
+]
+
+
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(words[:6]) for words, _ in BAD])
+def test_bad_input_gets_one_line_and_exit_1(words, says, run, files):
+    before = set(files.rglob("*"))
+    status, out, err, seconds = run(*words)
+    lines = [line for line in err.splitlines() if line.startswith("labkit: ")]
+    assert status == 1, err
+    assert len(lines) == 1 and says in lines[0], err
+    assert out == "" and "Traceback" not in err
+    assert set(files.rglob("*")) == before
+    # The first command in this process also imports the engines, which is not the check's time.
+    assert seconds < 2 or run(*words)[3] < 2
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("nonsense",), ("optimize",), ("measure", "lenet5@digits", "--batch-size", "many"), ("demo", "--nonsense")],
+)
+def test_wrong_usage_exits_with_2(words, run, files):
+    status, out, err, _ = run(*words)
+    assert status == 2 and out == "" and "Traceback" not in err
+
+
+def test_debug_shows_the_traceback(files):
+    plain = subprocess.run([*LABKIT, "optimize", "x", *OPTIMIZE], capture_output=True, text=True)
+    debug = subprocess.run([*LABKIT, "--debug", "optimize", "x", *OPTIMIZE], capture_output=True, text=True)
+    assert "Traceback" not in plain.stderr and plain.returncode == 1
+    assert "Traceback" in debug.stderr
+
+
+def test_json_is_one_document_and_nothing_else(run, files):
+    status, out, _, _ = run("quantize", "lenet5@digits", "--out", "int8", "--json")
+    assert status == 0
+    document = json.loads(out)
+    assert document["format"] == "onnx" and document["quality"] > 0.95
+    status, out, _, _ = run("measure", "int8", "lenet5@digits", "--runtime", "onnxruntime", "--json")
+    assert status == 0 and [row["variant"] for row in json.loads(out)]
+
+
+def test_ctrl_c_leaves_no_child_and_no_half_file(tmp_path):
+    process = subprocess.Popen(
+        [*LABKIT, "demo", "--out", str(tmp_path / "demo")], stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    for line in process.stderr:
+        if "Screening" in line or "Building" in line:
+            break
+    time.sleep(1)
+    children = psutil.Process(process.pid).children(recursive=True)
+    os.killpg(process.pid, signal.SIGINT)
+    stopped = time.monotonic()
+    rest = process.stderr.read()
+    assert process.wait(timeout=30) == 130
+    assert time.monotonic() - stopped < 10
+    assert "Traceback" not in rest and "stopped" in rest
+    assert not any(child.is_running() and child.status() != psutil.STATUS_ZOMBIE for child in children)
+    assert list(tmp_path.rglob("*")) == []

@@ -1,0 +1,224 @@
+"""Distillation: the printed loss, its gradient, and a student that can learn from the teacher alone."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+
+from labkit.distill import Distill, distillation_loss
+from labkit.distill.soft_targets import scaled
+from labkit.errors import Cancelled, ConfigError, TechniqueError
+from labkit.measure.quality import evaluate
+from labkit.progress import silent
+from labkit.train import Train, fit, fresh_variant
+from labkit.variant import TensorSpec, Variant
+
+QUICK = Distill(student="lenet5", width=0.3, epochs=1, max_samples=128, learning_rate=0.05, threads=1)
+
+
+def logits(seed, count=6, classes=4, scale=3.0):
+    generator = torch.Generator().manual_seed(seed)
+    return scale * torch.randn(count, classes, generator=generator, dtype=torch.float64)
+
+
+TARGET = torch.tensor([0, 1, 2, 3, 0, 1])
+
+
+# --- the loss ---
+
+
+def softmax(z):
+    e = np.exp(z - z.max(-1, keepdims=True))
+    return e / e.sum(-1, keepdims=True)
+
+
+def by_hand(student, teacher, target, temperature, alpha):
+    """The equation as it is printed, in numpy: α·T²·KL(softmax(z_t/T) ‖ softmax(z_s/T)) + (1 − α)·cross-entropy."""
+    p, q = softmax(teacher / temperature), softmax(student / temperature)
+    divergence = (p * np.log(p / q)).sum(-1).mean()
+    cross_entropy = -np.log(softmax(student)[np.arange(len(target)), target]).mean()
+    return alpha * temperature**2 * divergence + (1 - alpha) * cross_entropy
+
+
+@given(st.integers(0, 10_000), st.floats(0.5, 20.0), st.floats(0.0, 1.0))
+def test_the_loss_is_the_printed_equation(seed, temperature, alpha):
+    student, teacher = logits(seed), logits(seed + 1)
+    ours = float(distillation_loss(student, teacher, TARGET, temperature, alpha))
+    reference = by_hand(student.numpy(), teacher.numpy(), TARGET.numpy(), temperature, alpha)
+    assert ours == pytest.approx(reference, rel=1e-9, abs=1e-12)
+
+
+def test_the_reference_notices_the_divergence_the_other_way_round():
+    student, teacher = logits(0), logits(1)
+    swapped = float(distillation_loss(teacher, student, TARGET, 2.0, 1.0))
+    assert swapped != pytest.approx(by_hand(student.numpy(), teacher.numpy(), TARGET.numpy(), 2.0, 1.0), rel=0.01)
+
+
+def test_alpha_zero_is_the_plain_cross_entropy_and_alpha_one_needs_no_label():
+    student, teacher = logits(0), logits(1)
+    plain = torch.nn.functional.cross_entropy(student, TARGET)
+    assert float(distillation_loss(student, teacher, TARGET, 4.0, 0.0)) == pytest.approx(float(plain))
+    other = TARGET.flip(0)
+    one, two = (distillation_loss(student, teacher, target, 4.0, 1.0) for target in (TARGET, other))
+    assert float(one) == float(two)
+
+
+def test_a_student_that_agrees_has_nothing_to_learn_from_the_teacher():
+    student = logits(0).requires_grad_()
+    loss = distillation_loss(student, student.detach() + 5.0, TARGET, 3.0, 1.0)  # softmax ignores the 5
+    loss.backward()
+    assert float(loss.detach()) == pytest.approx(0.0, abs=1e-12)
+    assert float(student.grad.abs().max()) == pytest.approx(0.0, abs=1e-12)
+
+
+def gradient(temperature, factor):
+    student = (logits(0) - logits(0).mean(-1, keepdim=True)).requires_grad_()
+    teacher = logits(1) - logits(1).mean(-1, keepdim=True)
+    (factor * distillation_loss(student, teacher, TARGET, temperature, 1.0)).backward()
+    return student.grad, (student.detach() - teacher) / student.numel()
+
+
+def test_at_high_temperature_the_gradient_is_the_difference_of_the_logits():
+    """Hinton et al. 2015, equation 4: T² · ∂KL/∂z → (z_s − z_t) / C for logits of zero mean, here over N too."""
+    for temperature in (100.0, 1000.0):
+        found, limit = gradient(temperature, 1.0)
+        assert torch.allclose(found, limit, rtol=0.0, atol=10 / temperature * float(limit.abs().max()))
+
+
+def test_without_the_factor_the_gradient_would_vanish():
+    temperature = 100.0
+    found, limit = gradient(temperature, 1 / temperature**2)
+    assert float(found.abs().max()) < 1e-3 * float(limit.abs().max())
+
+
+def test_large_logits_stay_finite():
+    student = torch.tensor([[500.0, -500.0]], requires_grad=True)
+    loss = distillation_loss(student, torch.tensor([[-500.0, 500.0]]), torch.tensor([1]), 1.0, 0.5)
+    loss.backward()
+    assert torch.isfinite(loss) and torch.isfinite(student.grad).all()
+
+
+# --- the student ---
+
+
+def test_the_student_is_what_the_knobs_say(lenet, digits):
+    student = dataclasses.replace(QUICK, student="resnet8", width=0.5)(lenet, digits)
+    assert student.model.config["architecture"] == "resnet8"
+    assert student.model.config["stages"] == [8, 16, 32]
+    assert student.model.config["inner"] == [[8], [16], [32]]
+    assert student.inputs == lenet.inputs and student.preprocessing == lenet.preprocessing
+    assert student.lineage[-1].technique == "distill"
+    assert student.lineage[-1].parents == (lenet.digest,)
+
+
+@given(st.integers(1, 512), st.floats(0.001, 1.0))
+def test_a_scaled_width_is_the_nearest_multiple_of_four_above_zero(width, factor):
+    made = scaled({"stages": [width]}, factor)["stages"][0]
+    assert made >= 4 and made % 4 == 0
+    assert made == 4 or abs(made - width * factor) <= 2
+
+
+def test_without_the_teacher_it_is_plain_training_on_the_same_budget(lenet, digits):
+    silent_teacher = dataclasses.replace(QUICK, alpha=0.0)
+    start = dataclasses.replace(lenet, model=silent_teacher.fresh_student(lenet))
+    recipe = Train(epochs=1, batch_size=32, learning_rate=0.05, max_samples=128, threads=1)
+    plain = dataclasses.replace(lenet, model=fit(recipe, start, digits, silent))
+    assert silent_teacher(lenet, digits).payload == plain.payload
+    assert QUICK(lenet, digits).payload != plain.payload
+
+
+def test_a_student_learns_from_the_teacher_where_the_labels_say_nothing(lenet, digits):
+    train = digits.split("train")
+    useless = dataclasses.replace(train, target=np.random.RandomState(0).permutation(train.target))
+    data = dataclasses.replace(digits, splits={**digits.splits, "train": useless})
+    student = dataclasses.replace(QUICK, epochs=2, max_samples=0, alpha=1.0)
+    taught, alone = student(lenet, data), dataclasses.replace(student, alpha=0.0)(lenet, data)
+    assert evaluate(taught, digits).mean() > 0.8
+    assert evaluate(alone, digits).mean() < 0.4
+
+
+def test_the_teacher_answers_the_batch_that_the_student_sees_in_evaluation_mode(lenet):
+    teacher = dataclasses.replace(lenet, model=fresh_like(lenet).train())
+    statistics = {name: tensor.clone() for name, tensor in teacher.model.state_dict().items()}
+    images, output = torch.randn(6, 1, 32, 32), torch.randn(6, 10, requires_grad=True)
+    found = QUICK.loss_from(teacher)(output, TARGET, (images,))
+    with torch.no_grad():
+        answer = teacher.model.eval()(images)
+    expected = distillation_loss(output, answer, TARGET, QUICK.temperature, QUICK.alpha)
+    assert float(found.detach()) == pytest.approx(float(expected.detach()), rel=0.02)  # it may think in bfloat16
+    assert all(torch.equal(tensor, statistics[name]) for name, tensor in teacher.model.state_dict().items())
+    found.backward()
+    assert all(parameter.grad is None for parameter in teacher.model.parameters())
+
+
+def fresh_like(variant):
+    return Distill(student="resnet8", width=0.25).fresh_student(variant)
+
+
+def test_it_stops_at_the_next_batch_and_the_teacher_is_untouched(lenet, digits):
+    before, steps = lenet.fingerprint(), []
+
+    def stop(fraction, message):
+        steps.append(fraction)
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        QUICK(lenet, digits, stop)
+    assert len(steps) == 1 and lenet.fingerprint() == before
+
+
+# --- errors ---
+
+
+def test_it_needs_data(lenet):
+    with pytest.raises(TechniqueError, match="distill needs a dataset"):
+        QUICK(lenet)
+
+
+def test_a_regression_is_refused(cases):
+    with pytest.raises(TechniqueError, match="not for regression"):
+        QUICK(*cases["regression"])
+
+
+def test_a_teacher_of_something_else_than_images_is_refused(cases):
+    with pytest.raises(TechniqueError, match="'two_inputs' has other inputs or outputs"):
+        QUICK(*cases["two_inputs"])
+
+
+def test_a_teacher_of_other_classes_is_refused(digits):
+    shape = ("batch", 1, 32, 32)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 3)).eval()
+    outputs = (TensorSpec("logits", "float32", ("batch", 3)),)
+    teacher = Variant("three", "torch", model, (TensorSpec("image", "float32", shape),), outputs)
+    with pytest.raises(TechniqueError, match="'three' knows 3 classes, dataset 'digits' has 10"):
+        QUICK(teacher, digits)
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"temperature": 0.0}, r"temperature=0\.0 is out of range; allowed: 0\.0 < temperature ≤ 50\.0"),
+        ({"temperature": -1.0}, r"temperature=-1\.0"),
+        ({"alpha": 1.1}, r"alpha=1\.1 is out of range; allowed: 0\.0 ≤ alpha ≤ 1\.0"),
+        ({"alpha": -0.1}, r"alpha=-0\.1"),
+        ({"alpha": math.nan}, "alpha=nan"),
+        ({"width": 0.0}, r"width=0\.0 .* 0\.0 < width ≤ 1\.0"),
+        ({"student": "resnet9"}, "student='resnet9' is unknown; did you mean 'resnet8'"),
+        ({"epochs": 0}, "epochs=0"),
+    ],
+)
+def test_a_bad_knob_names_the_field_the_value_and_the_range(change, says):
+    with pytest.raises(ConfigError, match=says):
+        Distill(**change)
+
+
+def test_the_same_student_starts_from_the_same_weights(lenet):
+    first, again, other = (dataclasses.replace(QUICK, seed=seed).fresh_student(lenet) for seed in (1, 1, 2))
+    assert torch.equal(first.fc1.weight, again.fc1.weight)
+    assert not torch.equal(first.fc1.weight, other.fc1.weight)

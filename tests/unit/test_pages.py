@@ -1,0 +1,42 @@
+"""What a reader sees in README and docs comes from results, and from nowhere else."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from benchmarks import render
+
+ROOT = Path(render.ROOT)
+
+
+def test_the_generated_pages_are_up_to_date():
+    assert render.stale() == [], "run: python -m benchmarks.render"
+
+
+def test_a_changed_figure_would_be_noticed(monkeypatch):
+    documents = render.results()
+    name = next(iter(documents))
+    figure = next(iter(documents[name]["figures"]))
+    documents[name]["figures"][figure] = 123456789.0
+    monkeypatch.setattr(render, "results", lambda: documents)
+    assert render.stale()
+
+
+def test_every_link_in_the_readme_leads_somewhere():
+    for page in ("README.md", "README.zh.md", "CONTRIBUTING.md"):
+        for target in re.findall(r"\]\(([^)#]+)\)", (ROOT / page).read_text(encoding="utf-8")):
+            assert target.startswith("https://") or (ROOT / target).exists(), f"{page} links to {target}"
+
+
+def test_the_example_technique_in_contributing_keeps_the_contract(lenet, digits):
+    text = (ROOT / "CONTRIBUTING.md").read_text(encoding="utf-8")
+    code = re.search(r"```python\n(.*?)```", text, re.DOTALL)[1]
+    names: dict = {}
+    exec(  # noqa: S102 - our own page
+        "import copy\nfrom dataclasses import dataclass\nfrom typing import ClassVar\n"
+        "from labkit.technique import Technique, knob\n" + "\n".join(line[3:] for line in code.splitlines()),
+        names,
+    )
+    rounded = names["RoundWeights"](grid=0.05)(lenet, digits)
+    assert rounded.digest != lenet.digest
