@@ -9,7 +9,7 @@ The first start fills .venv, a later one goes straight to work. Three small idea
 - The stamp comes last: `.venv/labkit-stamp` names what was installed only once all of it is in.
 - The lock is the operating system's. It goes when its holder ends, however it ends: none is ever stale.
 - A child gets a process group of its own: one Ctrl-C ends pip or pytest and all that they started.
-Without a network it installs from a folder of wheels: constraints.txt tells how to fill one.
+No network? It installs from a folder of wheels too: constraints.txt tells how to fill one.
 """
 
 import sys
@@ -23,7 +23,6 @@ import os
 import shutil
 import signal
 import subprocess
-import threading
 import time
 import venv
 from pathlib import Path
@@ -51,12 +50,21 @@ def run(command, cwd=None, output=None, **environment):
     """Run `command` to its end and return its exit code; told to stop meanwhile, stop it and its children."""
     command, environment = [str(part) for part in command], dict(os.environ, **environment)
     options = {"cwd": cwd, "stdout": output, "stderr": output, "close_fds": False, "start_new_session": True}
-    child = subprocess.Popen(command, env=environment, **options)
+    listen(False)  # one that came between the start of the child and `try` would leave the child behind
+    child = subprocess.Popen(command, env=environment, preexec_fn=listen if POSIX else None, **options)
     try:
+        listen()
         return child.wait()
     except BaseException:  # Ctrl-C, or the SystemExit of a signal
         stop(child)
         raise
+
+
+def listen(now=True):
+    """Hear Ctrl-C and the other signals that end a process, or let them wait until this is called again."""
+    if POSIX:
+        how = signal.SIG_UNBLOCK if now else signal.SIG_BLOCK
+        signal.pthread_sigmask(how, {signal.SIGINT, signal.SIGTERM, signal.SIGHUP})
 
 
 def stop(child):
@@ -163,20 +171,11 @@ def torch_source(probe):
 
 
 def index_answers(url=CPU_INDEX + "/torch/", seconds=3.0):
-    """Whether the index answers in time; asked on a thread, as looking up a name knows no time limit."""
-    answers = []
-
-    def ask():
-        import urllib.request  # here, as it alone doubles the time that this file takes to import
-
-        with contextlib.suppress(OSError):
-            urllib.request.urlopen(url, timeout=seconds).close()
-            answers.append(url)
-
-    thread = threading.Thread(target=ask, daemon=True)
-    thread.start()
-    thread.join(seconds)
-    return answers != []
+    """Whether the index answers in time; asked by a process, as looking up a name knows no time limit."""
+    ask = [sys.executable, "-c", "import sys, urllib.request; urllib.request.urlopen(sys.argv[1])", url]
+    with contextlib.suppress(subprocess.TimeoutExpired):
+        return subprocess.run(ask, stderr=subprocess.DEVNULL, timeout=seconds).returncode == 0
+    return False
 
 
 def test(arguments, run=run):

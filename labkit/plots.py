@@ -49,14 +49,16 @@ def pareto(
         if drawn:
             _draw_points(axes, drawn, x, y)
             _draw_front(axes, best, x, y)
-            axes.legend(fontsize=8, loc="lower right", framealpha=0.9)
+            axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
             picked = [chosen in (value(row, "key"), value(row, "variant")) for row in drawn] if chosen else []
             _write_names(axes, [(value(row, x), value(row, y)) for row in drawn], names, picked)
         else:
             axes.text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes.transAxes, color="0.35")
             axes.set(xticks=[], yticks=[])
         if len(drawn) < len(rows):
-            axes.set_title(f"{len(rows) - len(drawn)} not drawn: no {x} or no {y}", loc="left", fontsize=9)
+            figure.text(
+                0.99, 0.01, f"{len(rows) - len(drawn)} not drawn: no {x} or no {y}", ha="right", fontsize=8
+            )
     on_front = ", ".join(name for row, name in zip(drawn, names, strict=True) if row in best)
     figure.set_label(
         f"{y} against {x} for {len(drawn)} candidates"
@@ -94,7 +96,7 @@ def table_html(rows: Iterable[Any], columns: Sequence[str]) -> str:
     """An HTML table; everything is escaped, and a missing figure says why in its title."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in rows)
-    return f'<table class="labkit-table"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    return f'<table class="labkit-table" style="border-spacing:0.8em 0.1em"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
 
 
 def value(row: Any, name: str) -> Any:
@@ -149,12 +151,12 @@ def _empty_axes(x_title: str, y_title: str) -> tuple[Figure, Axes]:
 
     figure = Figure(figsize=(6.4, 4.0), dpi=100)
     FigureCanvasAgg(figure)
-    axes = figure.add_axes((0.13, 0.13, 0.84, 0.8))
+    axes = figure.add_axes((0.13, 0.14, 0.85, 0.76))
     axes.set(xlabel=x_title, ylabel=y_title)
     axes.grid(color="0.9")
     axes.spines[["top", "right"]].set_visible(False)
     axes.margins(0.14, 0.16)
-    axes.locator_params(nbins=5)  # every tick costs time, and a reader waits for this figure
+    axes.locator_params(nbins=7)  # every tick costs time, and a reader waits for this figure
     return figure, axes
 
 

@@ -93,10 +93,10 @@ class Distill(Technique):
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
                 f"[batch, classes]; {variant.name!r} has other inputs or outputs"
             )
-        if dataset is not None and len(dataset.labels) != sizes[-1]:
+        if dataset is not None and dataset.labels and len(dataset.labels) != sizes[-1]:
             raise TechniqueError(
-                f"{variant.name!r} knows {sizes[-1]} classes, dataset {dataset.name!r} has {len(dataset.labels)}: "
-                "take the data that the teacher was trained on"
+                f"{variant.name!r} knows {sizes[-1]} classes, dataset {dataset.name!r} has "
+                f"{len(dataset.labels)}: take the data that the teacher was trained on"
             )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:

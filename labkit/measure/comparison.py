@@ -25,6 +25,7 @@ LOWER_IS_BETTER = (
     "macs", "parameters", "nonzero_parameters", "quality_drop", "accuracy_drop_pp",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("throughput_samples_per_s", "accuracy")
+_BUSY = 0.8
 
 
 @dataclass(frozen=True)
@@ -176,6 +177,18 @@ def compare(
     baseline = by_key[baseline_key]
     pairs = tuple(_pair(item, baseline, raw) for item in measurements if item is not baseline)
     return Comparison(measurements, baseline_key, pairs, tuple(notes))
+
+
+def _disturbances(measurements: Sequence[Measurement]) -> Iterator[str]:
+    """What the environments say of the time when these were measured."""
+    if any(item.environment.get("timing_lock", "held") != "held" for item in measurements):
+        yield "other work of ours may have run while these were timed"
+    share = min(float(item.environment.get("timing_cpu_share", 1.0)) for item in measurements)
+    if share < _BUSY:
+        yield (
+            f"something else kept the machine busy: at times we had {share:.0%} of a core, which slows long runs "
+            "more than short ones"
+        )
 
 
 def _pair(item: Measurement, baseline: Measurement, raw: Records | None) -> Pair:

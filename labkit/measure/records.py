@@ -175,8 +175,7 @@ class Records:
     """One run: its records, and by each record's key the raw numbers behind it.
 
     block_ms: [blocks] milliseconds per run (one batch) in each block; with a `baseline_key`, block i of every
-    key was timed in the same moments, so they pair. Without one the candidates ran one after the other and do
-    not.
+    key was timed in the same moments, so they pair; without one the candidates ran one after the other.
     run_ms: [runs] every timed run, in order. scores: [n_samples] each sample's score, in the split's order.
     """
 
@@ -208,7 +207,8 @@ class Records:
         found: dict[str, Any] = {}
         for name in _SIDECAR:
             found[name] = {
-                measurement.key: _checked(arrays, f"{name}_{index}") for index, measurement in enumerate(measurements)
+                measurement.key: _checked(arrays, f"{name}_{index}")
+                for index, measurement in enumerate(measurements)
             }
         baseline_key = str(arrays.get("baseline_key", "")) or None
         return cls(run_ids[0], measurements, **found, baseline_key=baseline_key)

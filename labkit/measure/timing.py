@@ -4,9 +4,13 @@ Two things are compared by taking turns. A *round* times every session once, in 
 *block* of several runs; a dozen rounds later each has a dozen block times, and block i of one pairs with
 block i of the other. Whatever slowed the machine during a round slowed them all and cancels in the ratio.
 
-A block's time is the median of its runs: see `benchmarks/measurer.py`, which measures how often the interval
-then holds a ratio that is known. The block's first run is not counted: it fetches the model back into the
-caches that the others have just filled.
+A block's time is the median of its runs: an interruption of 10 ms would move the mean of a block of short
+runs, and did so in every trial on a busy machine. `benchmarks/measurer.py` measures how often the interval then
+holds a ratio that is known. The block's first run is not counted: it fetches the model back into the caches
+that the others have just filled.
+
+What the median cannot mend is a machine that is busy all the time: a long run is then always interrupted and a
+short one never. So the share of a core that we were given is kept (`cpu_share`).
 """
 
 from __future__ import annotations
@@ -56,13 +60,15 @@ class Timing:
     """What the clock said: block_ms [blocks], each block's median run, and run_ms [blocks × runs], every run.
 
     `warmup_runs` were discarded: those before the first block, and the first of every block.
-    `lock_held` is False if some block was timed while other work of ours may have been running.
+    `lock_held` is False if some block was timed while other work of ours may have been running; `cpu_share` is
+    the CPU time that this process got, over the time that passed in the blocks (1 per busy thread when quiet).
     """
 
     block_ms: Times
     run_ms: Times
     warmup_runs: int
     lock_held: bool
+    cpu_share: float
 
 
 def time_sessions(
@@ -93,6 +99,7 @@ def time_sessions(
             np.concatenate(blocks[name]),
             clocks[name].discarded,
             quiet.always,
+            clocks[name].cpu_ns / clocks[name].wall_ns,
         )
         for name in names
     }
@@ -119,6 +126,7 @@ class _Clock:
     def __init__(self, timed: Timed, protocol: Protocol) -> None:
         self._timed = timed
         self._position = 0
+        self.cpu_ns = self.wall_ns = 0
         warm_up_ms = self._time(1)
         while warm_up_ms.sum() < protocol.warmup_ms and len(warm_up_ms) < protocol.max_runs_per_block:
             warm_up_ms = np.append(warm_up_ms, self._time(len(warm_up_ms)))
@@ -139,6 +147,7 @@ class _Clock:
         last: dict[int, Outputs] = {}
         collecting = gc.isenabled()
         gc.disable()
+        cpu_start, wall_start = time.process_time_ns(), clock()
         try:
             for run in range(runs):
                 index = (position + run) % count
@@ -152,6 +161,8 @@ class _Clock:
         finally:
             if collecting:
                 gc.enable()
+        self.cpu_ns += time.process_time_ns() - cpu_start
+        self.wall_ns += max(1, clock() - wall_start)
         self._position = (position + runs) % count
         self._timed.check(last)
         return times_ns / 1e6

@@ -77,7 +77,7 @@ class Form(widgets.VBox):  # type: ignore[misc]
             note.value = (
                 f'<b class="labkit-error" role="alert">✗ {html.escape(str(error))}</b>'
                 if name == wrong
-                else f'<span class="labkit-help">{html.escape(self._help.get(name, ""))}</span>'
+                else f'<span class="labkit-help" style="margin-left:1em">{html.escape(self._help.get(name, ""))}</span>'
             )
 
 

@@ -13,6 +13,7 @@ import ipywidgets as widgets
 
 from labkit.errors import LabkitError
 from labkit.plots import value
+from labkit.progress import Progress
 from labkit.widgets.catalogue import text
 from labkit.widgets.form import Form
 from labkit.widgets.job import Job
@@ -34,8 +35,8 @@ class Panel(widgets.VBox):  # type: ignore[misc]
         view: View | None = None,
         recorded: Callable[[], Sequence[Any]] | None = None,
     ) -> None:
-        self.form, self.job, self.view = form, Job(work), view or View()
-        self._command, self._recorded = command, recorded
+        self.form, self.job, self.view = form, Job(self._work_afresh), view or View()
+        self._work, self._command, self._recorded = work, command, recorded
         self.run_button = self._button("run", self.run)
         self.stop_button = self._button("stop", self.stop)
         self.recorded_button = self._button("recorded", self.show_recorded)
@@ -45,7 +46,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
             getattr(self, name).add_class(f"labkit-{name}")
         buttons = [self.run_button, self.stop_button, *([self.recorded_button] if recorded else [])]
         bar = widgets.HBox([*buttons, self.progress, self.status])
-        super().__init__([form, bar, self.command, self.view])
+        super().__init__([form, bar, self.view, self.command])
         self.add_class("labkit-panel")
         self.form.observe(self._form_changed, "config")
         self.job.observe(self._job_changed)
@@ -54,7 +55,7 @@ class Panel(widgets.VBox):  # type: ignore[misc]
 
     def run(self) -> None:
         """Start what the form says; LabkitError if the form is invalid or a run is under way."""
-        self.job.start(self.form.build(), self.view.show)
+        self.job.start(self.form.build())
 
     def stop(self) -> None:
         """Ask the job to stop; it does so at its next batch."""
@@ -73,6 +74,10 @@ class Panel(widgets.VBox):  # type: ignore[misc]
     def say(self, words: str) -> None:
         """Write plain text into the status line; screen readers read it out."""
         self.status.value = f'<span role="status">{html.escape(words)}</span>'
+
+    def _work_afresh(self, config: Any, progress: Progress) -> Any:
+        self.view.show(())  # what an earlier run found is not this run's
+        return self._work(config, self.view.show, progress=progress)
 
     def _button(self, key: str, action: Callable[[], None]) -> widgets.Button:
         def clicked(_: object) -> None:

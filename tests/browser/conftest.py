@@ -122,6 +122,7 @@ def _start(root: Path, home: Path, port: int, token: str) -> subprocess.Popen[by
         "JUPYTER_RUNTIME_DIR": str(home / "runtime"),
         "IPYTHONDIR": str(home / "ipython"),
         "LABKIT_COURSE_DIR": str(home / "course"),
+        "LABKIT_LOCK": str(home / "lock"),  # nobody waits for another test's measurements
         "PYTHONPATH": os.pathsep.join(filter(None, [str(ROOT), os.environ.get("PYTHONPATH")])),
     }
     command = [sys.executable, "-m", "jupyterlab", *(f"--{name}={value}" for name, value in options.items())]

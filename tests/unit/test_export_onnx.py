@@ -10,10 +10,11 @@ import sys
 import onnx
 import pytest
 import torch
+from torch import nn
+
 from labkit.convert import ExportOnnx, load_onnx, parity
 from labkit.errors import ConfigError, ParityError, TechniqueError
 from labkit.variant import TensorSpec, Variant
-from torch import nn
 
 
 def variant_of(module: nn.Module, shape=("batch", 8), outputs=("batch", 3), **changes) -> Variant:
@@ -95,7 +96,9 @@ class OnlyEven(nn.Module):
         return x.reshape(2, -1, 8).reshape(-1, 8)
 
 
-@pytest.mark.parametrize(("module", "says"), [(OnlyTwo(), "fixed dimension 'batch'"), (OnlyEven(), "batch 1")])
+@pytest.mark.parametrize(
+    ("module", "says"), [(OnlyTwo(), "fixed dimension 'batch'"), (OnlyEven(), "batch 1")]
+)
 def test_a_model_that_cannot_take_every_batch_is_refused(module, says):
     with pytest.raises(TechniqueError, match=says):
         ExportOnnx()(variant_of(module, outputs=("batch", 8)))

@@ -103,7 +103,11 @@ def test_edited_checks_planted_outputs_and_missing_cells_count_for_nothing(
         if cell["id"] == "answer-2":
             cell["id"] = "gone"
 
-    assert grade(submit(course[1], cheat), course[1]).score_pct == 0
+    submission = submit(course[1], cheat)
+    assert grade(submission, course[1]).score_pct == 0
+    assert (
+        grade(submission, course[2]).results["check-2"].status == "not quite"
+    )  # not the solution's own answer
 
 
 @pytest.mark.parametrize(

@@ -7,12 +7,13 @@ import dataclasses
 import numpy as np
 import onnx
 import pytest
+from onnx import TensorProto, helper, numpy_helper
+
 from labkit.convert import parity, tolerance
 from labkit.errors import ConfigError, ParityError
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.technique import probe
 from labkit.variant import TensorSpec, Variant
-from onnx import TensorProto, helper, numpy_helper
 
 
 def affine(scale: float, shift: float = 0.0, batch: int | str = "batch", width: int = 4) -> Variant:
@@ -81,7 +82,7 @@ def test_a_model_that_cannot_take_a_batch_is_named():
     model = onnx.load_model_from_string(affine(1.0).payload)
     model.graph.initializer[0].CopyFrom(numpy_helper.from_array(np.ones((3, 1), np.float32), "scale"))
     frozen = dataclasses.replace(affine(1.0), name="frozen", model=model.SerializeToString())
-    with pytest.raises(ParityError, match="'frozen' fails at batch 7|shape"):
+    with pytest.raises(ParityError, match="'frozen' fails at batch 7"):
         parity(affine(1.0), frozen, batches=(3, 7))
 
 

@@ -17,6 +17,7 @@ import numpy as np
 import pytest
 
 from labkit.errors import ConfigError, StudyError
+from labkit.measure import Measurement, Records
 from labkit.study import Study, note, run_key
 
 ROOT = Path(__file__).parents[2]
@@ -220,6 +221,39 @@ def test_missing_and_truncated_sidecars_are_typed_errors(study: Study) -> None:
     for run_id in ("r", "other"):
         with pytest.raises(StudyError, match=f"cannot read .*{run_id}.npz"):
             study.sidecar(run_id)
+
+
+def run_of(run_id: str, block_ms: list[float]) -> Records:
+    """A run of one record, whose figures are mostly null."""
+    figures = {name: None for name, item in Measurement.__annotations__.items() if item.endswith("| None")}
+    words = dict.fromkeys(("variant", "format", "precision", "runtime"), "x")
+    counts = dict.fromkeys(
+        ("batch_size", "num_workers", "intra_op_threads", "warmup_runs", "timed_runs", "seed"), 1
+    )
+    reasons = dict.fromkeys(figures, "not measured in this test")
+    fields: dict[str, Any] = {**figures, **words, **counts, "lineage": (), "environment": {}}
+    one = Measurement(run_id=run_id, null_reasons=reasons, **fields)
+    raw = {one.key: np.array(block_ms)}
+    return Records(run_id, (one,), raw, raw, raw, one.key)
+
+
+def test_last_run_comes_back_whole_whatever_was_noted_after_it(study: Study) -> None:
+    with pytest.raises(StudyError, match="check the path"):
+        study.last_run()
+    study.append([{"square": 4}])
+    with pytest.raises(StudyError, match="holds no measurements yet"):
+        study.last_run()
+    first, second = run_of("r-1", [1.0, 2.0]), run_of("r-2", [3.0, 4.5])
+    study.append_run(first)
+    study.append_run(second)
+    study.append([{"square": 9}])
+    found = Study(study.folder).last_run()
+    assert (found.run_id, found.measurements, found.baseline_key) == (
+        "r-2",
+        second.measurements,
+        second.baseline_key,
+    )
+    assert found.block_ms[second.measurements[0].key].tolist() == [3.0, 4.5]
 
 
 def test_foreign_folder_and_file_are_refused_untouched(tmp_path: Path) -> None:

@@ -50,7 +50,8 @@ def test_a_card_says_what_is_measured_again(name):
     low, high = document["quality_ci95"]
     assert low <= document["quality"] <= high
     quality = check_quality(variant, name, dataset)
-    assert quality == pytest.approx(document["quality"], abs=2 / document["n_samples"])  # other CPUs, last bits
+    other_cpu = 2 / document["n_samples"]  # the last bits of a logit may turn a close call
+    assert quality == pytest.approx(document["quality"], abs=other_cpu)
 
 
 def test_the_check_notices_a_network_that_lost_a_class(digits):
@@ -63,7 +64,7 @@ def test_the_check_notices_a_network_that_lost_a_class(digits):
 
 
 def test_the_recipe_leads_to_the_card_again(digits):
-    """Thirty epochs of the smallest network; another machine gives other bytes, but a quality in the interval."""
+    """Thirty epochs of the smallest network: elsewhere other bytes, but a quality in the card's interval."""
     trained = train_from_recipe("lenet5@digits")
     check_quality(trained, "lenet5@digits", digits)
     assert trained.lineage[-1].config == load_model("lenet5@digits").lineage[-1].config

@@ -1,0 +1,156 @@
+"""`choose` is a pure function: the same records and requirement give the same decision, with a reason for everything."""
+
+from __future__ import annotations
+
+import json
+
+import numpy as np
+import pytest
+from labkit.errors import ConfigError
+from labkit.measure import Measurement, Records, compare
+from labkit.strategy import Limits, Requirement, choose, load_requirement, sheets
+
+ALL = ["quality_drop", "accuracy_drop_pp", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "peak_memory_bytes"]
+
+
+def record(variant, ms, wrong=0, size=1000, runtime="onnxruntime", batch=32, threads=1, n=1000):
+    scores = np.ones(n)
+    scores[:wrong] = 0
+    accuracy = float(scores.mean())
+    measurement = Measurement(
+        run_id="r1",
+        variant=variant,
+        format="torch" if runtime == "torch" else "onnx",
+        precision="float32",
+        runtime=runtime,
+        dataset="d",
+        split="validation",
+        n_samples=n,
+        quality_metric="accuracy",
+        quality=accuracy,
+        quality_ci95=(accuracy - 0.01, min(1.0, accuracy + 0.01)),
+        quality_drop=None,
+        accuracy=accuracy,
+        accuracy_ci95=(accuracy - 0.01, min(1.0, accuracy + 0.01)),
+        accuracy_drop_pp=None,
+        size_bytes=size,
+        latency_p50_ms=ms,
+        latency_p95_ms=None,
+        latency_p99_ms=None,
+        throughput_samples_per_s=1000 * batch / ms,
+        batch_size=batch,
+        num_workers=1,
+        intra_op_threads=threads,
+        warmup_runs=1,
+        timed_runs=20,
+        cold_start_ms=None,
+        peak_memory_bytes=None,
+        macs=1,
+        parameters=1,
+        nonzero_parameters=1,
+        lineage=(),
+        environment={"cpu_model": "test"},
+        seed=0,
+        null_reasons=dict.fromkeys(ALL, "not measured in this test"),
+    )
+    return measurement, scores
+
+
+def comparison(*rows):
+    made = [record(*row) if isinstance(row, tuple) else record(**row) for row in rows]
+    blocks = {m.key: np.full(10, m.latency_p50_ms) * np.linspace(1, 1.01, 10) for m, _ in made}
+    return compare(
+        Records("r1", tuple(m for m, _ in made), blocks, blocks, {m.key: s for m, s in made}, made[0][0].key)
+    )
+
+
+BASE = {"variant": "base", "ms": 10.0, "wrong": 20, "runtime": "torch"}
+FAST = {"variant": "fast", "ms": 1.0, "wrong": 60}
+GOOD = {"variant": "good", "ms": 2.0, "wrong": 22, "size": 500}
+SLOW = {"variant": "slow", "ms": 5.0, "wrong": 20, "size": 400}
+
+
+def requirement(objective="throughput_samples_per_s", **limits):
+    return Requirement("test", objective=objective, limits=Limits(**limits))
+
+
+def test_the_best_by_the_objective_among_those_within_the_limits_is_taken():
+    found = comparison(BASE, FAST, GOOD, SLOW)
+    assert choose(found, requirement(max_accuracy_drop_pp=0.5)).chosen.variant == "good"
+    assert choose(found, requirement()).chosen.variant == "fast"
+    assert choose(found, requirement("size_bytes", max_accuracy_drop_pp=0.5)).chosen.variant == "slow"
+    assert choose(found, requirement("latency_p50_ms", max_accuracy_drop_pp=0.1)).chosen.variant == "slow"
+
+
+def test_every_other_candidate_has_exactly_one_reason():
+    decision = choose(comparison(BASE, FAST, GOOD, SLOW), requirement(max_accuracy_drop_pp=0.5))
+    reasons = {rejection.key.split(" ")[0]: rejection for rejection in decision.rejected}
+    assert set(reasons) == {"base", "fast", "slow"} and len(decision.rejected) == 3
+    assert reasons["base"].broke == "runtimes"
+    assert reasons["fast"].broke == "max_accuracy_drop_pp" and reasons["fast"].value == pytest.approx(4.0)
+    assert "above the limit of 0.5 points" in reasons["fast"].reason
+    assert reasons["slow"].broke == "objective" and "16,000/s" in reasons["slow"].reason
+
+
+def test_the_binding_limit_is_the_one_that_keeps_a_better_one_out():
+    found = comparison(BASE, FAST, GOOD, SLOW)
+    assert choose(found, requirement(max_accuracy_drop_pp=0.5)).binding == "max_accuracy_drop_pp"
+    assert choose(found, requirement()).binding == ""
+    assert "relax max_accuracy_drop_pp" in choose(found, requirement(max_accuracy_drop_pp=0.5)).advice
+
+
+def test_where_nothing_qualifies_the_nearest_miss_is_named():
+    decision = choose(comparison(BASE, GOOD, SLOW), requirement(max_size_bytes=390))
+    assert decision.chosen is None
+    assert "slow" in decision.advice and "relax max_size_bytes" in decision.advice
+
+
+def test_another_batch_size_thread_count_or_runtime_is_not_mixed_in():
+    found = comparison(BASE, {**GOOD, "batch": 1}, {**SLOW, "threads": 2}, {**FAST, "runtime": "openvino"})
+    broke = {r.key.split(" ")[0]: r.broke for r in choose(found, requirement(max_accuracy_drop_pp=0.5)).rejected}
+    assert broke == {"base": "runtimes", "good": "batch_size", "slow": "threads", "fast": "max_accuracy_drop_pp"}
+
+
+def test_an_unmeasured_figure_does_not_pass_a_limit():
+    decision = choose(comparison(BASE, GOOD), requirement(max_latency_p95_ms=100))
+    assert decision.chosen is None
+    assert any("could not be measured" in rejection.reason for rejection in decision.rejected)
+
+
+def test_the_upper_end_of_the_interval_can_be_limited():
+    found = comparison(BASE, {**GOOD, "wrong": 24})
+    assert choose(found, requirement(max_accuracy_drop_pp=0.5)).chosen is not None
+    assert choose(found, requirement(max_accuracy_drop_upper_pp=0.5)).chosen is None
+
+
+def test_ties_go_to_the_smaller_file_and_the_order_of_records_does_not_matter():
+    one, two = {**GOOD, "variant": "one", "size": 700}, {**GOOD, "variant": "two", "size": 600}
+    for rows in ((BASE, one, two), (BASE, two, one)):
+        assert choose(comparison(*rows), requirement()).chosen.variant == "two"
+
+
+def test_a_decision_is_json():
+    document = json.loads(json.dumps(choose(comparison(BASE, GOOD), requirement()).to_json()))
+    assert document["variant"] == "good" and document["predicted"]["latency_p50_ms"] == 2.0
+    assert document["platform"] == "local" and document["hardware"] == "test"
+
+
+def test_the_shipped_sheets_load():
+    assert "classroom" in sheets()
+    for name in sheets():
+        assert load_requirement(name).limits.given()
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {"objective": "speed"},
+        {"batch_size": 0},
+        {"threads": 0},
+        {"runtimes": ()},
+        {"runtimes": ("tensorrt",)},
+    ],
+)
+def test_a_bad_requirement_names_the_field(fields):
+    with pytest.raises(ConfigError, match=next(iter(fields))):
+        Requirement("test", **fields)
