@@ -96,7 +96,8 @@ def table_html(rows: Iterable[Any], columns: Sequence[str]) -> str:
     """An HTML table; everything is escaped, and a missing figure says why in its title."""
     head = "".join(f'<th scope="col">{html.escape(column)}</th>' for column in columns)
     body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in rows)
-    return f'<table class="labkit-table" style="border-spacing:0.8em 0.1em"><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>'
+    style = 'class="labkit-table" style="border-spacing:0.8em 0.1em"'
+    return f"<table {style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
 
 
 def value(row: Any, name: str) -> Any:

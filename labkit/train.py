@@ -100,7 +100,7 @@ def fit(
     train = dataset.split("train")
     if recipe.max_samples:
         train = train.take(slice(0, recipe.max_samples))
-    module: nn.Module = copy.deepcopy(variant.model).to(memory_format=torch.channels_last)
+    module: nn.Module = copy.deepcopy(variant.model)
     decay = [p for p in module.parameters() if p.ndim > 1]
     rest = [p for p in module.parameters() if p.ndim <= 1]  # biases and batch norms are not pulled to zero
     optimizer = torch.optim.SGD(
@@ -143,7 +143,7 @@ def fit(
             _keep(checkpoint, recipe, variant, module, optimizer, epoch + 1)
     finally:
         torch.set_num_threads(threads_before)
-    return module.to(memory_format=torch.contiguous_format).eval()
+    return module.eval()
 
 
 def _uses_bfloat16(precision: str) -> bool:
@@ -175,12 +175,16 @@ def _batches(
         feeds = variant.feeds(batch.inputs)
         if recipe.augment != "none":
             feeds = {name: _augment(x, recipe.augment, random) if x.ndim == 4 else x for name, x in feeds.items()}
-        inputs = tuple(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs)
-        yield tuple(_channels_last(x) for x in inputs), torch.from_numpy(batch.target)
+        yield tuple(_standard(feeds[spec.name]) for spec in variant.inputs), torch.from_numpy(batch.target)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    return x.contiguous(memory_format=torch.channels_last) if x.ndim == 4 else x
+def _standard(x: Array) -> Tensor:
+    """A tensor in the standard memory layout, with strides to match.
+
+    Grey images [N, 1, H, W] can pass for channels-last, and with that layout and two threads torch 2.13 crashes in
+    the backward pass of narrow convolutions.
+    """
+    return torch.from_numpy(x).clone(memory_format=torch.contiguous_format)
 
 
 def _augment(images: Array, kind: str, random: np.random.RandomState) -> Array:

@@ -88,7 +88,7 @@ class Preprocessing:
         y = (x.astype(np.float32) * np.float32(self.scale) - np.float32(self.mean)) / np.float32(self.std)
         if self.layout == "NCHW" and y.ndim == 4:
             y = y.transpose(0, 3, 1, 2)
-        return np.ascontiguousarray(y)
+        return y.copy(order="C")  # not ascontiguousarray: that leaves a grey image's strides looking like NHWC
 
 
 @dataclass(frozen=True)

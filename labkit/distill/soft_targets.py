@@ -132,7 +132,7 @@ class Distill(Technique):
 
     def loss_from(self, teacher: Variant) -> Loss:
         """The loss of `fit`, in which the teacher answers the same augmented batch that the student sees."""
-        module = copy.deepcopy(teacher.model).to(memory_format=torch.channels_last).eval()
+        module = copy.deepcopy(teacher.model).eval()
 
         def loss(output: Tensor, target: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
             with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=current().has_bf16):

@@ -186,8 +186,8 @@ def _disturbances(measurements: Sequence[Measurement]) -> Iterator[str]:
     share = min(float(item.environment.get("timing_cpu_share", 1.0)) for item in measurements)
     if share < _BUSY:
         yield (
-            f"something else kept the machine busy: at times we had {share:.0%} of a core, which slows long runs "
-            "more than short ones"
+            f"something else kept the machine busy: we had {share:.0%} of a core, which slows long runs more "
+            "than short ones"
         )
 
 

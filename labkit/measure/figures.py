@@ -18,7 +18,8 @@ from labkit.measure.candidate import Candidate
 from labkit.measure.counting import Counts, count
 from labkit.measure.memory import peak_memory
 from labkit.measure.records import Measurement, Reason, Records, effective_precision, split_reasons
-from labkit.measure.run import Run, Seen
+from labkit.measure.run import Run, Seen, open_session
+from labkit.measure.timing import Timing
 from labkit.progress import Progress
 from labkit.statistics import percentile, support
 
@@ -64,7 +65,6 @@ def _measurement(run_id: str, run: Run, candidate: Candidate, figures: dict[str,
     variant, timing = candidate.variant, run.seen[candidate.key].timing
     quantized = figures.pop("quantized")
     values, null_reasons = split_reasons(figures)
-    waited = f"not held: waited {run.protocol.lock_timeout_s:g} s for it"
     return Measurement(
         run_id=run_id,
         variant=variant.name,
@@ -83,15 +83,20 @@ def _measurement(run_id: str, run: Run, candidate: Candidate, figures: dict[str,
         warmup_runs=timing.warmup_runs,
         timed_runs=len(timing.run_ms),
         lineage=tuple(json.loads(json.dumps(dataclasses.asdict(step))) for step in variant.lineage),
-        environment={
-            **current().to_json(),
-            "timing_lock": "held" if timing.lock_held else waited,
-            "timing_cpu_share": round(timing.cpu_share, 3),
-        },
+        environment=_environment(run, timing),
         seed=run.seed,
         null_reasons=null_reasons,
         **values,
     )
+
+
+def _environment(run: Run, timing: Timing) -> dict[str, Any]:
+    """The machine, and how quiet it was; a pool's workers may be processes, whose CPU time is not ours."""
+    waited = f"not held: waited {run.protocol.lock_timeout_s:g} s for it"
+    environment = {**current().to_json(), "timing_lock": "held" if timing.lock_held else waited}
+    if run.opener is open_session:
+        environment["timing_cpu_share"] = round(timing.cpu_share, 3)
+    return environment
 
 
 def _quality(run: Run, seen: Seen, baseline: Seen | None) -> dict[str, Any]:

@@ -2,11 +2,11 @@
 
 What is done, in this order:
 
-    open      each session once, shared by the batch sizes that it is measured at; loading and the first run
-    are timed quality   every sample of the split once; no clock runs watch     a few real batches, whose
-    answers are kept time      interleaved blocks over those batches (timing.py); each block's answers must be
-    the ones that were kept suspect   inputs that the session never saw must take as long as those it knows
-    (honesty.py)
+    open      each session once, shared by its batch sizes; loading and the first run are timed
+    watch     a few real batches, whose answers are checked and kept
+    score     every sample of the split once; no clock runs
+    time      interleaved blocks over those batches (timing.py); the answers must be the ones that were kept
+    suspect   inputs that the session never saw must take as long as those it knows (honesty.py)
 
 With a baseline (`against`) all sessions are open at once and take turns, and ratios mean something. Without
 one they are opened one after the other, which needs the memory of one: good for screening, not for claims.

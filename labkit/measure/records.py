@@ -187,7 +187,7 @@ class Records:
     baseline_key: str | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The raw numbers as named arrays, for a sidecar: NAME_INDEX by the record's place in `measurements`."""
+        """The raw numbers as named arrays, for a sidecar: NAME_INDEX, by the record's place."""
         arrays: dict[str, NDArray[Any]] = {"baseline_key": np.array(self.baseline_key or "")}
         for index, measurement in enumerate(self.measurements):
             for name in _SIDECAR:

@@ -1,4 +1,4 @@
-"""One run over groups of candidates: open their sessions, score, watch, time and suspect them."""
+"""One run over groups of candidates: open their sessions, watch, score, time and suspect them."""
 
 from __future__ import annotations
 
@@ -128,11 +128,11 @@ class Run:
     def _watch(
         self, candidate: Candidate, session: Session, batches: list[Feeds], progress: Progress
     ) -> Timed:
-        """Score the session, keep its answers to the timed batches, and see that those are the same."""
+        """Keep the answers to the timed batches, score the session, and see that both agree."""
+        witness = honesty.Witness(candidate.key, session, batches)
         key = _quality_key(candidate)
         if key not in self._scores:
             self._scores[key] = score_samples(session, self.dataset, self.split, progress=progress)
-        witness = honesty.Witness(candidate.key, session, batches)
         for outputs, indices in zip(witness.expected, self._indices(candidate.batch_size), strict=True):
             output = outputs[candidate.variant.outputs[0].name]
             scores = self.dataset.task.scores(output, self.samples.target[indices])

@@ -62,7 +62,7 @@ def activations(
             feeds = variant.feeds(samples.take(slice(done, done + (fixed or size))).inputs)
         except TensorError as error:
             raise DataError(f"the calibration samples cannot be used: {error}") from None
-        values = dict(zip(wanted, session.run(wanted, feeds), strict=True))
+        values = dict(zip(wanted, session.run(wanted, feeds) if wanted else (), strict=True))
         values.update({name: feeds[name] for name in names if name in inputs})
         for name, array in values.items():
             if not np.isfinite(array).all():

@@ -78,6 +78,7 @@ def _run(job: dict[str, Any], timeout_s: float) -> tuple[dict[str, list[str]], s
     """The statuses and messages of the checks, and a note if the process did not come to its end."""
     with tempfile.TemporaryDirectory() as folder:
         settings = {"LABKIT_HEADLESS": "1", "LABKIT_PROFILE": "ci", "LABKIT_COURSE_DIR": folder}
+        settings["IPYTHONDIR"] = folder  # no history in, none out
         child = subprocess.Popen(
             [sys.executable, "-m", __name__],
             cwd=folder,

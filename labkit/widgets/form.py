@@ -44,7 +44,9 @@ class Form(widgets.VBox):  # type: ignore[misc]
             if name in (show or fields)
         }
         self._help = {name: fields[name].metadata["help"] for name in self.controls}
-        self._notes = {name: widgets.HTML() for name in (*self.controls, "")}  # "": errors of no one field
+        self._notes = {  # "" is for errors of no one field
+            name: widgets.HTML(layout={"margin": "2px 2px 2px 1em"}) for name in (*self.controls, "")
+        }
         rows = [widgets.HBox([control, self._notes[name]]) for name, control in self.controls.items()]
         super().__init__([*rows, self._notes[""]])
         self.add_class("labkit-form")
@@ -74,11 +76,10 @@ class Form(widgets.VBox):  # type: ignore[misc]
         """Each field's help beside it; in the place of one of them, or at the end, what is wrong."""
         wrong = next((name for name in self.controls if f".{name}=" in str(error)), "") if error else None
         for name, note in self._notes.items():
-            note.value = (
-                f'<b class="labkit-error" role="alert">✗ {html.escape(str(error))}</b>'
-                if name == wrong
-                else f'<span class="labkit-help" style="margin-left:1em">{html.escape(self._help.get(name, ""))}</span>'
-            )
+            if name == wrong:
+                note.value = f'<b class="labkit-error" role="alert">✗ {html.escape(str(error))}</b>'
+            else:
+                note.value = f'<span class="labkit-help">{html.escape(self._help.get(name, ""))}</span>'
 
 
 class Several(widgets.HBox):  # type: ignore[misc]

@@ -6,6 +6,7 @@ LABKIT_SCREENSHOTS names a folder that takes what the browser saw.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import secrets
@@ -146,14 +147,10 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
 def _stop(server: subprocess.Popen[bytes]) -> None:
     """Ask it to end, and its kernels with it; whatever is left of its process group then is killed."""
     server.terminate()
-    try:
+    with contextlib.suppress(subprocess.TimeoutExpired):
         server.wait(15)
-    except subprocess.TimeoutExpired:
-        pass
-    try:
+    with contextlib.suppress(ProcessLookupError):
         os.killpg(server.pid, signal.SIGKILL)
-    except ProcessLookupError:
-        pass
     server.wait()
 
 

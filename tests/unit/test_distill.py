@@ -86,7 +86,7 @@ def gradient(temperature, factor):
 
 
 def test_at_high_temperature_the_gradient_is_the_difference_of_the_logits():
-    """T² · ∂KL/∂z → (z_s − z_t) / C for logits of zero mean, and /N in a batch (Hinton et al. 2015, eq. 4)."""
+    """T² · ∂KL/∂z → (z_s − z_t) / C for logits of zero mean, over N too (Hinton et al. 2015, eq. 4)."""
     for temperature in (100.0, 1000.0):
         found, limit = gradient(temperature, 1.0)
         assert torch.allclose(found, limit, rtol=0.0, atol=10 / temperature * float(limit.abs().max()))

@@ -209,7 +209,7 @@ def written(tmp_path: Path, content) -> Path:
 
 
 def processor_seconds() -> float:
-    """Of this process and its finished children. The clock on the wall also counts whatever else is running."""
+    """Of this process and its finished children: the clock on the wall counts other programs too."""
     usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
     return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 

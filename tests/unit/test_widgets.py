@@ -18,6 +18,7 @@ from labkit.measure import Candidate, Protocol, measure
 from labkit.pipeline import TECHNIQUES
 from labkit.progress import Progress
 from labkit.prune import PruneMagnitude
+from labkit.study import Study
 from labkit.technique import check_knobs, knob
 from labkit.widgets import ComparePanel, Form, Job, Panel, catalogue
 from labkit.widgets.catalogue import STRINGS, text
@@ -228,9 +229,8 @@ def test_a_second_start_is_refused_while_the_first_one_runs() -> None:
 
 
 def test_of_many_threads_that_start_at_once_one_wins() -> None:
-    begun = []
-    job = Job(lambda progress: (begun.append(1), time.sleep(0.2)))
-    refused = []
+    begun, refused, all_have_tried = [], [], threading.Event()
+    job = Job(lambda progress: (begun.append(1), all_have_tried.wait(WAIT_S)))
 
     def start() -> None:
         try:
@@ -243,6 +243,7 @@ def test_of_many_threads_that_start_at_once_one_wins() -> None:
         thread.start()
     for thread in threads:
         thread.join()
+    all_have_tried.set()
     job.result(WAIT_S)
     assert (len(begun), len(refused)) == (1, 19)
 
@@ -514,17 +515,19 @@ def test_the_compare_panel_says_when_no_runtime_fits() -> None:
 
 
 def test_the_compare_panel_shows_what_was_recorded(tmp_path: Path, digits: Any) -> None:
-    model = load_model("lenet5@digits")
-    records = measure([Candidate(model, "torch")], digits, n_samples=50, protocol=Protocol.quick())
-    records.save(tmp_path)
-    made = ComparePanel("lenet5@digits", "digits", {"sparse": (PruneMagnitude(),)}, recorded=tmp_path)
+    candidate = Candidate(load_model("lenet5@digits"), "torch")
+    records = measure([candidate], digits, n_samples=50, protocol=Protocol.quick())
+    Study(tmp_path / "study").append_run(records)
+    made = ComparePanel(
+        "lenet5@digits", "digits", {"sparse": (PruneMagnitude(),)}, recorded=tmp_path / "study"
+    )
     made.recorded_button.click()
     assert "1 candidates" in made.view.figure.value
     made = ComparePanel(
         "lenet5@digits", "digits", {"sparse": (PruneMagnitude(),)}, recorded=tmp_path / HOSTILE
     )
     made.recorded_button.click()
-    assert "cannot read" in made.status.value and not hostile_markup(made)
+    assert "there is no study" in made.status.value and not hostile_markup(made)
 
 
 @pytest.fixture(scope="module")
