@@ -41,7 +41,9 @@ WORDS = {
 
 def results() -> dict[str, dict[str, Any]]:
     """Benchmark name → what its last full run printed."""
-    return {path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))}
+    return {
+        path.stem: json.loads(path.read_text(encoding="utf-8")) for path in sorted(RESULTS.glob("*.json"))
+    }
 
 
 def number(value: float | None) -> str:
@@ -53,7 +55,10 @@ def number(value: float | None) -> str:
 
 def figure_table(name: str, document: dict[str, Any]) -> str:
     """A benchmark's figures as a Markdown table."""
-    rows = [f"| {WORDS.get(key, key.replace('_', ' '))} | {number(value)} |" for key, value in document["figures"].items()]
+    rows = [
+        f"| {WORDS.get(key, key.replace('_', ' '))} | {number(value)} |"
+        for key, value in document["figures"].items()
+    ]
     return "\n".join([f"| `python -m benchmarks.{name}` | measured |", "|---|---:|", *rows])
 
 
@@ -97,7 +102,9 @@ def pages() -> dict[Path, str]:
 def stale() -> list[Path]:
     """The pages that are out of date."""
     return [
-        path for path, text in pages().items() if not path.exists() or path.read_text(encoding="utf-8") != text
+        path
+        for path, text in pages().items()
+        if not path.exists() or path.read_text(encoding="utf-8") != text
     ]
 
 

@@ -53,15 +53,28 @@ def demo_figures(document: dict[str, Any]) -> dict[str, float | None]:
     figures: dict[str, float | None] = {}
     for runtime in ("onnxruntime", "openvino"):
         ratios = [
-            pair["speedup"] for key, pair in finals.items() if f" {runtime} " in key and pair["accuracy_drop_pp"] <= 0.5
+            pair["speedup"]
+            for key, pair in finals.items()
+            if f" {runtime} " in key and pair["accuracy_drop_pp"] <= 0.5
         ]
         figures[f"best_speedup_{runtime}"] = max(ratios, default=None)
     float_bytes = next(r["size_bytes"] for r in records if r["format"] == "onnx" and len(r["lineage"]) == 2)
     int8 = [r for r in records if r["precision"] == "int8"]
     figures["int8_size_ratio"] = next(
-        r["size_bytes"] / float_bytes for r in int8 if [s["technique"] for s in r["lineage"]][-2:] == ["export_onnx", "quantize_int8"] and len(r["lineage"]) == 3
+        r["size_bytes"] / float_bytes
+        for r in int8
+        if [s["technique"] for s in r["lineage"]][-2:] == ["export_onnx", "quantize_int8"]
+        and len(r["lineage"]) == 3
     )
-    small = [r["size_bytes"] / float_bytes for r in records if r["key"] in finals and finals[r["key"]]["accuracy_drop_pp"] <= 0.5] if "key" in records[0] else [r["size_bytes"] / float_bytes for r in records]
+    small = (
+        [
+            r["size_bytes"] / float_bytes
+            for r in records
+            if r["key"] in finals and finals[r["key"]]["accuracy_drop_pp"] <= 0.5
+        ]
+        if "key" in records[0]
+        else [r["size_bytes"] / float_bytes for r in records]
+    )
     figures["smallest_size_ratio"] = min(small)
     confirmed = decision["confirmed_on_test"]
     figures["chosen_test_speedup"] = confirmed and confirmed.get("speedup")
@@ -79,7 +92,9 @@ def measure(quick: bool) -> dict[str, Any]:
     }
     if not quick:
         with tempfile.TemporaryDirectory() as folder:
-            output, seconds, peak_mb = peak_of([*LABKIT, "demo", "--json", "--out", f"{folder}/demo"], Path(folder) / "log")
+            output, seconds, peak_mb = peak_of(
+                [*LABKIT, "demo", "--json", "--out", f"{folder}/demo"], Path(folder) / "log"
+            )
             figures |= {"demo_seconds": seconds, "demo_peak_mb": peak_mb, **demo_figures(json.loads(output))}
     return {"figures": figures, "table": []}
 

@@ -46,7 +46,7 @@ _HOME = {
     "Study": "study",
     "load_requirement": "strategy",
     "choose": "strategy",
-    "optimize": "strategy",
+    "optimize": "workflow",
 }
 
 __all__ = ["__version__", *_HOME]
@@ -62,18 +62,21 @@ if TYPE_CHECKING:
     from labkit.prune import PruneChannels, PruneMagnitude
     from labkit.quantize import QuantizeInt8
     from labkit.runtimes import RunOptions, get_runtime
-    from labkit.strategy import choose, load_requirement, optimize
+    from labkit.strategy import choose, load_requirement
     from labkit.study import Study
     from labkit.train import Train
     from labkit.variant import Preprocessing, TensorSpec, Variant
+    from labkit.workflow import optimize
     from labkit.zoo import load_model
 
 
 def __getattr__(name: str) -> Any:
     if name not in _HOME:
         raise AttributeError(f"module 'labkit' has no attribute {name!r}")
-    value = getattr(importlib.import_module(f"labkit.{_HOME[name]}"), name)
-    # The function `measure` and the package `labkit.measure` share a name: the function wins, every time.
+    home = importlib.import_module(f"labkit.{_HOME[name]}")
+    value = (
+        home if _HOME[name] == name else getattr(home, name)
+    )  # labkit.measure: a package that can be called
     globals()[name] = value
     return value
 

@@ -59,7 +59,9 @@ def check_safetensors_header(payload: bytes) -> None:
         names = [name for name, _ in pairs]
         for name in names:
             if names.count(name) > 1:
-                raise ModelFileError(f"the safetensors file names {name!r} twice: refused, because readers disagree")
+                raise ModelFileError(
+                    f"the safetensors file names {name!r} twice: refused, because readers disagree"
+                )
         return dict(pairs)
 
     length = int.from_bytes(payload[:8], "little")

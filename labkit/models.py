@@ -44,7 +44,7 @@ class LeNet5(nn.Module):
         self.config = dict(config)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image [N, C, H, W] → logits [N, num_outputs]."""
+        """Image [N, C, H, W] → logits [N, num_outputs]."""
         x = nn.functional.max_pool2d(self.conv1(image), 2)
         x = nn.functional.max_pool2d(self.conv2(x), 2)
         x = torch.relu(self.fc1(x.flatten(1)))
@@ -68,7 +68,7 @@ class BasicBlock(nn.Module):
             )
 
     def forward(self, x: Tensor) -> Tensor:
-        """x [N, inputs, H, W] → [N, outputs, H/stride, W/stride]."""
+        """X [N, inputs, H, W] → [N, outputs, H/stride, W/stride]."""
         y = torch.relu(self.bn1(self.conv1(x)))
         return torch.relu(self.bn2(self.conv2(y)) + self.shortcut(x))
 
@@ -98,7 +98,7 @@ class ResNet(nn.Module):
         self.config = dict(config)
 
     def forward(self, image: Tensor) -> Tensor:
-        """image [N, C, H, W] → logits [N, num_outputs]."""
+        """Image [N, C, H, W] → logits [N, num_outputs]."""
         x = self.blocks(torch.relu(self.bn(self.stem(image))))
         logits: Tensor = self.fc(self.dropout(x.mean((2, 3))))
         return logits
@@ -154,7 +154,9 @@ def _check_shapes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
                 raise ConfigError(f"{field} must be a list of {len(reference)}, got {config[field]!r}")
             for width in _flatten(config[field]):
                 if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= _LARGEST_WIDTH:
-                    raise ConfigError(f"{field} holds {width!r}; allowed are whole numbers 1..{_LARGEST_WIDTH}")
+                    raise ConfigError(
+                        f"{field} holds {width!r}; allowed are whole numbers 1..{_LARGEST_WIDTH}"
+                    )
 
 
 def _flatten(value: Any) -> list[Any]:

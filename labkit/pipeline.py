@@ -1,11 +1,11 @@
 """Every technique by name, and Pipeline: several of them in a row, itself a technique, kept as TOML.
 
-    [[step]]
-    technique = "prune_channels"
-    pruning_ratio = 0.5
+[[step]]
+technique = "prune_channels"
+pruning_ratio = 0.5
 
-    [[step]]
-    technique = "export_onnx"
+[[step]]
+technique = "export_onnx"
 """
 
 from __future__ import annotations

@@ -74,10 +74,14 @@ def render(outcome: Outcome) -> str:
 
 def _decision(outcome: Outcome) -> str:
     decision = outcome.decision
-    limits = "; ".join(f"{key} {value:g}" for key, value in decision.requirement.limits.given().items()) or "none"
+    limits = (
+        "; ".join(f"{key} {value:g}" for key, value in decision.requirement.limits.given().items()) or "none"
+    )
     asked = f"objective {decision.requirement.objective}; limits: {limits}"
     if decision.chosen is None:
-        return f"<div class='box'><p><b>Nothing qualifies.</b> {_e(decision.advice)}</p><p>{_e(asked)}</p></div>"
+        return (
+            f"<div class='box'><p><b>Nothing qualifies.</b> {_e(decision.advice)}</p><p>{_e(asked)}</p></div>"
+        )
     lines = [f"<p><b>Run {_e(decision.chosen.key)}</b> ({_e(decision.platform)}, {_e(decision.method)}).</p>"]
     lines.append(f"<p>Required: {_e(asked)}. {_e(decision.advice.capitalize())}.</p>")
     if outcome.confirmation is not None:
@@ -102,7 +106,9 @@ def pair_in_words(pair: Pair | None) -> str:
         return "it is the baseline itself"
     clauses = []
     if pair.speedup is not None and pair.speedup_ci95 is not None:
-        clauses.append(f"{pair.speedup:.1f}× [{pair.speedup_ci95[0]:.1f}, {pair.speedup_ci95[1]:.1f}] the baseline's speed")
+        clauses.append(
+            f"{pair.speedup:.1f}× [{pair.speedup_ci95[0]:.1f}, {pair.speedup_ci95[1]:.1f}] the baseline's speed"
+        )
     if pair.accuracy_drop_pp is not None and pair.accuracy_drop_pp_ci95 is not None:
         low, high = pair.accuracy_drop_pp_ci95
         clauses.append(f"accuracy drop {pair.accuracy_drop_pp:+.2f} points [{low:+.2f}, {high:+.2f}]")
@@ -111,14 +117,21 @@ def pair_in_words(pair: Pair | None) -> str:
     return ", ".join(clauses)
 
 
+_COLUMNS = ("variant", "runtime", "precision")
+_NUMBER_COLUMNS = (
+    "batch", "threads", "quality [95 %]", "drop [95 %]", "size, bytes", "p50, ms", "p95, ms", "samples/s",
+    "speed ratio [95 %]",
+)  # fmt: skip
+
+
 def _table(comparison: Comparison, chosen: str | None, caption: str) -> str:
-    head = (
-        "<tr><th>variant</th><th>runtime</th><th>precision</th><th class='n'>batch</th><th class='n'>threads</th>"
-        "<th class='n'>quality [95 %]</th><th class='n'>drop [95 %]</th><th class='n'>size, bytes</th>"
-        "<th class='n'>p50, ms</th><th class='n'>p95, ms</th><th class='n'>samples/s</th><th class='n'>speed ratio [95 %]</th></tr>"
-    )
+    head = "".join(f"<th scope='col'>{name}</th>" for name in _COLUMNS)
+    head += "".join(f"<th scope='col' class='n'>{name}</th>" for name in _NUMBER_COLUMNS)
     rows = "\n".join(_row(record, pair, chosen) for record, pair in comparison.with_pairs())
-    return f"<div class='wide'><table><caption>{_e(caption)}</caption><thead>{head}</thead><tbody>{rows}</tbody></table></div>"
+    return (
+        f"<div class='wide'><table><caption>{_e(caption)}</caption><thead><tr>{head}</tr></thead>"
+        f"<tbody>{rows}</tbody></table></div>"
+    )
 
 
 def _row(record: Measurement, pair: Pair | None, chosen: str | None) -> str:
@@ -150,13 +163,19 @@ def _quality(record: Measurement) -> str:
     scale, form = (100, ".2f") if record.quality_metric == "accuracy" else (1, ".4g")
     interval = record.quality_ci95
     text = f"{record.quality * scale:{form}}"
-    return text if interval is None else f"{text} [{interval[0] * scale:{form}}, {interval[1] * scale:{form}}]"
+    return (
+        text if interval is None else f"{text} [{interval[0] * scale:{form}}, {interval[1] * scale:{form}}]"
+    )
 
 
 def _interval(value: float | None, interval: Sequence[float] | None, form: str) -> str:
     if value is None:
         return "–"
-    return f"{value:{form}}" if interval is None else f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+    return (
+        f"{value:{form}}"
+        if interval is None
+        else f"{value:{form}} [{interval[0]:{form}}, {interval[1]:{form}}]"
+    )
 
 
 def _number(value: float | None) -> str:
@@ -167,9 +186,13 @@ def _number(value: float | None) -> str:
 
 def _rejections(outcome: Outcome) -> str:
     rows = "".join(
-        f"<tr><td>{_e(r.key)}</td><td>{_e(r.broke)}</td><td>{_e(r.reason)}</td></tr>" for r in outcome.decision.rejected
+        f"<tr><td>{_e(r.key)}</td><td>{_e(r.broke)}</td><td>{_e(r.reason)}</td></tr>"
+        for r in outcome.decision.rejected
     )
-    rows += "".join(f"<tr><td>{_e(what)}</td><td>not built</td><td>{_e(why)}</td></tr>" for what, why in outcome.built.skipped)
+    rows += "".join(
+        f"<tr><td>{_e(what)}</td><td>not built</td><td>{_e(why)}</td></tr>"
+        for what, why in outcome.built.skipped
+    )
     return (
         "<table><thead><tr><th>candidate</th><th>what it broke</th><th>why</th></tr></thead>"
         f"<tbody>{rows}</tbody></table>"
@@ -180,12 +203,16 @@ def _lineage(outcome: Outcome) -> str:
     items = []
     for variant in outcome.built.variants:
         steps = " → ".join(f"{step.technique} ({step.origin})" for step in variant.lineage)
-        items.append(f"<li><b>{_e(variant.name)}</b> ({_e(variant.format)}, {variant.size_bytes:,} bytes): {_e(steps)}</li>")
+        items.append(
+            f"<li><b>{_e(variant.name)}</b> ({_e(variant.format)}, {variant.size_bytes:,} bytes): {_e(steps)}</li>"
+        )
     return f"<ul>{''.join(items)}</ul>"
 
 
 def _environment(environment: Mapping[str, Any]) -> str:
-    rows = "".join(f"<tr><th>{_e(str(key))}</th><td>{_e(_flat(value))}</td></tr>" for key, value in environment.items())
+    rows = "".join(
+        f"<tr><th>{_e(str(key))}</th><td>{_e(_flat(value))}</td></tr>" for key, value in environment.items()
+    )
     return f"<table><tbody>{rows}</tbody></table>"
 
 

@@ -55,7 +55,9 @@ class Task(ABC):
     def drop(self, paired: Paired) -> tuple[float, Interval]:
         """How much worse, positive when worse, whichever direction the metric has."""
         low, high = paired.ci95
-        return (-paired.difference, (-high, -low)) if self.higher_is_better else (paired.difference, (low, high))
+        return (
+            (-paired.difference, (-high, -low)) if self.higher_is_better else (paired.difference, (low, high))
+        )
 
 
 class Classification(Task):

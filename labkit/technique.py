@@ -38,7 +38,7 @@ def knob(
 
     `min` and `max` are included in what is allowed, `above` and `below` are not.
     """
-    metadata = {"help": help, "unit": unit, "choices": tuple(choices)}
+    metadata: dict[str, Any] = {"help": help, "unit": unit, "choices": tuple(choices)}
     metadata.update({"min": min, "max": max, "below": below, "above": above})
     return dataclasses.field(default=default, metadata=metadata)
 
@@ -75,8 +75,20 @@ def _inside(value: float, meta: Any) -> bool:
 
 
 def _range(name: str, meta: Any) -> str:
-    low = f"{meta['min']} ≤ " if meta["min"] is not None else f"{meta['above']} < " if meta["above"] is not None else ""
-    high = f" ≤ {meta['max']}" if meta["max"] is not None else f" < {meta['below']}" if meta["below"] is not None else ""
+    low = (
+        f"{meta['min']} ≤ "
+        if meta["min"] is not None
+        else f"{meta['above']} < "
+        if meta["above"] is not None
+        else ""
+    )
+    high = (
+        f" ≤ {meta['max']}"
+        if meta["max"] is not None
+        else f" < {meta['below']}"
+        if meta["below"] is not None
+        else ""
+    )
     return f"{low}{name}{high}" + (f" ({meta['unit']})" if meta["unit"] else "")
 
 
@@ -113,12 +125,18 @@ class Technique(ABC):
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless this technique can work on `variant`."""
         if variant.format not in self.takes:
-            other = "export it first: labkit.ExportOnnx()" if self.takes == ("onnx",) else "use the PyTorch variant"
+            other = (
+                "export it first: labkit.ExportOnnx()"
+                if self.takes == ("onnx",)
+                else "use the PyTorch variant"
+            )
             raise TechniqueError(
                 f"{self.name} works on {' or '.join(self.takes)}, {variant.name!r} is {variant.format}: {other}"
             )
         if self.needs_dataset and dataset is None:
-            raise TechniqueError(f"{self.name} needs a dataset: pass one, such as labkit.load_dataset('digits')")
+            raise TechniqueError(
+                f"{self.name} needs a dataset: pass one, such as labkit.load_dataset('digits')"
+            )
         if dataset is not None and self.needs_dataset and dataset.task_name != variant.task:
             raise TechniqueError(
                 f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
@@ -131,15 +149,23 @@ class Technique(ABC):
     def ensures(self, variant: Variant, before: str, result: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless the input is untouched, something changed, and the result runs."""
         if variant.fingerprint() != before:
-            raise TechniqueError(f"{self.name} changed the variant that it was given: this is a bug in the technique")
+            raise TechniqueError(
+                f"{self.name} changed the variant that it was given: this is a bug in the technique"
+            )
         if result is variant or result.fingerprint() == before:
             raise TechniqueError(f"{self.name} changed nothing in {variant.name!r} (config {self.config})")
-        feeds = probe(result) if dataset is None else result.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+        feeds = (
+            probe(result)
+            if dataset is None
+            else result.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+        )
         with reference_runtime(result).load(result) as session:
             outputs = session.run(feeds)
         for name, array in outputs.items():
             if array.dtype.kind == "f" and not np.isfinite(array).all():
-                raise TechniqueError(f"after {self.name}, output {name!r} of {variant.name!r} holds NaN or infinity")
+                raise TechniqueError(
+                    f"after {self.name}, output {name!r} of {variant.name!r} holds NaN or infinity"
+                )
 
     def step(self, *parents: Variant) -> Step:
         """The lineage entry for this run."""

@@ -47,7 +47,9 @@ class Train(Technique):
     momentum: float = knob(0.9, "share of the last step kept", min=0.0, below=1.0)
     label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
     augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
-    precision: str = knob("auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16"))
+    precision: str = knob(
+        "auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16")
+    )
     max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
     seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
     threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
@@ -64,7 +66,9 @@ def fresh_variant(config: dict[str, Any], dataset: Dataset, seed: int = 0) -> Va
     from labkit.models import build
 
     if dataset.task_name != "classification":
-        raise TechniqueError(f"the shipped architectures classify images; {dataset.name!r} is {dataset.task_name}")
+        raise TechniqueError(
+            f"the shipped architectures classify images; {dataset.name!r} is {dataset.task_name}"
+        )
     shape = dataset.image_shape()
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -127,7 +131,9 @@ def fit(
                         output = module(*inputs)
                     output = output.float()
                     value = (
-                        loss(output, target, inputs) if loss else task.loss(output, target, recipe.label_smoothing)
+                        loss(output, target, inputs)
+                        if loss
+                        else task.loss(output, target, recipe.label_smoothing)
                     )
                     if not torch.isfinite(value):
                         raise TechniqueError(
@@ -139,7 +145,9 @@ def fit(
                     optimizer.step()
                     if after_step:
                         after_step(module)
-                    progress((step + 1) / total, f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}")
+                    progress(
+                        (step + 1) / total, f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}"
+                    )
             _keep(checkpoint, recipe, variant, module, optimizer, epoch + 1)
     finally:
         torch.set_num_threads(threads_before)
@@ -153,7 +161,11 @@ def _uses_bfloat16(precision: str) -> bool:
 def _set_rate(optimizer: torch.optim.Optimizer, highest: float, step: int, total: int) -> None:
     """Linear warm-up over the first twentieth, then half a cosine down to zero (Loshchilov and Hutter 2017)."""
     warm_up = max(1, total // 20)
-    rate = highest * (step + 1) / warm_up if step < warm_up else _cosine(highest, step - warm_up, total - warm_up)
+    rate = (
+        highest * (step + 1) / warm_up
+        if step < warm_up
+        else _cosine(highest, step - warm_up, total - warm_up)
+    )
     for group in optimizer.param_groups:
         group["lr"] = rate
 
@@ -174,7 +186,9 @@ def _batches(
             continue  # batch normalisation has no variance of one sample
         feeds = variant.feeds(batch.inputs)
         if recipe.augment != "none":
-            feeds = {name: _augment(x, recipe.augment, random) if x.ndim == 4 else x for name, x in feeds.items()}
+            feeds = {
+                name: _augment(x, recipe.augment, random) if x.ndim == 4 else x for name, x in feeds.items()
+            }
         yield tuple(_standard(feeds[spec.name]) for spec in variant.inputs), torch.from_numpy(batch.target)
 
 
@@ -231,7 +245,9 @@ def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Mod
     if manifest["recipe"] != recipe.config or manifest["start"] != variant.digest:
         raise ConfigError(f"{folder} belongs to another training run: choose another folder, or remove it")
     tensors = load((folder / Path(manifest["file"]).name).read_bytes())
-    module.load_state_dict({k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")})
+    module.load_state_dict(
+        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+    )
     state = optimizer.state_dict()
     state["state"] = {
         int(key.removeprefix("momentum.")): {"momentum_buffer": value}

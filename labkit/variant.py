@@ -67,7 +67,9 @@ class TensorSpec:
         """Raise TensorError if a floating array holds NaN or infinity."""
         if array.dtype.kind == "f" and not np.isfinite(array).all():
             bad = int(array.size - np.isfinite(array).sum())
-            raise TensorError(f"{self.name!r} holds {bad} values that are NaN or infinite: clean the data first")
+            raise TensorError(
+                f"{self.name!r} holds {bad} values that are NaN or infinite: clean the data first"
+            )
 
 
 @dataclass(frozen=True)
@@ -85,10 +87,13 @@ class Preprocessing:
 
     def __call__(self, x: Array) -> Array:
         """Return float32 [N, C, H, W] for layout "NCHW", else float32 of x's shape."""
-        y = (x.astype(np.float32) * np.float32(self.scale) - np.float32(self.mean)) / np.float32(self.std)
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        y: Array = (x.astype(np.float32) * np.float32(self.scale) - mean) / std
         if self.layout == "NCHW" and y.ndim == 4:
             y = y.transpose(0, 3, 1, 2)
-        return y.copy(order="C")  # not ascontiguousarray: that leaves a grey image's strides looking like NHWC
+        return y.copy(
+            order="C"
+        )  # not ascontiguousarray: that leaves a grey image's strides looking like NHWC
 
 
 @dataclass(frozen=True)
@@ -219,7 +224,9 @@ class Variant:
                 )
             file_name, format_ = document["file"], document["format"]
             if Path(file_name).name != file_name or format_ not in _SUFFIX:
-                raise ModelFileError(f"{folder}/variant.json names {file_name!r} of format {format_!r}: refused")
+                raise ModelFileError(
+                    f"{folder}/variant.json names {file_name!r} of format {format_!r}: refused"
+                )
             payload = _read_payload(folder / file_name, document["sha256"])
             model = payload if format_ == "onnx" else _torch_model(document["config"], payload)
             return cls(
@@ -230,14 +237,18 @@ class Variant:
                 outputs=tuple(_spec(item) for item in document["outputs"]),
                 task=str(document["task"]),
                 labels=tuple(map(str, document["labels"])),
-                preprocessing={key: _preprocessing(value) for key, value in document["preprocessing"].items()},
+                preprocessing={
+                    key: _preprocessing(value) for key, value in document["preprocessing"].items()
+                },
                 lineage=tuple(
                     Step(item["technique"], item["config"], tuple(item["parents"]), item["origin"])
                     for item in document["lineage"]
                 ),
             )
         except (KeyError, TypeError, ValueError, AttributeError) as error:
-            raise ModelFileError(f"{folder}/variant.json is malformed: {error!r}; save the variant again") from None
+            raise ModelFileError(
+                f"{folder}/variant.json is malformed: {error!r}; save the variant again"
+            ) from None
 
 
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
@@ -256,7 +267,9 @@ def _read_payload(path: Path, expected: str) -> bytes:
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
     if hashlib.sha256(payload).hexdigest() != expected:
-        raise ModelFileError(f"{path} is not the file that was saved (its checksum differs): restore or save again")
+        raise ModelFileError(
+            f"{path} is not the file that was saved (its checksum differs): restore or save again"
+        )
     return payload
 
 

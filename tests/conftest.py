@@ -7,12 +7,13 @@ import os
 import numpy as np
 import pytest
 import torch
+from torch import nn
+
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset, Split, load_dataset
 from labkit.data.dataset import make_splits
 from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
-from torch import nn
 
 os.environ.setdefault("LABKIT_HEADLESS", "1")
 
@@ -46,7 +47,9 @@ def _two_inputs() -> tuple[Variant, Dataset]:
     ids = random.randint(0, 16, (400, 6))
     mask = (random.rand(400, 6) < 0.8).astype(np.int64)
     target = (ids * mask).sum(1) % 3
-    splits = make_splits(Split({"ids": ids.astype(np.int64), "mask": mask}, target), None, None, "classification")
+    splits = make_splits(
+        Split({"ids": ids.astype(np.int64), "mask": mask}, target), None, None, "classification"
+    )
     return variant, Dataset("words", "classification", splits, ("a", "b", "c"))
 
 

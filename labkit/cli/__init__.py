@@ -12,8 +12,11 @@ from typing import Annotated
 
 import typer
 
+import labkit.cli.course as course
+import labkit.cli.data as data
+import labkit.cli.experiment as experiment
+import labkit.cli.model as model
 from labkit import __version__
-from labkit.cli import course, data, experiment, model
 from labkit.errors import LabkitError
 
 app = typer.Typer(

@@ -30,7 +30,9 @@ def register(app: typer.Typer) -> None:
         from labkit.errors import ConfigError
 
         if not folder.is_dir():
-            raise ConfigError(f"there is no folder {folder}: run this in labkit's checkout, or name your own folder")
+            raise ConfigError(
+                f"there is no folder {folder}: run this in labkit's checkout, or name your own folder"
+            )
         command = [sys.executable, "-m", "jupyterlab", f"--notebook-dir={folder}", f"--port={port}"]
         raise typer.Exit(subprocess.call(command + ([] if browser else ["--no-browser"])))
 

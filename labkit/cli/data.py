@@ -14,7 +14,9 @@ Name = Annotated[str, typer.Argument(help="digits, fashion-mnist or mnist.")]
 
 def register(app: typer.Typer) -> None:
     """Add the `data` group to `app`."""
-    group = typer.Typer(help="The datasets: list, fetch, verify.", no_args_is_help=True, rich_markup_mode=None)
+    group = typer.Typer(
+        help="The datasets: list, fetch, verify.", no_args_is_help=True, rich_markup_mode=None
+    )
     app.add_typer(group, name="data")
 
     @group.command("list")
@@ -23,7 +25,8 @@ def register(app: typer.Typer) -> None:
         from labkit.data import DATASETS, location, registry
 
         rows = [
-            {"name": name, "licence": registry()[name]["licence"], "found_in": location(name)} for name in DATASETS
+            {"name": name, "licence": registry()[name]["licence"], "found_in": location(name)}
+            for name in DATASETS
         ]
         if json:
             print_json(rows)

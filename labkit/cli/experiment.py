@@ -15,7 +15,9 @@ if TYPE_CHECKING:
     from labkit.variant import Variant
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-DataOption = Annotated[str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")]
+DataOption = Annotated[
+    str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
+]
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with records.jsonl.")]
 
 
@@ -49,12 +51,17 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def optimize(
-        model: Annotated[str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")],
+        model: Annotated[
+            str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")
+        ],
         requirement: Annotated[str, typer.Option(help="A sheet's name (classroom, edge) or your own .toml.")],
         out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")],
         dataset: DataOption = "digits",
         training_seconds: Annotated[
-            float, typer.Option(help="Train here only what fits this time; else from the zoo, or not at all.", min=0)
+            float,
+            typer.Option(
+                help="Train here only what fits this time; else from the zoo, or not at all.", min=0
+            ),
         ] = 90.0,
         seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
         json: Json = False,
@@ -66,8 +73,12 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def measure(
-        variants: Annotated[list[str], typer.Argument(metavar="VARIANT...", help="Zoo names, folders, .onnx files.")],
-        runtime: Annotated[list[str], typer.Option(help="Repeatable; all that fit and are installed by default.")] = [],  # noqa: B006
+        variants: Annotated[
+            list[str], typer.Argument(metavar="VARIANT...", help="Zoo names, folders, .onnx files.")
+        ],
+        runtime: Annotated[
+            list[str], typer.Option(help="Repeatable; all that fit and are installed by default.")
+        ] = [],  # noqa: B006
         dataset: DataOption = "digits",
         batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
         threads: Annotated[int, typer.Option(help="Intra-op threads.")] = 1,
@@ -79,8 +90,9 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.measure import compare
         from labkit.measure import measure as run
-        from labkit.strategy import fit_to, grid
+        from labkit.strategy import grid
         from labkit.study import Study
+        from labkit.workflow import fit_to
         from labkit.zoo import load_model
 
         data = load_dataset(dataset)
@@ -93,7 +105,9 @@ def register(app: typer.Typer) -> None:
         records = run(candidates[1:], data, against=candidates[0], split=split, progress=progress_line())
         if study:
             study.append_run(records)
-        print_json([record.to_json() for record in records.measurements]) if json else print(compare(records).table())
+        print_json([record.to_json() for record in records.measurements]) if json else print(
+            compare(records).table()
+        )
 
     @app.command()
     def compare(study: StudyFolder, json: Json = False) -> None:
@@ -152,11 +166,17 @@ def register(app: typer.Typer) -> None:
 
 
 def _optimize(
-    model: str, dataset: str, requirement: Requirement, out: Path, training_seconds: float, seed: int, json: bool
+    model: str,
+    dataset: str,
+    requirement: Requirement,
+    out: Path,
+    training_seconds: float,
+    seed: int,
+    json: bool,
 ) -> None:
     from labkit.data import load_dataset
     from labkit.errors import LabkitError
-    from labkit.strategy import optimize
+    from labkit.workflow import optimize
     from labkit.zoo import load_model
 
     variant: Variant = load_model(model)
@@ -190,7 +210,9 @@ def _tell(outcome: Outcome, out: Path) -> None:
     print(f"\nRun {decision.chosen.key}; {decision.advice}.")
     if outcome.confirmation is not None and outcome.confirmation.pairs:
         confirmed = outcome.confirmation.measurements[-1]
-        print(f"Confirmed once on {confirmed.n_samples:,} test samples: {pair_in_words(outcome.confirmation.pairs[0])}.")
+        print(
+            f"Confirmed once on {confirmed.n_samples:,} test samples: {pair_in_words(outcome.confirmation.pairs[0])}."
+        )
     if outcome.pool is not None:
         low, high = outcome.pool.speedup_ci95
         print(f"Two workers give {outcome.pool.speedup:.2f}× [{low:.2f}, {high:.2f}] the throughput of one.")
@@ -213,7 +235,9 @@ def _refuse_no_candidates(models: list[Variant], runtimes: list[str]) -> None:
     from labkit.errors import ConfigError
 
     formats = ", ".join(f"{model.name} is {model.format}" for model in models)
-    raise ConfigError(f"none of the runtimes {', '.join(runtimes)} is installed and takes these models ({formats})")
+    raise ConfigError(
+        f"none of the runtimes {', '.join(runtimes)} is installed and takes these models ({formats})"
+    )
 
 
 def _last_comparison(folder: Path):  # type: ignore[no-untyped-def]

@@ -10,9 +10,13 @@ import typer
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 
 Model = Annotated[str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")]
-DataOption = Annotated[str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")]
+DataOption = Annotated[
+    str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
+]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write the variant to.")]
-Settings = Annotated[list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _METHODS = {
@@ -31,7 +35,9 @@ def register(app: typer.Typer) -> None:
         out: Out,
         dataset: DataOption = "digits",
         settings: Settings = [],  # noqa: B006 - typer reads the default
-        checkpoint: Annotated[Path | None, typer.Option(help="Keep each epoch here; a later call resumes.")] = None,
+        checkpoint: Annotated[
+            Path | None, typer.Option(help="Keep each epoch here; a later call resumes.")
+        ] = None,
         json: Json = False,
     ) -> None:
         """Train a network from scratch; --set epochs=10 learning_rate=0.05 … changes the recipe."""

@@ -34,7 +34,11 @@ def progress_line() -> Progress:
         now = time.monotonic()
         if now - last > 0.1 or fraction >= 1:
             last = now
-            print(f"\r\x1b[2K{fraction:5.0%}  {message[:90]}", end="" if fraction < 1 else "\r\x1b[2K", file=sys.stderr)
+            print(
+                f"\r\x1b[2K{fraction:5.0%}  {message[:90]}",
+                end="" if fraction < 1 else "\r\x1b[2K",
+                file=sys.stderr,
+            )
 
     return report
 

@@ -1,9 +1,9 @@
 """A Dataset: named arrays in four splits, as they are stored, before any preprocessing.
 
-    train         to fit parameters
-    calibration   a few hundred samples out of train, to choose quantization ranges
-    validation    to choose between variants
-    test          looked at once, by the winner
+train         to fit parameters
+calibration   a few hundred samples out of train, to choose quantization ranges
+validation    to choose between variants
+test          looked at once, by the winner
 """
 
 from __future__ import annotations
@@ -76,7 +76,9 @@ class Dataset:
         """(channels, height, width) of the only input, if it holds images [N, H, W, C]; DataError otherwise."""
         shapes = list(self.sample_shapes().values())
         if len(shapes) != 1 or len(shapes[0]) != 3:
-            raise DataError(f"{self.name} does not hold one image a sample; its inputs are {self.sample_shapes()}")
+            raise DataError(
+                f"{self.name} does not hold one image a sample; its inputs are {self.sample_shapes()}"
+            )
         height, width, channels = shapes[0]
         return (channels, height, width)
 

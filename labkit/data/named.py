@@ -47,13 +47,17 @@ def _registry_folder() -> Path:
 def load_named(name: str) -> Dataset:
     """Load one of DATASETS; a DataError names every way to get the data if it cannot be found."""
     if name not in DATASETS:
-        raise DataError(f"unknown dataset {name!r}; {nearest(name, DATASETS)}; or give a path to an .npz or a folder")
+        raise DataError(
+            f"unknown dataset {name!r}; {nearest(name, DATASETS)}; or give a path to an .npz or a folder"
+        )
     entry = registry()[name]
     if name == "digits":
         rest, test, checksum = *_digits(entry), entry["sha256"]["pixels"]
     else:
         files = {key: _verified(name, key) for key in entry["sha256"]}
-        rest = Split({"image": _idx(files["train-images-idx3-ubyte"])}, _idx(files["train-labels-idx1-ubyte"]))
+        rest = Split(
+            {"image": _idx(files["train-images-idx3-ubyte"])}, _idx(files["train-labels-idx1-ubyte"])
+        )
         test = Split({"image": _idx(files["t10k-images-idx3-ubyte"])}, _idx(files["t10k-labels-idx1-ubyte"]))
         checksum = entry["sha256"]["train-images-idx3-ubyte"]
     splits = make_splits(rest, test, None, entry["task"])
@@ -78,7 +82,9 @@ def _digits(entry: dict[str, Any]) -> tuple[Split, Split | None]:
     pixels, target = bunch.images.astype(np.int64), bunch.target.astype(np.int64)
     found = hashlib.sha256(pixels.astype(np.uint8).tobytes() + target.astype(np.uint8).tobytes()).hexdigest()
     if found != entry["sha256"]["pixels"]:
-        raise DataError(f"scikit-learn's digits have changed (sha256 {found}): install the pinned scikit-learn")
+        raise DataError(
+            f"scikit-learn's digits have changed (sha256 {found}): install the pinned scikit-learn"
+        )
     return Split({"image": enlarge(pixels)}, target), None
 
 

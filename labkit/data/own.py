@@ -21,7 +21,13 @@ from labkit.errors import DataError
 from labkit.task import get_task
 
 _TARGETS = ("y", "label", "target")
-_SUFFIXES = {"train": "train", "test": "test", "val": "validation", "valid": "validation", "validation": "validation"}
+_SUFFIXES = {
+    "train": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
 _IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 _LARGEST_RATIO = 500
 
@@ -54,7 +60,9 @@ def load_folder(path: Path) -> Dataset:
     if "train" not in parts:
         parts = {"all": path}
     first = next(iter(parts.values()))
-    classes = tuple(entry.name for entry in sorted(first.iterdir()) if entry.is_dir() and entry.name[0] != ".")
+    classes = tuple(
+        entry.name for entry in sorted(first.iterdir()) if entry.is_dir() and entry.name[0] != "."
+    )
     splits = {part: _read_classes(path, folder, classes) for part, folder in parts.items()}
     return _assemble(path, splits, classes)
 
@@ -80,7 +88,9 @@ def _split(path: Path, part: str, arrays: Mapping[str, Array]) -> Split:
     where = f"{path} ({part})" if part != "all" else str(path)
     target_name = next((name for name in _TARGETS if name in arrays), None)
     if target_name is None:
-        raise DataError(f"{where} has no targets: name that array 'y'; found {', '.join(sorted(arrays)) or 'nothing'}")
+        raise DataError(
+            f"{where} has no targets: name that array 'y'; found {', '.join(sorted(arrays)) or 'nothing'}"
+        )
     target = arrays[target_name]
     inputs = {name: array for name, array in arrays.items() if name != target_name}
     if not inputs:
@@ -162,5 +172,11 @@ def _read_image(path: Path) -> Array:
             with Image.open(path) as image:
                 grey = image.mode in ("1", "L", "I;16", "LA")
                 return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8))
-    except (OSError, ValueError, SyntaxError, Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
+    except (
+        OSError,
+        ValueError,
+        SyntaxError,
+        Image.DecompressionBombError,
+        Image.DecompressionBombWarning,
+    ) as error:
         raise DataError(f"{path} is not an image that can be read: {error}") from None

@@ -1,10 +1,10 @@
 """Write the folder that leaves the laboratory: everything to run the chosen model, and nothing of labkit in it.
 
-    model.onnx     the model
-    card.json      inputs, preprocessing, labels, how to run it, what was measured, how it came to be
-    samples.npz    a few stored samples, to try it
-    run.py         15 lines: numpy and the runtime only
-    README.md      the same in words
+model.onnx     the model
+card.json      inputs, preprocessing, labels, how to run it, what was measured, how it came to be
+samples.npz    a few stored samples, to try it
+run.py         15 lines: numpy and the runtime only
+README.md      the same in words
 """
 
 from __future__ import annotations
@@ -103,7 +103,9 @@ def script(variant: Variant, runtime: str) -> str:
     return _SCRIPT.format(title=title, runtime=runtime, open=_OPEN[runtime], answer=_ANSWER[variant.task])
 
 
-def _card(variant: Variant, runtime: str, threads: int, precision: str, evidence: Mapping[str, Any]) -> dict[str, Any]:
+def _card(
+    variant: Variant, runtime: str, threads: int, precision: str, evidence: Mapping[str, Any]
+) -> dict[str, Any]:
     said = _OPENVINO_PRECISION.get(precision, "f32") if runtime == "openvino" else precision
     return {
         "name": variant.name,

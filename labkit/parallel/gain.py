@@ -30,7 +30,9 @@ class PoolSession(Session):
     def __init__(self, candidate: Candidate, batch_size: int) -> None:
         super().__init__(candidate.variant, candidate.options)
         self._batch_size = batch_size
-        self._pool = WorkerPool(candidate.variant, candidate.runtime, candidate.num_workers, candidate.options)
+        self._pool = WorkerPool(
+            candidate.variant, candidate.runtime, candidate.num_workers, candidate.options
+        )
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Every batch through the pool, in order."""

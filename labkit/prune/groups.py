@@ -19,7 +19,7 @@ from torch import Tensor
 from labkit.errors import TechniqueError
 
 State = Mapping[str, Tensor]
-Path = tuple[str | int, ...]
+Keys = tuple[str | int, ...]
 
 
 @dataclass(frozen=True)
@@ -30,7 +30,7 @@ class Group:
     `consumers` have C inputs (or C·k, if a feature map of k pixels a channel was flattened before them).
     """
 
-    width: Path
+    width: Keys
     producers: tuple[str, ...]
     norms: tuple[str, ...]
     consumers: tuple[str, ...]
@@ -62,8 +62,8 @@ def _resnet_groups(inner: Sequence[Sequence[int]]) -> tuple[Group, ...]:
             producers, norms, consumers = [f"{entry}.shortcut.0"], [f"{entry}.shortcut.1"], []
         for position in range(len(widths)):
             block = f"blocks.{first + position}"
-            path = ("inner", stage, position)
-            groups.append(Group(path, (f"{block}.conv1",), (f"{block}.bn1",), (f"{block}.conv2",)))
+            keys = ("inner", stage, position)
+            groups.append(Group(keys, (f"{block}.conv1",), (f"{block}.bn1",), (f"{block}.conv2",)))
             producers.append(f"{block}.conv2")
             norms.append(f"{block}.bn2")
             if stage == 0 or position > 0:
@@ -77,9 +77,9 @@ def _stream(stage: int, producers: list[str], norms: list[str], consumers: list[
     return Group(("stages", stage), tuple(producers), tuple(norms), tuple(consumers), residual=True)
 
 
-def get_width(config: Any, path: Path) -> int:
-    """The width that `path` leads to."""
-    for key in path:
+def get_width(config: Any, keys: Keys) -> int:
+    """The width that `keys` lead to."""
+    for key in keys:
         config = config[key]
     return int(config)
 
@@ -111,7 +111,7 @@ def _one_entry_a_channel(state: State, modules: Sequence[str]) -> list[str]:
     return [name for name, tensor in state.items() if name.rpartition(".")[0] in modules and tensor.ndim > 0]
 
 
-def _set_width(config: Any, path: Path, width: int) -> None:
-    for key in path[:-1]:
+def _set_width(config: Any, keys: Keys, width: int) -> None:
+    for key in keys[:-1]:
         config = config[key]
-    config[path[-1]] = width
+    config[keys[-1]] = width

@@ -62,10 +62,10 @@ class Session(ABC):
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """`run` without the checks: what the timed blocks call, after a checked run of the same feeds."""
 
-    def synchronize(self) -> None:
+    def synchronize(self) -> None:  # noqa: B027 - nothing to wait for is a fine default
         """Wait until the device has finished; on a CPU `execute` returns only then."""
 
-    def close(self) -> None:
+    def close(self) -> None:  # noqa: B027 - so is nothing to give back
         """Give the model's memory back."""
 
     def __enter__(self) -> Session:

@@ -21,9 +21,13 @@ class OrtSession(Session):
         settings.inter_op_num_threads = 1
         settings.log_severity_level = 3
         # A thread that spins while it waits burns the quota that the next one needs.
-        settings.add_session_config_entry("session.intra_op.allow_spinning", "0" if options.threads == 1 else "1")
+        settings.add_session_config_entry(
+            "session.intra_op.allow_spinning", "0" if options.threads == 1 else "1"
+        )
         try:
-            self._session = ort.InferenceSession(variant.payload, settings, providers=["CPUExecutionProvider"])
+            self._session = ort.InferenceSession(
+                variant.payload, settings, providers=["CPUExecutionProvider"]
+            )
         except Exception as error:  # onnxruntime raises a dozen kinds of its own
             raise ModelFileError(f"ONNX Runtime refuses {variant.name!r}: {str(error)[:300]}") from None
         self._names = [spec.name for spec in variant.outputs]

@@ -1,22 +1,22 @@
-"""Strategy: requirements, the choice among measured candidates, and `optimize`, which does all of it."""
+"""Strategy: requirements, what is worth measuring, and the choice among measured candidates."""
 
 from __future__ import annotations
 
-from labkit.strategy.choose import Decision, Rejection, choose
-from labkit.strategy.grid import grid
-from labkit.strategy.optimize import Outcome, fit_to, optimize
-from labkit.strategy.requirement import Limits, Requirement, load_requirement, sheets
+from labkit.strategy.decision import Decision, Rejection, choose
+from labkit.strategy.grid import Built, grid
+from labkit.strategy.outcome import Outcome
+from labkit.strategy.requirement import OBJECTIVES, Limits, Requirement, load_requirement, sheets
 
 __all__ = [
+    "OBJECTIVES",
+    "Built",
     "Decision",
     "Limits",
     "Outcome",
     "Rejection",
     "Requirement",
     "choose",
-    "fit_to",
     "grid",
     "load_requirement",
-    "optimize",
     "sheets",
 ]

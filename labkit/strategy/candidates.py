@@ -52,8 +52,12 @@ def build_variants(
         narrate(f"  {technique.title}: {variant.size_bytes:,} → {result.size_bytes:,} bytes, {seconds:.1f} s")
         return result
 
-    for float_variant, report in _float_variants(model, dataset, training_seconds, narrate, progress, attempt, skipped):
-        exported = attempt(ExportOnnx(), float_variant, report) if float_variant.format == "torch" else float_variant
+    for float_variant, report in _float_variants(
+        model, dataset, training_seconds, narrate, progress, attempt, skipped
+    ):
+        exported = (
+            attempt(ExportOnnx(), float_variant, report) if float_variant.format == "torch" else float_variant
+        )
         if exported is None:
             continue
         if exported is not model:
@@ -91,7 +95,9 @@ def _float_variants(
             yield found, report
         elif needed is not None and needed > training_seconds:
             reason = f"training would take about {needed:.0f} s here, {training_seconds:.0f} s are allowed"
-            skipped.append((f"{model.name} + {technique.name}", f"{reason}: give more with --training-seconds"))
+            skipped.append(
+                (f"{model.name} + {technique.name}", f"{reason}: give more with --training-seconds")
+            )
             narrate(f"  {technique.title}: skipped, {reason}")
         elif made := attempt(technique, model, report):
             yield made, report
@@ -103,7 +109,9 @@ def seconds_to_train(technique: Technique, model: Variant, dataset: Dataset) -> 
     The first time warms up. An upper bound for pruned and distilled networks, which are smaller.
     """
     probe = Train(epochs=1, max_samples=128, batch_size=64, augment="none")
-    short = dataclasses.replace(dataset, splits={**dataset.splits, "train": dataset.split("train").take(slice(0, 128))})
+    short = dataclasses.replace(
+        dataset, splits={**dataset.splits, "train": dataset.split("train").take(slice(0, 128))}
+    )
     for _ in range(2):
         started = time.monotonic()
         probe(model, short)

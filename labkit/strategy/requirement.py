@@ -1,12 +1,12 @@
 """A requirement sheet: what the deployment must hold, and what to make as good as possible within that.
 
-    title = "…"
-    objective = "throughput_samples_per_s"      # what to improve; the other limits are walls
-    batch_size = 32                             # how requests arrive
-    threads = 1
-    [limits]
-    max_accuracy_drop_pp = 0.5                  # against the baseline, point estimate on validation
-    max_size_bytes = 400_000
+title = "…"
+objective = "throughput_samples_per_s"      # what to improve; the other limits are walls
+batch_size = 32                             # how requests arrive
+threads = 1
+[limits]
+max_accuracy_drop_pp = 0.5                  # against the baseline, point estimate on validation
+max_size_bytes = 400_000
 """
 
 from __future__ import annotations
@@ -37,12 +37,16 @@ _LARGEST_SHEET_BYTES = 100_000
 class Limits:
     """The walls; None is no wall. `_upper` bounds the paired 95 % interval instead of the point estimate."""
 
-    max_accuracy_drop_pp: float | None = knob(None, "accuracy lost against the baseline", min=-100, max=100, unit="points")
+    max_accuracy_drop_pp: float | None = knob(
+        None, "accuracy lost against the baseline", min=-100, max=100, unit="points"
+    )
     max_accuracy_drop_upper_pp: float | None = knob(
         None, "upper end of the drop's 95 % interval", min=-100, max=100, unit="points"
     )
     min_accuracy: float | None = knob(None, "share of samples that must be right", min=0, max=1)
-    max_quality_drop: float | None = knob(None, "drop in the task's own metric (regression: mse)", min=-1e9, max=1e9)
+    max_quality_drop: float | None = knob(
+        None, "drop in the task's own metric (regression: mse)", min=-1e9, max=1e9
+    )
     max_latency_p50_ms: float | None = knob(None, "median time of one batch", above=0, unit="ms")
     max_latency_p95_ms: float | None = knob(None, "95th percentile of one batch", above=0, unit="ms")
     min_throughput_samples_per_s: float | None = knob(None, "samples per second", above=0, unit="1/s")
@@ -53,7 +57,9 @@ class Limits:
 
     def given(self) -> dict[str, float]:
         """The limits that are set, in the order in which they are tried."""
-        return {f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None}
+        return {
+            f.name: value for f in dataclasses.fields(self) if (value := getattr(self, f.name)) is not None
+        }
 
 
 @dataclass(frozen=True)
@@ -71,7 +77,9 @@ class Requirement:
     def __post_init__(self) -> None:
         check_knobs(self)
         if self.objective not in OBJECTIVES:
-            raise ConfigError(f"objective={self.objective!r} is unknown; {nearest(str(self.objective), OBJECTIVES)}")
+            raise ConfigError(
+                f"objective={self.objective!r} is unknown; {nearest(str(self.objective), OBJECTIVES)}"
+            )
         known = [runtime.name for runtime in RUNTIMES]
         for runtime in self.runtimes:
             if runtime not in known:
@@ -95,7 +103,9 @@ def load_requirement(name_or_path: str | Path) -> Requirement:
     if str(name_or_path) in sheets():
         path = SHEETS / f"{name_or_path}.toml"
     if not path.is_file():
-        raise ConfigError(f"no requirement sheet {str(name_or_path)!r}; {nearest(str(name_or_path), sheets())}; or a .toml")
+        raise ConfigError(
+            f"no requirement sheet {str(name_or_path)!r}; {nearest(str(name_or_path), sheets())}; or a .toml"
+        )
     try:
         if path.stat().st_size > _LARGEST_SHEET_BYTES:
             raise ConfigError(f"{path} is larger than {_LARGEST_SHEET_BYTES} bytes: not a requirement sheet")

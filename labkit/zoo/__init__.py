@@ -1,6 +1,6 @@
 """The networks that labkit ships: weights in safetensors, each with a card that a test measures again.
 
-    load_model("resnet20@digits")    or a saved variant's folder, or your own model.onnx
+load_model("resnet20@digits")    or a saved variant's folder, or your own model.onnx
 """
 
 from __future__ import annotations
@@ -46,7 +46,9 @@ def load_model(name_or_path: str | Path) -> Variant:
         return load_onnx(path)
     if path.is_dir():
         return Variant.load(path)
-    raise ConfigError(f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file")
+    raise ConfigError(
+        f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file"
+    )
 
 
 def derived(model: Variant) -> tuple[Variant, ...]:

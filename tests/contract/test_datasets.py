@@ -10,11 +10,16 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+
 from labkit.data import DATASETS, SPLITS, card, load_dataset, location, registry
 from labkit.data import named as named_module
 from labkit.errors import ConfigError, DataError
 
-SIZES = {"digits": (1123, 280, 225, 449), "fashion-mnist": (55000, 512, 5000, 10000), "mnist": (55000, 512, 5000, 10000)}
+SIZES = {
+    "digits": (1123, 280, 225, 449),
+    "fashion-mnist": (55000, 512, 5000, 10000),
+    "mnist": (55000, 512, 5000, 10000),
+}
 
 
 def needs(name):
@@ -133,7 +138,11 @@ def served(alone, monkeypatch):
     def start(*bodies):
         server = Server(bodies)
         servers.append(server)
-        entry = {**registry()["mnist"], "download": server.url, "sha256": {"labels": hashlib.sha256(data).hexdigest()}}
+        entry = {
+            **registry()["mnist"],
+            "download": server.url,
+            "sha256": {"labels": hashlib.sha256(data).hexdigest()},
+        }
         monkeypatch.setattr(named_module, "registry", lambda: {"mnist": entry})
         return server
 

@@ -7,8 +7,9 @@ import subprocess
 import sys
 from pathlib import Path
 
-import labkit
 import pytest
+
+import labkit
 
 PACKAGE = Path(labkit.__file__).parent
 
@@ -25,11 +26,13 @@ ORDER = [
     {"convert", "quantize", "prune", "distill"},
     {"zoo", "pipeline"},
     {"parallel"},
+    {"journal"},
     {"study"},
-    {"package"},
-    {"plots", "report", "notebook"},
     {"strategy"},
-    {"doctor", "sweep"},
+    {"package"},
+    {"plots", "notebook"},
+    {"report"},
+    {"workflow", "doctor", "sweep"},
     {"widgets", "teach"},
     {"cli"},
 ]
@@ -91,7 +94,11 @@ def test_nothing_below_the_widgets_imports_ipywidgets():
 
 def modules_after(statement: str) -> set[str]:
     code = f"import sys; {statement}; print(' '.join(sys.modules))"
-    return set(subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split())
+    return set(
+        subprocess.run(
+            [sys.executable, "-c", code], capture_output=True, text=True, check=True
+        ).stdout.split()
+    )
 
 
 HEAVY = {"torch", "matplotlib", "ipywidgets", "onnx", "onnxruntime", "openvino", "sklearn", "numpy"}

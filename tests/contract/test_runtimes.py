@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from labkit.errors import ConfigError, TensorError, UnavailableError
 from labkit.runtimes import RUNTIMES, Availability, RunOptions, get_runtime, reference_runtime
 from labkit.technique import probe
@@ -25,11 +26,16 @@ def test_every_runtime_of_the_kit_is_tested_here():
 @runtimes
 @pytest.mark.parametrize("name", CASES)
 @pytest.mark.parametrize("batch_size", [1, 3, 7])
-def test_outputs_have_the_declared_names_shapes_and_the_reference_s_numbers(runtime, name, batch_size, request):
+def test_outputs_have_the_declared_names_shapes_and_the_reference_s_numbers(
+    runtime, name, batch_size, request
+):
     variant, dataset = case_for(runtime, name, request)
     reference_variant, _ = request.getfixturevalue("cases")[name]
     feeds = variant.feeds(dataset.split("test").take(slice(0, batch_size)).inputs)
-    with runtime.load(variant) as session, reference_runtime(reference_variant).load(reference_variant) as reference:
+    with (
+        runtime.load(variant) as session,
+        reference_runtime(reference_variant).load(reference_variant) as reference,
+    ):
         outputs, expected = session.run(feeds), reference.run(feeds)
     assert list(outputs) == [spec.name for spec in variant.outputs]
     for spec in variant.outputs:

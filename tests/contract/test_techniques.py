@@ -11,6 +11,7 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.pipeline import TECHNIQUES, Pipeline, make_technique
 from labkit.technique import Technique, knob
@@ -23,7 +24,9 @@ techniques = pytest.mark.parametrize("cls", TECHNIQUES, ids=lambda cls: cls.name
 
 
 def quick(cls):
-    config = {k: v for k, v in QUICK.get(cls.name, {}).items() if k in {f.name for f in dataclasses.fields(cls)}}
+    config = {
+        k: v for k, v in QUICK.get(cls.name, {}).items() if k in {f.name for f in dataclasses.fields(cls)}
+    }
     return cls(**config)
 
 
@@ -115,7 +118,9 @@ def test_export_and_quantization_take_models_of_any_shape(name, cases, onnx_case
 @pytest.mark.parametrize("name", ["two_inputs", "regression"])
 def test_training_takes_models_of_any_shape(name, cases):
     variant, dataset = cases[name]
-    trained = make_technique("train", {"epochs": 3, "learning_rate": 0.02, "augment": "none"})(variant, dataset)
+    trained = make_technique("train", {"epochs": 3, "learning_rate": 0.02, "augment": "none"})(
+        variant, dataset
+    )
     assert trained.digest != variant.digest
 
 
@@ -173,7 +178,11 @@ def test_a_pipeline_is_a_technique_and_survives_toml(tmp_path, lenet, digits):
     pipeline.save(tmp_path / "recipe.toml")
     assert Pipeline.load(tmp_path / "recipe.toml") == pipeline
     result = pipeline(lenet, digits)
-    assert [step.technique for step in result.lineage[-3:]] == ["prune_magnitude", "export_onnx", "quantize_int8"]
+    assert [step.technique for step in result.lineage[-3:]] == [
+        "prune_magnitude",
+        "export_onnx",
+        "quantize_int8",
+    ]
 
 
 @pytest.mark.parametrize(

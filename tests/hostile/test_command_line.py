@@ -12,6 +12,7 @@ import time
 import numpy as np
 import psutil
 import pytest
+
 from labkit.cli import main
 
 LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
@@ -67,7 +68,10 @@ BAD = [
     (("optimize", "lenet5@digits", "--dataset", "small.npz", *OPTIMIZE), "axis 2"),
     (("optimize", "lenet5@digits", "--requirement", "classrom", "--out", "out"), "did you mean 'classroom'"),
     (("optimize", "lenet5@digits", "--requirement", "bad.toml", "--out", "out"), "objective"),
-    (("optimize", "lenet5@digits", "--requirement", "unknown.toml", "--out", "out"), "did you mean 'max_accuracy"),
+    (
+        ("optimize", "lenet5@digits", "--requirement", "unknown.toml", "--out", "out"),
+        "did you mean 'max_accuracy",
+    ),
     (("optimize", "lenet5@digits", "--requirement", "text_limit.toml", "--out", "out"), "must be a number"),
     (("optimize", "lenet5@digits", "--requirement", "nan.toml", "--out", "out"), "max_size_bytes"),
     (("optimize", "lenet5@digits", "--requirement", "not.toml", "--out", "out"), "not.toml"),
@@ -85,7 +89,10 @@ BAD = [
     (("prune", "lenet5@digits", "--out", "out", "--method", "chanels"), "did you mean 'channels'"),
     (("distill", "lenet5@digits", "--out", "out", "--set", "temperature=0"), "temperature=0"),
     (("distill", "lenet5@digits", "--out", "out", "--set", "alpha=1.5"), "alpha=1.5"),
-    (("quantize", "lenet5@digits", "--out", "out", "--set", "calibration_samples=0"), "calibration_samples=0"),
+    (
+        ("quantize", "lenet5@digits", "--out", "out", "--set", "calibration_samples=0"),
+        "calibration_samples=0",
+    ),
     (("quantize", "empty.onnx", "--out", "out"), "empty.onnx"),
     (("convert", "lenet5@digits", "--to", "tflite", "--out", "out"), "tflite"),
     (("measure", "lenet5@digits", "--runtime", "tensorrt"), "unknown runtime 'tensorrt'"),
@@ -119,7 +126,12 @@ def test_bad_input_gets_one_line_and_exit_1(words, says, run, files):
 
 @pytest.mark.parametrize(
     "words",
-    [("nonsense",), ("optimize",), ("measure", "lenet5@digits", "--batch-size", "many"), ("demo", "--nonsense")],
+    [
+        ("nonsense",),
+        ("optimize",),
+        ("measure", "lenet5@digits", "--batch-size", "many"),
+        ("demo", "--nonsense"),
+    ],
 )
 def test_wrong_usage_exits_with_2(words, run, files):
     status, out, err, _ = run(*words)
@@ -144,7 +156,10 @@ def test_json_is_one_document_and_nothing_else(run, files):
 
 def test_ctrl_c_leaves_no_child_and_no_half_file(tmp_path):
     process = subprocess.Popen(
-        [*LABKIT, "demo", "--out", str(tmp_path / "demo")], stderr=subprocess.PIPE, text=True, start_new_session=True
+        [*LABKIT, "demo", "--out", str(tmp_path / "demo")],
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
     )
     for line in process.stderr:
         if "Screening" in line or "Building" in line:

@@ -1,4 +1,4 @@
-"""`choose` is a pure function: the same records and requirement give the same decision, with a reason for everything."""
+"""`choose` is a pure function: same records, same requirement, same decision, and a reason for everything."""
 
 from __future__ import annotations
 
@@ -6,11 +6,19 @@ import json
 
 import numpy as np
 import pytest
+
 from labkit.errors import ConfigError
 from labkit.measure import Measurement, Records, compare
 from labkit.strategy import Limits, Requirement, choose, load_requirement, sheets
 
-ALL = ["quality_drop", "accuracy_drop_pp", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "peak_memory_bytes"]
+ALL = [
+    "quality_drop",
+    "accuracy_drop_pp",
+    "latency_p95_ms",
+    "latency_p99_ms",
+    "cold_start_ms",
+    "peak_memory_bytes",
+]
 
 
 def record(variant, ms, wrong=0, size=1000, runtime="onnxruntime", batch=32, threads=1, n=1000):
@@ -107,8 +115,15 @@ def test_where_nothing_qualifies_the_nearest_miss_is_named():
 
 def test_another_batch_size_thread_count_or_runtime_is_not_mixed_in():
     found = comparison(BASE, {**GOOD, "batch": 1}, {**SLOW, "threads": 2}, {**FAST, "runtime": "openvino"})
-    broke = {r.key.split(" ")[0]: r.broke for r in choose(found, requirement(max_accuracy_drop_pp=0.5)).rejected}
-    assert broke == {"base": "runtimes", "good": "batch_size", "slow": "threads", "fast": "max_accuracy_drop_pp"}
+    broke = {
+        r.key.split(" ")[0]: r.broke for r in choose(found, requirement(max_accuracy_drop_pp=0.5)).rejected
+    }
+    assert broke == {
+        "base": "runtimes",
+        "good": "batch_size",
+        "slow": "threads",
+        "fast": "max_accuracy_drop_pp",
+    }
 
 
 def test_an_unmeasured_figure_does_not_pass_a_limit():

@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+
 from benchmarks.measurer import CHEATS, Behaviour, Planted, accusation, honest
 from labkit.data import Dataset
 from labkit.errors import Cancelled, ConfigError, MeasurementError

@@ -9,6 +9,7 @@ import sys
 
 import numpy as np
 import pytest
+
 from labkit.errors import LabkitError, TechniqueError
 from labkit.package import write_package
 from labkit.runtimes import get_runtime
@@ -52,18 +53,31 @@ def test_it_runs_without_labkit_and_agrees(runtime, name, onnx_cases, tmp_path):
 
 def test_the_script_is_short_and_the_folder_complete(onnx_cases, tmp_path):
     variant, dataset = onnx_cases["image"]
-    folder = write_package(variant, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p")
-    assert {path.name for path in folder.iterdir()} == {"model.onnx", "card.json", "samples.npz", "run.py", "README.md"}
+    folder = write_package(
+        variant, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p"
+    )
+    assert {path.name for path in folder.iterdir()} == {
+        "model.onnx",
+        "card.json",
+        "samples.npz",
+        "run.py",
+        "README.md",
+    }
     code = [line for line in (folder / "run.py").read_text().splitlines() if line.strip()]
     assert len(code) <= 18
     card = json.loads((folder / "card.json").read_text())
-    assert card["preprocessing"]["image"]["layout"] == "NCHW" and card["lineage"][-1]["technique"] == "export_onnx"
+    assert (
+        card["preprocessing"]["image"]["layout"] == "NCHW"
+        and card["lineage"][-1]["technique"] == "export_onnx"
+    )
 
 
 def test_a_second_package_replaces_the_first(onnx_cases, tmp_path):
     for name in ("image", "regression"):
         variant, dataset = onnx_cases[name]
-        write_package(variant, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p")
+        write_package(
+            variant, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p"
+        )
     assert json.loads((tmp_path / "p" / "card.json").read_text())["name"] == variant.name
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
@@ -95,6 +109,8 @@ def test_a_hostile_name_cannot_break_the_script(onnx_cases, tmp_path):
 
     variant, dataset = onnx_cases["image"]
     named = dataclasses.replace(variant, name='x"""\nimport os; os.system("echo pwned")\n"""{0}\\')
-    folder = write_package(named, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p")
+    folder = write_package(
+        named, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p"
+    )
     result = run_alone(folder, tmp_path)
     assert result.returncode == 0 and "pwned" not in result.stdout.splitlines()[0]

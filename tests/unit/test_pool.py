@@ -7,6 +7,7 @@ import time
 
 import numpy as np
 import pytest
+
 from labkit.errors import Cancelled, ConfigError, LabkitError, TensorError
 from labkit.parallel import WorkerPool, pool
 from labkit.runtimes import RUNTIMES, Session
@@ -127,7 +128,9 @@ def test_a_bad_tensor_is_refused_at_once(slow):
         workers_pool.submit({"image": np.zeros((32, 32), np.float32)})
 
 
-@pytest.mark.parametrize("config", [{"num_workers": 0}, {"num_workers": -1}, {"num_workers": 1.5}, {"max_waiting": 0}])
+@pytest.mark.parametrize(
+    "config", [{"num_workers": 0}, {"num_workers": -1}, {"num_workers": 1.5}, {"max_waiting": 0}]
+)
 def test_bad_numbers_are_named(config, slow):
     with pytest.raises(ConfigError, match=next(iter(config))):
         WorkerPool(slow, "slow", **config)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+
 from labkit.errors import ConfigError
 from labkit.task import TASKS, Classification, Regression, get_task
 

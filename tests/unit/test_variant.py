@@ -12,6 +12,7 @@ import time
 
 import numpy as np
 import pytest
+
 from labkit.errors import LabkitError, ModelFileError, TensorError
 from labkit.variant import Preprocessing, Variant
 from labkit.zoo import load_model
@@ -26,7 +27,9 @@ def test_it_is_read_back_the_same(format_, cases, onnx_cases, tmp_path):
     for field in ("name", "format", "inputs", "outputs", "task", "labels", "preprocessing"):
         assert getattr(loaded, field) == getattr(variant, field)
     assert [step.technique for step in loaded.lineage] == [step.technique for step in variant.lineage]
-    assert loaded.size_bytes == variant.size_bytes == next((tmp_path / "saved").glob("model-*")).stat().st_size
+    assert (
+        loaded.size_bytes == variant.size_bytes == next((tmp_path / "saved").glob("model-*")).stat().st_size
+    )
 
 
 def test_a_second_save_replaces_the_first_and_leaves_nothing_behind(cases, onnx_cases, tmp_path):

@@ -12,7 +12,7 @@ import torch
 from labkit.data import load_dataset
 from labkit.errors import ConfigError, DataError
 from labkit.measure.quality import evaluate
-from labkit.zoo import card, load_model, names, recipes, train_from_recipe
+from labkit.zoo import card, derived, load_model, names, recipes, train_from_recipe
 
 
 def data_for(name):
@@ -50,8 +50,7 @@ def test_a_card_says_what_is_measured_again(name):
     low, high = document["quality_ci95"]
     assert low <= document["quality"] <= high
     quality = check_quality(variant, name, dataset)
-    other_cpu = 2 / document["n_samples"]  # the last bits of a logit may turn a close call
-    assert quality == pytest.approx(document["quality"], abs=other_cpu)
+    assert quality == pytest.approx(document["quality"], abs=0.005)  # on another CPU a close call may turn
 
 
 def test_the_check_notices_a_network_that_lost_a_class(digits):
@@ -74,8 +73,15 @@ def test_the_recipe_leads_to_the_card_again(digits):
 def test_a_shipped_network_says_where_it_comes_from(name):
     variant = load_model(name)
     assert variant.name == name
-    assert [(step.technique, step.origin) for step in variant.lineage] == [("train", "zoo")]
+    assert {step.origin for step in variant.lineage} == {"zoo"}
+    assert variant.lineage[-1].technique == recipes()[name].get("technique", "train")
     assert not any(module.training for module in variant.model.modules())
+
+
+@pytest.mark.parametrize("name", names())
+def test_what_was_made_from_a_shipped_network_is_found_by_it(name):
+    made = {other for other in names() if recipes()[other].get("from") == name}
+    assert {variant.name for variant in derived(load_model(name))} == made
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():

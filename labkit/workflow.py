@@ -1,78 +1,35 @@
 """`optimize`: from a model, data and a requirement to a package, in seven told steps.
 
-    build      variants (candidates.py)
-    screen     all of them, on every runtime, briefly, on validation
-    pair       the six finalists against the baseline: interleaved blocks, intervals
-    choose     by the requirement, with a reason for every rejection
-    confirm    the chosen one against the baseline, once, on test
-    parallel   the chosen one in a pool of two workers
-    write      records, report, package
+build      variants (candidates.py)
+screen     all of them, on every runtime, briefly, on validation
+pair       the six finalists against the baseline: interleaved blocks, intervals
+choose     by the requirement, with a reason for every rejection
+confirm    the chosen one against the baseline, once, on test
+parallel   the chosen one in a pool of two workers
+write      records, report, package
 """
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.data import Dataset
 from labkit.environment import current
 from labkit.errors import ConfigError
-from labkit.measure import Candidate, Comparison, Protocol, compare, measure
+from labkit.measure import Candidate, Comparison, Measurement, Protocol, compare, measure
 from labkit.package import write_package
-from labkit.parallel import PoolGain, pool_gain
+from labkit.parallel import pool_gain
 from labkit.progress import Progress, part, silent
 from labkit.report import write_report
 from labkit.runtimes import RUNTIMES
-from labkit.strategy.choose import Decision, Rejection, choose
-from labkit.strategy.grid import Built, grid
-from labkit.strategy.requirement import Requirement
+from labkit.strategy import OBJECTIVES, Decision, Outcome, Rejection, Requirement, choose, grid
 from labkit.study import Study
 from labkit.variant import Preprocessing, Variant
 
 FINALISTS = 6
-
-
-@dataclass(frozen=True, eq=False)
-class Outcome:
-    """All that `optimize` found: the comparisons hold every record with its pairs."""
-
-    screening: Comparison
-    finals: Comparison
-    decision: Decision
-    confirmation: Comparison | None
-    pool: PoolGain | None
-    built: Built
-    package: Path | None
-    chosen_variant: Variant | None
-
-    def records(self) -> list[dict[str, Any]]:
-        """Every record of every run, screening first."""
-        parts = [self.screening, self.finals, *([self.confirmation] if self.confirmation else [])]
-        return [record.to_json() for comparison in parts for record in comparison.measurements]
-
-    def to_json(self) -> dict[str, Any]:
-        """The document that `--json` prints."""
-        return {
-            "records": self.records(),
-            "comparison": [_pair_row(pair) for pair in self.finals.pairs],
-            "decision": {
-                **self.decision.to_json(),
-                "confirmed_on_test": None
-                if self.confirmation is None
-                else {
-                    "measured": self.confirmation.measurements[-1].to_json(),
-                    **_pair_row(self.confirmation.pairs[0]),
-                }
-                if self.confirmation.pairs
-                else {"measured": self.confirmation.measurements[-1].to_json()},
-            },
-            "pool": None if self.pool is None else self.pool.to_json(),
-            "skipped": [{"what": what, "reason": reason} for what, reason in self.built.skipped],
-            "environment": current().to_json(),
-        }
 
 
 def optimize(
@@ -104,8 +61,12 @@ def optimize(
     batches, threads = (1, requirement.batch_size), (requirement.threads, current().threads)
     candidates = grid(built.variants, names, batches, threads)
     baseline = _baseline(model, requirement)
-    narrate(f"Screening {len(candidates)} ways to run {len(built.variants)} variants, on {_size(dataset, 'validation')}")
-    screened = measure(candidates, dataset, protocol=Protocol.quick(), seed=seed, progress=part(report, 0.4, 0.7))
+    narrate(
+        f"Screening {len(candidates)} ways to run {len(built.variants)} variants, on {_size(dataset, 'validation')}"
+    )
+    screened = measure(
+        candidates, dataset, protocol=Protocol.quick(), seed=seed, progress=part(report, 0.4, 0.7)
+    )
     screening = compare(screened, against=baseline.key)
 
     finalists = _finalists(screening, candidates, requirement, baseline)
@@ -115,10 +76,9 @@ def optimize(
     decision = _merge(choose(finals, requirement), choose(screening, requirement), finals)
 
     runs = [screened, paired]
-    confirmation, pool, package, winner = None, None, None, None
+    confirmation, pool, package = None, None, None
     if decision.chosen is not None:
         chosen = next(c for c in [baseline, *finalists] if c.key == decision.chosen.key)
-        winner = chosen.variant
         narrate(f"Confirming {chosen.key} once, on {_size(dataset, 'test')}")
         against = None if chosen.key == baseline.key else baseline
         confirmed = measure(
@@ -132,7 +92,7 @@ def optimize(
         study.append_run(run)
     if confirmation is not None:
         package = _package(chosen, dataset, confirmation, decision, Path(out))
-    outcome = Outcome(screening, finals, decision, confirmation, pool, built, package, winner)
+    outcome = Outcome(screening, finals, decision, confirmation, pool, built, package)
     write_report(outcome, out)
     return outcome
 
@@ -151,7 +111,11 @@ def fit_to(model: Variant, dataset: Dataset) -> Variant:
         spec, array = model.inputs[0], next(iter(arrays.values()))
         if spec.dtype == "float32" and array.dtype.kind in "iub":
             scale = 1 / 255 if array.dtype.itemsize == 1 else 1.0
-            layout = "NCHW" if len(spec.shape) == 4 and array.ndim == 4 and _channels_first(spec.shape, array) else None
+            layout = (
+                "NCHW"
+                if len(spec.shape) == 4 and array.ndim == 4 and _channels_first(spec.shape, array)
+                else None
+            )
             model = dataclasses.replace(model, preprocessing={spec.name: Preprocessing(scale, layout=layout)})
     count = next((size for spec in model.inputs for size in spec.shape[:1] if isinstance(size, int)), 2)
     model.feeds(dataset.split("validation").take(slice(0, count)).inputs)
@@ -165,7 +129,7 @@ def fit_to(model: Variant, dataset: Dataset) -> Variant:
 
 
 def _channels_first(shape: Sequence[int | str], array: Any) -> bool:
-    return shape[1] == array.shape[3] and shape[2:] != array.shape[2:]
+    return bool(shape[1] == array.shape[3] and shape[2:] != array.shape[2:])
 
 
 def _baseline(model: Variant, requirement: Requirement) -> Candidate:
@@ -186,16 +150,23 @@ def _finalists(
     """The best of those that qualified in the screening, then the nearest misses, each runtime's best among them."""
     by_key = {candidate.key: candidate for candidate in candidates}
     decision = choose(screening, requirement)
+    asked = (requirement.batch_size, requirement.threads)
     order = sorted(
-        (record for record in screening.measurements if record.key != baseline.key),
-        key=lambda record: _rank(record.key, decision, requirement, screening),
+        (
+            record
+            for record in screening.measurements
+            if record.key != baseline.key and (record.batch_size, record.intra_op_threads) == asked
+        ),
+        key=lambda record: _rank(record, decision, requirement),
     )
     best_of_runtime: dict[str, str] = {}
     for record in order:
         best_of_runtime.setdefault(record.runtime, record.key)
     wanted = [*(record.key for record in order[: FINALISTS - 1]), *best_of_runtime.values()]
     smallest = min(
-        (record for record in order if _qualifies(record.key, decision)), key=lambda r: r.size_bytes or 0, default=None
+        (record for record in order if _qualifies(record.key, decision)),
+        key=lambda r: r.size_bytes or 0,
+        default=None,
     )
     if smallest is not None:
         wanted.insert(1, smallest.key)
@@ -208,37 +179,25 @@ def _qualifies(key: str, decision: Decision) -> bool:
     return any(rejection.key == key and rejection.broke == "objective" for rejection in decision.rejected)
 
 
-def _rank(key: str, decision: Decision, requirement: Requirement, screening: Comparison) -> tuple[int, float, str]:
-    record = next(record for record in screening.measurements if record.key == key)
-    same = record.batch_size == requirement.batch_size and record.intra_op_threads == requirement.threads
+def _rank(record: Measurement, decision: Decision, requirement: Requirement) -> tuple[bool, float, str]:
+    """Those that qualify first, by the objective."""
     value = getattr(record, requirement.objective) or 0.0
-    gain = -value if requirement.objective == "throughput_samples_per_s" else value
-    return (0 if _qualifies(key, decision) else 1 if same else 2, gain, key)
+    return (
+        not _qualifies(record.key, decision),
+        -value if OBJECTIVES[requirement.objective] else value,
+        record.key,
+    )
 
 
 def _merge(final: Decision, screened: Decision, finals: Comparison) -> Decision:
     """The decision among the finalists, with the reasons of those that were rejected in the screening added."""
     in_finals = {record.key for record in finals.measurements}
-    earlier: list[Rejection] = [rejection for rejection in screened.rejected if rejection.key not in in_finals]
+    earlier: list[Rejection] = [
+        rejection for rejection in screened.rejected if rejection.key not in in_finals
+    ]
     if screened.chosen is not None and screened.chosen.key not in in_finals:
         raise AssertionError("the best of the screening is always a finalist")
     return dataclasses.replace(final, rejected=(*final.rejected, *earlier))
-
-
-def _pair_row(pair: Any) -> dict[str, Any]:
-    return {
-        "key": pair.key,
-        "baseline_key": pair.baseline_key,
-        "speedup": pair.speedup,
-        "speedup_ci95": pair.speedup_ci95,
-        "speed_verdict": pair.speed_verdict,
-        "quality_drop": pair.quality_drop,
-        "quality_drop_ci95": pair.quality_drop_ci95,
-        "accuracy_drop_pp": pair.accuracy_drop_pp,
-        "accuracy_drop_pp_ci95": pair.accuracy_drop_pp_ci95,
-        "p_value": pair.p_value,
-        "quality_verdict": pair.quality_verdict,
-    }
 
 
 def _package(

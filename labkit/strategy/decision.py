@@ -77,7 +77,9 @@ def choose(comparison: Comparison, requirement: Requirement) -> Decision:
         else:
             walls[record.key] = rejection
     chosen = min(qualifying, key=lambda record: _rank(record, requirement), default=None)
-    beaten = [_beaten(record, chosen, requirement) for record in qualifying if chosen and record is not chosen]
+    beaten = [
+        _beaten(record, chosen, requirement) for record in qualifying if chosen and record is not chosen
+    ]
     binding = _binding(comparison.measurements, walls, chosen, requirement)
     return Decision(
         requirement=requirement,
@@ -96,7 +98,11 @@ def _first_wall(comparison: Comparison, record: Measurement, requirement: Requir
             return Rejection(record.key, field, found, wanted, reason)
     if record.runtime not in requirement.runtimes:
         return Rejection(
-            record.key, "runtimes", None, None, f"{record.runtime} is not among {', '.join(requirement.runtimes)}"
+            record.key,
+            "runtimes",
+            None,
+            None,
+            f"{record.runtime} is not among {', '.join(requirement.runtimes)}",
         )
     for field, limit in requirement.limits.given().items():
         value = _figure(comparison, record, field)
@@ -105,7 +111,9 @@ def _first_wall(comparison: Comparison, record: Measurement, requirement: Requir
             return Rejection(record.key, field, None, limit, reason)
         if value > limit if field.startswith("max_") else value < limit:
             sign = "above" if field.startswith("max_") else "below"
-            reason = f"{_plain(field)} is {_number(value, field)}, {sign} the limit of {_number(limit, field)}"
+            reason = (
+                f"{_plain(field)} is {_number(value, field)}, {sign} the limit of {_number(limit, field)}"
+            )
             return Rejection(record.key, field, value, limit, reason)
     return None
 
@@ -125,11 +133,12 @@ def _figure(comparison: Comparison, record: Measurement, field: str) -> float | 
     return None if value is None else float(value)
 
 
-def _rank(record: Measurement, requirement: Requirement) -> tuple[float, int, str]:
+def _rank(record: Measurement, requirement: Requirement) -> tuple[float, float, str]:
     value = getattr(record, requirement.objective)
+    size_bytes = float("inf") if record.size_bytes is None else record.size_bytes
     if value is None:
-        return (float("inf"), record.size_bytes, record.key)
-    return (-value if OBJECTIVES[requirement.objective] else value, record.size_bytes, record.key)
+        return (float("inf"), size_bytes, record.key)
+    return (-value if OBJECTIVES[requirement.objective] else value, size_bytes, record.key)
 
 
 def _beaten(record: Measurement, chosen: Measurement, requirement: Requirement) -> Rejection:
@@ -156,8 +165,16 @@ def _binding(
 
 def _advice(walls: dict[str, Rejection], chosen: Measurement | None, binding: str) -> str:
     if chosen is not None:
-        return f"to get further, relax {binding} first" if binding else "no limit stands in the way of a better one"
-    near = [w for w in walls.values() if w.value is not None and w.limit and w.broke not in ("batch_size", "threads")]
+        return (
+            f"to get further, relax {binding} first"
+            if binding
+            else "no limit stands in the way of a better one"
+        )
+    near = [
+        w
+        for w in walls.values()
+        if w.value is not None and w.limit and w.broke not in ("batch_size", "threads")
+    ]
     if not near:
         return "no candidate was measured under the requirement's batch size, threads and runtimes"
     closest = min(near, key=lambda w: abs((w.value or 0.0) - (w.limit or 0.0)) / abs(w.limit or 1.0))
