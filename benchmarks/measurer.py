@@ -5,9 +5,9 @@
 Synthetic sessions, timed by the loop that times models, are busy until a deadline, so their time is known
 exactly. They are disturbed as a real machine disturbs: by a slow drift that all share, by jitter, and by an
 interruption now and then. The ratio of two of them is known, and 95 of 100 intervals should hold it; twins
-(A/A) must not be called different. `real_coverage_pct` is the same on real arithmetic, repeated k times against
-m times, under whatever this machine was doing. Then cheats are planted, sessions that only look fast: each must
-be caught, and no honest one accused.
+(A/A) must not be called different. `real_coverage_pct` is the same on real arithmetic, repeated k times
+against m times, under whatever this machine was doing. Then cheats are planted, sessions that only look fast:
+each must be caught, and no honest one accused.
 """
 
 from __future__ import annotations
@@ -30,7 +30,8 @@ from labkit.variant import Array, TensorSpec, Variant
 from labkit.zoo import load_model
 
 RATIOS = (1.0, 1.05, 1.5, 2.0)
-KNOWN_MS = (0.2, 1.0, 5.0)
+KNOWN_MS = (0.1, 0.3, 1.0)
+STALL_MS = 20.0
 SHORT = Protocol(blocks=12, block_ms=3.0, warmup_ms=2.0)
 MANY_RUNS = Protocol(blocks=12, block_ms=6.0, warmup_ms=2.0, min_runs_per_block=25)
 SCORED_SAMPLES = 40
@@ -54,7 +55,7 @@ class Weather:
 
 
 class Spin(Session):
-    """Busy for `run_ms`, as the weather has it; every so many runs it stalls, for ten times as long."""
+    """Busy for `run_ms`, as the weather has it; one run in `stall_every` stalls for 20 ms."""
 
     def __init__(self, run_ms: float, weather: Weather | None = None, stall_every: int = 0) -> None:
         super().__init__(NOTHING, RunOptions())
@@ -66,7 +67,7 @@ class Spin(Session):
         start = time.perf_counter_ns()
         self.runs += 1
         stalls = self.stall_every and self.runs % self.stall_every == 0
-        run_ms = 10 * self.run_ms if stalls else self.run_ms
+        run_ms = STALL_MS if stalls else self.run_ms
         deadline = start + 1e6 * (self.weather.disturb(run_ms) if self.weather else run_ms)
         while time.perf_counter_ns() < deadline:
             pass
@@ -227,7 +228,8 @@ def coverage(
     """For each known ratio, how many of `trials` intervals hold it, by the block's median and by its mean."""
     rows = []
     for ratio in RATIOS:
-        held, widths = {"median": 0, "mean": 0}, {"median": [], "mean": []}
+        held = {"median": 0, "mean": 0}
+        widths: dict[str, list[float]] = {"median": [], "mean": []}
         for trial in range(trials):
             timings = pair(*make(ratio, trial), seed=trial)
             runs = [each.run_ms.reshape(SHORT.blocks, -1) for each in timings.values()]
@@ -266,9 +268,10 @@ def twins_called_different(trials: int) -> int:
     return different
 
 
-def share_pct(rows: list[dict[str, Any]]) -> float:
+def held_pct(rows: list[dict[str, Any]]) -> float:
     """Of all intervals in `rows`, the percentage that hold the truth, by the statistic that labkit uses."""
-    return 100 * sum(row["held_by_median"] for row in rows) / sum(row["intervals"] for row in rows)
+    held, intervals = (sum(int(row[name]) for row in rows) for name in ("held_by_median", "intervals"))
+    return 100 * held / intervals
 
 
 def known_times() -> list[dict[str, Any]]:
@@ -282,7 +285,7 @@ def known_times() -> list[dict[str, Any]]:
 
 
 def stall_ratio() -> float:
-    """p99 of a session of which every 50th run stalls for ten times as long, over that of one without stalls."""
+    """p99 of a session that stalls in every 50th run, over that of one that does not."""
     sessions = {"stalls": Timed(Spin(0.2, stall_every=50), FEEDS), "steady": Timed(Spin(0.2), FEEDS)}
     timings = time_sessions(sessions, MANY_RUNS)
     p99 = {name: percentile(timing.run_ms, 99) for name, timing in timings.items()}
@@ -302,11 +305,11 @@ def measure_measurer(quick: bool) -> dict[str, Any]:
     controls = [accusation(honest) for _ in range(2 if quick else 10)]
     figures = {
         "sleep_p50_error_pct": max(row["error_pct"] for row in times),
-        "ratio_coverage_pct": share_pct(synthetic_rows),
+        "ratio_coverage_pct": held_pct(synthetic_rows),
         "ratio_intervals": 4 * trials,
         "aa_false_positive_pct": 100 * twins / (4 * trials),
         "aa_intervals": 4 * trials,
-        "real_coverage_pct": share_pct(real_rows),
+        "real_coverage_pct": held_pct(real_rows),
         "real_intervals": 4 * (trials // 2),
         "null_overhead_us": 1e3 * float(np.median(null.run_ms)),
         "stall_p99_ratio": stall_ratio(),

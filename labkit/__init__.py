@@ -52,7 +52,8 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from labkit.convert import ExportOnnx, load_onnx, parity
+    from labkit.convert import ExportOnnx, load_onnx
+    from labkit.convert.parity import parity
     from labkit.data import load_dataset
     from labkit.distill import Distill
     from labkit.errors import LabkitError

@@ -68,7 +68,8 @@ def render(outcome: Outcome) -> str:
     page = "\n".join(body)
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>labkit: {_e(requirement.name)}</title>'
-        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head><body>\n{page}\n</body></html>\n'
+        f'<meta name="viewport" content="width=device-width"><style>{_STYLE}</style></head>'
+        f"<body>\n{page}\n</body></html>\n"
     )
 
 

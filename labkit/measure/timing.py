@@ -5,8 +5,8 @@ Two things are compared by taking turns. A *round* times every session once, in 
 block i of the other. Whatever slowed the machine during a round slowed them all and cancels in the ratio.
 
 A block's time is the median of its runs: one interruption moves the mean of a whole block. How often the
-interval then holds a ratio that is known, and how wide it is by either, `benchmarks/measurer.py` measures. The
-block's first run is not counted: it fetches the model back into the caches that the others have just filled.
+interval then holds a ratio that is known, and how wide it is by either, `benchmarks/measurer.py` measures.
+The block's first run is not counted: it fetches the model back into caches that the others have just filled.
 
 What the median cannot mend is a machine that is busy all the time, where a long run is always interrupted and
 a short one hardly ever. So the share of a core that we were given is kept (`cpu_share`).
@@ -59,8 +59,8 @@ class Timing:
     """What the clock said: block_ms [blocks], each block's median run, and run_ms [blocks × runs], every run.
 
     `warmup_runs` were discarded: those before the first block, and the first of every block.
-    `lock_held` is False if some block was timed while other work of ours may have been running. `cpu_share` is
-    the CPU time that this process got over the time that passed: about 1 per thread on a quiet machine.
+    `lock_held` is False if some block was timed while other work of ours may have been running. `cpu_share`
+    is the CPU time that this process got over the time that passed: about 1 per thread on a quiet machine.
     """
 
     block_ms: Times

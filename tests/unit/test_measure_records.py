@@ -15,9 +15,9 @@ from labkit.measure import Candidate, Measurement, Records
 from labkit.variant import Step, TensorSpec, Variant
 
 FIELDS_OF_THE_DESIGN = """
-    schema_version, run_id, kind, unit, variant, format, precision, runtime, device, dataset, split, n_samples,
-    quality_metric, quality, quality_ci95, quality_drop, accuracy, accuracy_ci95, accuracy_drop_pp, size_bytes,
-    latency_p50_ms, latency_p95_ms, latency_p99_ms, throughput_samples_per_s, batch_size, num_workers,
+    schema_version, run_id, kind, unit, variant, format, precision, runtime, device, dataset, split,
+    n_samples, quality_metric, quality, quality_ci95, quality_drop, accuracy, accuracy_ci95,
+    accuracy_drop_pp, size_bytes, latency_p50_ms, latency_p95_ms, latency_p99_ms, throughput_samples_per_s, batch_size, num_workers,
     intra_op_threads, warmup_runs, timed_runs, cold_start_ms, peak_memory_bytes, macs, parameters,
     nonzero_parameters, lineage, environment, seed, null_reasons
 """.replace("\n", " ").split(",")
