@@ -19,6 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks import run_benchmark
+from labkit.measure import Measurement
 
 LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
 
@@ -48,55 +49,51 @@ def peak_of(command: list[str], errors: Path) -> tuple[str, float, float]:
 
 def demo_figures(document: dict[str, Any]) -> dict[str, float | None]:
     """What the demo found, against PyTorch eager on the same samples at batch 32, one thread."""
-    records, decision = document["records"], document["decision"]
-    finals = {pair["key"]: pair for pair in document["comparison"]}
-    figures: dict[str, float | None] = {}
-    for runtime in ("onnxruntime", "openvino"):
-        ratios = [
-            pair["speedup"]
-            for key, pair in finals.items()
-            if f" {runtime} " in key and pair["accuracy_drop_pp"] <= 0.5
-        ]
-        figures[f"best_speedup_{runtime}"] = max(ratios, default=None)
-    float_bytes = next(r["size_bytes"] for r in records if r["format"] == "onnx" and len(r["lineage"]) == 2)
-    int8 = [r for r in records if r["precision"] == "int8"]
-    figures["int8_size_ratio"] = next(
-        r["size_bytes"] / float_bytes
-        for r in int8
-        if [s["technique"] for s in r["lineage"]][-2:] == ["export_onnx", "quantize_int8"]
-        and len(r["lineage"]) == 3
+    records = {record.key: record for record in map(Measurement.from_json, document["records"])}
+    float_bytes = min(r.size_bytes or 0 for r in records.values() if made_by(r) == ("train", "export_onnx"))
+    int8_bytes = min(
+        r.size_bytes or 0 for r in records.values() if made_by(r) == ("train", "export_onnx", "quantize_int8")
     )
-    small = (
-        [
-            r["size_bytes"] / float_bytes
-            for r in records
-            if r["key"] in finals and finals[r["key"]]["accuracy_drop_pp"] <= 0.5
-        ]
-        if "key" in records[0]
-        else [r["size_bytes"] / float_bytes for r in records]
-    )
-    figures["smallest_size_ratio"] = min(small)
-    confirmed = decision["confirmed_on_test"]
-    figures["chosen_test_speedup"] = confirmed and confirmed.get("speedup")
-    figures["chosen_test_drop_pp"] = confirmed and confirmed.get("accuracy_drop_pp")
-    return figures
+    good = [pair for pair in document["comparison"] if pair["accuracy_drop_pp"] <= 0.5]
+    speedups = {
+        f"best_speedup_{runtime}": max(
+            (pair["speedup"] for pair in good if records[pair["key"]].runtime == runtime), default=None
+        )
+        for runtime in ("onnxruntime", "openvino")
+    }
+    confirmed = document["decision"]["confirmed_on_test"] or {}
+    return {
+        **speedups,
+        "int8_size_ratio": int8_bytes / float_bytes,
+        "smallest_size_ratio": min(records[pair["key"]].size_bytes or 0 for pair in good) / float_bytes,
+        "chosen_test_speedup": confirmed.get("speedup"),
+        "chosen_test_drop_pp": confirmed.get("accuracy_drop_pp"),
+        "chosen_pool_speedup": (document["pool"] or {}).get("speedup"),
+    }
+
+
+def made_by(record: Measurement) -> tuple[str, ...]:
+    """The techniques of a record's lineage, in order."""
+    return tuple(step["technique"] for step in record.lineage)
 
 
 def measure(quick: bool) -> dict[str, Any]:
-    """All figures; those of the demo are null with `quick`."""
+    """All figures, and what the demo prints; those of the demo are null with `quick`."""
     runs = 5 if quick else 15
     empty = wall_ms([sys.executable, "-c", "pass"], runs)
     figures: dict[str, float | None] = {
         "import_ms": wall_ms([sys.executable, "-c", "import labkit"], runs) - empty,
         "help_ms": wall_ms([*LABKIT, "--help"], runs),
     }
-    if not quick:
-        with tempfile.TemporaryDirectory() as folder:
-            output, seconds, peak_mb = peak_of(
-                [*LABKIT, "demo", "--json", "--out", f"{folder}/demo"], Path(folder) / "log"
-            )
-            figures |= {"demo_seconds": seconds, "demo_peak_mb": peak_mb, **demo_figures(json.loads(output))}
-    return {"figures": figures, "table": []}
+    if quick:
+        return {"figures": {**figures, "demo_seconds": None, "demo_peak_mb": None}, "table": [], "told": ""}
+    with tempfile.TemporaryDirectory() as folder:
+        log = Path(folder) / "log"
+        output, seconds, peak_mb = peak_of([*LABKIT, "demo", "--json", "--out", f"{folder}/json"], log)
+        figures |= {"demo_seconds": seconds, "demo_peak_mb": peak_mb, **demo_figures(json.loads(output))}
+        told, _, _ = peak_of([*LABKIT, "demo", "--out", f"{folder}/told"], log)
+        told = (log.read_text(encoding="utf-8") + "\n" + told).replace(f"{folder}/told", "results/demo")
+    return {"figures": figures, "table": [], "told": told}
 
 
 if __name__ == "__main__":

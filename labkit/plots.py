@@ -106,9 +106,11 @@ def value(row: Any, name: str) -> Any:
 
 
 def labels(rows: Sequence[Any]) -> list[str]:
-    """A name for each row: its variant, and whichever settings differ among the rows."""
+    """A name for each row: its variant; if two share variant and runtime, whatever settings differ as well."""
     parts = (("precision", "{}"), ("batch_size", "batch {}"), ("intra_op_threads", "{} threads"))
     varying = [(name, form) for name, form in parts if len({value(row, name) for row in rows}) > 1]
+    if len({(value(row, "variant"), value(row, "runtime")) for row in rows}) == len(rows):
+        varying = []
     return [
         ", ".join([str(value(row, "variant")), *(form.format(value(row, name)) for name, form in varying)])
         for row in rows
@@ -204,22 +206,39 @@ def _draw_front(axes: Axes, best: Sequence[Any], x: str, y: str) -> None:
 def _write_names(
     axes: Axes, points: Sequence[tuple[float, float]], names: Sequence[str], picked: Sequence[bool]
 ) -> None:
-    """Write each name beside its point, at the first of six places where it covers no name and no point."""
-    from matplotlib.patheffects import withStroke
+    """Write each name near its point, where it covers the fewest names and points and stays inside the axes."""
+    from matplotlib.text import Text
     from matplotlib.transforms import Bbox
 
-    page = axes.bbox
-    taken = [Bbox(axes.transData.transform(point) + [(-7, -7), (7, 7)]) for point in points]
-    for index, (point, name) in enumerate(zip(points, names, strict=True)):
-        note = axes.annotate(name, point, (0, 0), textcoords="offset points", fontsize=9, zorder=4)
-        note.set_path_effects([withStroke(linewidth=2.5, foreground="white")])
-        if picked and picked[index]:
-            note.set(text=f"{name} (chosen)", fontweight="bold")
-            axes.plot(*point, marker="o", markersize=17, fillstyle="none", color="black", zorder=3)
-        for offset in ((11, 5), (11, -13), (-11, 5), (-11, -13), (11, 18), (-11, -26)):
-            note.xyann = offset
-            note.set_horizontalalignment("left" if offset[0] > 0 else "right")
-            box = note.get_window_extent()
-            if page.x0 < box.x0 < box.x1 < page.x1 and not any(box.overlaps(other) for other in taken):
-                break
+    style = {"arrowstyle": "-", "color": "0.6", "linewidth": 0.7, "shrinkA": 0, "shrinkB": 0}
+    pixels = [axes.transData.transform(point) for point in points]
+    taken = [Bbox([(x - 7, y - 7), (x + 7, y + 7)]) for x, y in pixels]
+    for index, (point, (x, y)) in enumerate(zip(points, pixels, strict=True)):
+        chosen = bool(picked) and picked[index]
+        note = axes.annotate(
+            f"{names[index]} (chosen)" if chosen else names[index],
+            point,
+            (0, 0),
+            textcoords="offset pixels",
+            fontsize=9,
+            fontweight="bold" if chosen else "normal",
+            arrowprops=style,
+            bbox={"pad": 0.5, "facecolor": "white", "edgecolor": "none", "alpha": 0.8},
+        )
+        if chosen:
+            axes.plot(*point, marker="o", markersize=17, fillstyle="none", color="black")
+        width, height = Text.get_window_extent(note).size
+        places = [
+            Bbox.from_bounds(x + (12 if right else -12 - width), y + up, width, height)
+            for up in (6, -8 - height, 22, -24 - height, 38, -40 - height, 54, -56 - height)
+            for right in (True, False)
+        ]
+        box = min(places, key=lambda place: _clashes(place, taken, axes.bbox))
+        note.xyann = (box.x0 - x, box.y0 - y)
         taken.append(box)
+
+
+def _clashes(place: Any, taken: Sequence[Any], area: Any) -> int:
+    """How many of the boxes `taken` the box `place` covers; leaving `area` is worse than any of them."""
+    inside = area.x0 <= place.x0 and place.x1 <= area.x1 and area.y0 <= place.y0 and place.y1 <= area.y1
+    return int(place.count_overlaps(taken)) + (0 if inside else len(taken) + 1)

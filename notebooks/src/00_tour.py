@@ -50,10 +50,11 @@ COLUMNS = ["variant", "runtime", "size_bytes", "latency_p50_ms", "speedup", "spe
 COLUMNS += ["quality", "quality_ci95"]
 
 
-def show(rows, chosen=None):
+def show(comparison, chosen=None):
     """A figure, and the same as a table: for readers of the page, and for those who do not see the figure."""
-    figure = pareto(rows, chosen=chosen)
-    display(Image(png(figure), alt=figure.get_label()), HTML(table_html(rows, COLUMNS)))
+    figure = pareto(comparison.measurements, chosen=chosen)
+    table = table_html(comparison.to_rows(), COLUMNS)
+    display(Image(png(figure), alt=figure.get_label()), HTML(table))
 
 
 # %% [markdown]
@@ -169,8 +170,7 @@ baseline = Candidate(model, "torch", **settings)
 
 records = measure(candidates, data, against=baseline, protocol=protocol, seed=SEED)
 comparison = compare(records)
-rows = comparison.to_rows()
-show(rows)
+show(comparison)
 
 # %%
 best = max(records.measurements, key=lambda row: row.throughput_samples_per_s)
@@ -215,7 +215,7 @@ singles = [Candidate(variant, engines[0], **alone) for variant in (onnx, int8)]
 one_at_a_time = measure(
     singles, data, against=Candidate(model, "torch", **alone), protocol=protocol, seed=SEED
 )
-show(compare(one_at_a_time).to_rows())
+show(compare(one_at_a_time))
 
 # %% [markdown]
 # ## What must not work
@@ -250,7 +250,7 @@ claim("and it is not even 1.5 times as fast", against_dense.speedup_ci95[0] < 1.
 # %% tags=["exercise"]
 for row in records.measurements:
     speed = f"{row.throughput_samples_per_s:8,.0f} pictures/s"
-    print(f"{row.key:72} {row.size_bytes:>9,} bytes {speed}, {row.accuracy_drop_pp:+.2f} points lost")
+    print(f"{row.key:72} {row.size_bytes:>9,} bytes {speed}, {row.accuracy_drop_pp:z.2f} points lost")
 
 # %%
 my_choice = None  # your answer
@@ -279,7 +279,7 @@ claim("one candidate meets every wall", made.chosen is not None)
 for rejected in made.rejected:
     print(f"✗ {rejected.key}: {rejected.reason}")
 print(f"✓ {made.chosen.key}")
-show(rows, chosen=made.chosen.key)
+show(comparison, chosen=made.chosen.key)
 
 # %%
 claim("the choice is an int8 file", made.chosen.precision.startswith("int8"))

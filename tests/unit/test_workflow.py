@@ -1,0 +1,176 @@
+"""`optimize` from end to end, with a model and data that were made outside the kit."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+from sklearn.datasets import load_digits
+from sklearn.neural_network import MLPClassifier
+
+from labkit.convert import load_onnx
+from labkit.data import load_dataset
+from labkit.errors import Cancelled, ConfigError, LabkitError, TensorError
+from labkit.strategy import Limits, Requirement, candidates
+from labkit.study import Study
+from labkit.workflow import fit_to, optimize
+
+
+@pytest.fixture(scope="module")
+def outside(tmp_path_factory):
+    """A scikit-learn network written as ONNX by hand, and its data as .npz: nothing in it is labkit's."""
+    folder = tmp_path_factory.mktemp("outside")
+    x, y = load_digits(return_X_y=True)
+    x = x.astype(np.float32)
+    network = MLPClassifier((128,), max_iter=200, random_state=0).fit(x[:1200] / 16, y[:1200])
+    weights = [array.astype(np.float32) for array in (*network.coefs_, *network.intercepts_)]
+    tensors = [numpy_helper.from_array(w, n) for w, n in zip(weights, ("w1", "w2", "b1", "b2"), strict=True)]
+    nodes = [
+        helper.make_node("Div", ["pixels", "sixteen"], ["x"]),
+        helper.make_node("Gemm", ["x", "w1", "b1"], ["h"]),
+        helper.make_node("Relu", ["h"], ["r"]),
+        helper.make_node("Gemm", ["r", "w2", "b2"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "outside",
+        [helper.make_tensor_value_info("pixels", TensorProto.FLOAT, ["n", 64])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 10])],
+        [*tensors, numpy_helper.from_array(np.float32(16), "sixteen")],
+    )
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    onnx.save(model, folder / "mine.onnx")
+    np.savez(folder / "mine.npz", x=x, y=y)
+    return folder
+
+
+REQUIREMENT = Requirement("mine", batch_size=8, limits=Limits(max_accuracy_drop_pp=2.0))
+
+
+@pytest.fixture(scope="module")
+def outcome(outside):
+    told = []
+    result = optimize(
+        load_onnx(outside / "mine.onnx"),
+        load_dataset(outside / "mine.npz"),
+        REQUIREMENT,
+        outside / "out",
+        narrate=told.append,
+    )
+    return result, told
+
+
+def test_it_ends_in_a_confirmed_choice_and_says_each_step(outcome):
+    result, told = outcome
+    assert result.decision.chosen is not None
+    assert result.confirmation.measurements[-1].split == "test"
+    assert {record.split for record in result.screening.measurements} == {"validation"}
+    for word in ("Building", "Screening", "Pairing", "Confirming", "pool"):
+        assert any(word in line for line in told)
+
+
+def test_an_onnx_file_gets_the_techniques_that_need_no_training(outcome):
+    result, _ = outcome
+    made = {tuple(step.technique for step in variant.lineage) for variant in result.built.variants}
+    assert made == {("load_onnx",), ("load_onnx", "quantize_int8")}
+
+
+def test_the_finalists_were_paired_and_everyone_else_has_a_reason(outcome):
+    result, _ = outcome
+    assert 1 <= len(result.finals.pairs) <= 6
+    assert all(pair.speedup_ci95 is not None for pair in result.finals.pairs)
+    keys = {record.key for record in (*result.screening.measurements, *result.finals.measurements)}
+    assert {rejection.key for rejection in result.decision.rejected} == keys - {result.decision.chosen.key}
+
+
+def test_the_folder_holds_report_records_and_a_package_that_runs_alone(outcome, outside):
+    result, _ = outcome
+    out = outside / "out"
+    page = (out / "index.html").read_text()
+    assert (
+        result.decision.chosen.key in page and "<script" not in page and "http" not in page.split("<body>")[1]
+    )
+    assert len(Study(out).records()) == len(result.records())
+    assert Study(out).last_run().measurements[-1].split == "test"
+    code = f"import sys; sys.modules['labkit'] = sys.modules['torch'] = None; sys.argv = ['run.py']; import runpy; runpy.run_path({str(out / 'package' / 'run.py')!r}, run_name='__main__')"
+    answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=outside)
+    assert answer.returncode == 0, answer.stderr
+    assert len(json.loads(answer.stdout)) == 8
+
+
+def test_the_document_is_json_with_records_decision_and_environment(outcome):
+    document = json.loads(json.dumps(outcome[0].to_json(), allow_nan=False))
+    assert {"records", "decision", "environment"} <= set(document)
+    assert document["decision"]["confirmed_on_test"]["measured"]["split"] == "test"
+
+
+def test_where_nothing_qualifies_the_report_says_so(outside):
+    impossible = Requirement("impossible", batch_size=8, limits=Limits(max_size_bytes=10))
+    result = optimize(
+        load_onnx(outside / "mine.onnx"),
+        load_dataset(outside / "mine.npz"),
+        impossible,
+        outside / "impossible",
+    )
+    assert result.decision.chosen is None and result.package is None and result.confirmation is None
+    assert "Nothing qualifies" in (outside / "impossible" / "index.html").read_text()
+
+
+def test_names_with_html_in_them_are_escaped(outside, monkeypatch):
+    import dataclasses
+
+    named = dataclasses.replace(load_onnx(outside / "mine.onnx"), name="<img src=x onerror=alert(1)>")
+    result = optimize(named, load_dataset(outside / "mine.npz"), REQUIREMENT, outside / "html")
+    page = (outside / "html" / "index.html").read_text()
+    assert "<img src=x" not in page and "&lt;img src=x" in page
+    assert result.package is not None
+
+
+def test_stopping_leaves_nothing_behind(outside, monkeypatch):
+    def stop(fraction, message):
+        if fraction > 0.5:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        optimize(
+            load_onnx(outside / "mine.onnx"),
+            load_dataset(outside / "mine.npz"),
+            REQUIREMENT,
+            outside / "stopped",
+            progress=stop,
+        )
+    assert not (outside / "stopped").exists()
+
+
+def test_data_that_does_not_fit_is_refused_before_anything_long(outside, digits):
+    with pytest.raises(TensorError, match="dimensions"):
+        fit_to(load_onnx(outside / "mine.onnx"), digits)
+    np.savez(outside / "two.npz", x=np.zeros((40, 64), np.float32), y=np.arange(40) % 2)
+    with pytest.raises(ConfigError, match="10 outputs"):
+        fit_to(load_onnx(outside / "mine.onnx"), load_dataset(outside / "two.npz"))
+
+
+def test_an_out_folder_with_other_files_is_refused_at_once(outside):
+    (outside / "full").mkdir(exist_ok=True)
+    (outside / "full" / "thesis.tex").write_text("years of work")
+    with pytest.raises(LabkitError, match="choose a new folder"):
+        optimize(
+            load_onnx(outside / "mine.onnx"),
+            load_dataset(outside / "mine.npz"),
+            REQUIREMENT,
+            outside / "full",
+        )
+    assert [path.name for path in (outside / "full").iterdir()] == ["thesis.tex"]
+
+
+def test_training_that_does_not_fit_the_time_is_skipped_and_said(lenet, digits):
+    told = []
+    built = candidates.build_variants(lenet, digits, training_seconds=0.0, narrate=told.append)
+    assert {name.split(" + ")[1] for name, _ in built.skipped} == {"prune_channels", "distill"}
+    assert all("--training-seconds" in reason for _, reason in built.skipped)
+    assert not any("distill" in variant.name for variant in built.variants)
