@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 OKABE_ITO = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#56B4E9", "#E69F00", "#000000")
 SHAPES = ("o", "s", "^", "D", "v", "P", "X")
 _LOG_FROM_RATIO = 15  # an axis whose largest value is so many times its smallest is drawn in logarithms
+_MOST_NAMES = 10  # in a crowd, only the front and the chosen one are named
 _DRAWING = threading.Lock()  # matplotlib shares its fonts among threads
 
 
@@ -51,7 +52,11 @@ def pareto(
             _draw_front(axes, best, x, y)
             axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=4, frameon=False)
             picked = [chosen in (value(row, "key"), value(row, "variant")) for row in drawn] if chosen else []
-            _write_names(axes, [(value(row, x), value(row, y)) for row in drawn], names, picked)
+            written = [
+                name if len(drawn) <= _MOST_NAMES or row in best or (picked and picked[index]) else ""
+                for index, (row, name) in enumerate(zip(drawn, names, strict=True))
+            ]
+            _write_names(axes, [(value(row, x), value(row, y)) for row in drawn], written, picked)
         else:
             axes.text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes.transAxes, color="0.35")
             axes.set(xticks=[], yticks=[])
@@ -184,7 +189,9 @@ def _draw_points(axes: Axes, rows: Sequence[Any], x: str, y: str) -> None:
         )
     places = [value(row, x) for row in rows]
     if min(places) > 0 and max(places) > _LOG_FROM_RATIO * min(places):
-        axes.set_xscale("log")
+        axes.set_xscale("log", subs=(2, 5))
+        for formatted in (axes.xaxis.set_major_formatter, axes.xaxis.set_minor_formatter):
+            formatted(lambda tick, _: f"{tick:g}")
 
 
 def _draw_front(axes: Axes, best: Sequence[Any], x: str, y: str) -> None:
@@ -215,6 +222,8 @@ def _write_names(
     taken = [Bbox([(x - 7, y - 7), (x + 7, y + 7)]) for x, y in pixels]
     for index, (point, (x, y)) in enumerate(zip(points, pixels, strict=True)):
         chosen = bool(picked) and picked[index]
+        if not names[index]:
+            continue
         note = axes.annotate(
             f"{names[index]} (chosen)" if chosen else names[index],
             point,

@@ -59,7 +59,9 @@ def main() -> None:
             raise
         print(f"labkit: {error}", file=sys.stderr)
         sys.exit(1)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, SystemExit) as end:
+        if isinstance(end, SystemExit) and end.code != 130:
+            raise
         print("\nlabkit: stopped", file=sys.stderr)
         sys.exit(130)
     except BrokenPipeError:

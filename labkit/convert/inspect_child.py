@@ -36,10 +36,12 @@ def limit_memory(extra_bytes: int) -> None:
     try:
         import resource
 
+        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
         with open("/proc/self/statm") as file:
             mapped = int(file.read().split()[0]) * resource.getpagesize()
-        resource.setrlimit(resource.RLIMIT_AS, (mapped + extra_bytes, resource.RLIM_INFINITY))
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        _, most = resource.getrlimit(resource.RLIMIT_AS)
+        allowed = mapped + extra_bytes
+        resource.setrlimit(resource.RLIMIT_AS, (allowed if most < 0 else min(allowed, most), most))
     except (ImportError, OSError, ValueError):
         pass
 
@@ -63,11 +65,12 @@ def inspect(data: bytes, memory_bytes: int) -> dict[str, Any]:
         raise Problem(f"it is not valid ONNX: {in_short(error)}") from None
     session = open_session(data)
     inputs = [describe(value) for value in session.get_inputs()]
-    if not inputs:
-        raise Problem("it takes no inputs")
+    outputs = [describe(value) for value in session.get_outputs()]
+    if not inputs or not outputs:
+        raise Problem("it takes no inputs" if not inputs else "it has no outputs")
     run_once(session, inputs, memory_bytes)
     metadata = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("labkit.")}
-    return {"inputs": inputs, "outputs": [describe(v) for v in session.get_outputs()], "metadata": metadata}
+    return {"inputs": inputs, "outputs": outputs, "metadata": metadata}
 
 
 def parse(data: bytes) -> onnx.ModelProto:
@@ -159,9 +162,8 @@ def describe(value: ort.NodeArg) -> dict[str, Any]:
     if not hasattr(np, dtype) or dtype == "string":
         raise Problem(f"{value.name!r} holds {dtype}, which numpy does not have")
     shape = [None if isinstance(size, int) and size < 0 else size for size in value.shape]
-    if len(shape) > _MOST_DIMENSIONS or any(
-        size == 0 or isinstance(size, int) and size > 2**31 for size in shape
-    ):
+    numbers = [size for size in shape if isinstance(size, int)]
+    if len(shape) > _MOST_DIMENSIONS or not all(1 <= size <= _LARGEST_DIMENSION for size in numbers):
         raise Problem(f"{value.name!r} has the shape {shape[:_MOST_DIMENSIONS]}")
     return {"name": value.name, "dtype": dtype, "shape": shape}
 

@@ -84,16 +84,10 @@ def _check_given(path: Path, variant: Variant) -> None:
     unknown = set(variant.preprocessing) - {spec.name for spec in variant.inputs}
     if unknown:
         names = ", ".join(repr(spec.name) for spec in variant.inputs)
-        raise ModelFileError(
-            f"{path}: preprocessing names the input {min(unknown)!r}, the model takes {names}"
-        )
-    classes = variant.outputs[0].shape[-1:]
-    if (
-        variant.labels
-        and isinstance(classes[0] if classes else None, int)
-        and classes[0] != len(variant.labels)
-    ):
-        raise ModelFileError(f"{path}: {len(variant.labels)} labels for a model with {classes[0]} outputs")
+        raise ModelFileError(f"{path}: preprocessing is for {min(unknown)!r}, the model takes {names}")
+    classes = next(reversed(variant.outputs[0].shape), None)
+    if variant.labels and isinstance(classes, int) and classes != len(variant.labels):
+        raise ModelFileError(f"{path}: {len(variant.labels)} labels for a model with {classes} outputs")
 
 
 def _read(path: Path) -> bytes:
@@ -168,21 +162,15 @@ def _stored(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
             )
             for name, item in stored.get("preprocessing", {}).items()
         }
-        numbers = [x for p in preprocessing.values() for x in (p.scale, *p.mean, *(1 / s for s in p.std))]
-        if not all(map(math.isfinite, numbers)):
-            raise ValueError("a number in it is not finite")
+        for each in preprocessing.values():
+            if not all(map(math.isfinite, (each.scale, *each.mean, *(1 / std for std in each.std)))):
+                raise ValueError("a number in it is not finite")
+            if each.layout not in (None, "NCHW"):
+                raise ValueError("unknown layout")
         return {
             "task": get_task(str(stored.get("task", "classification"))).name,
             "labels": [str(label) for label in stored.get("labels", [])],
             "preprocessing": preprocessing,
         }
-    except (
-        ConfigError,
-        ValueError,
-        KeyError,
-        TypeError,
-        AttributeError,
-        ZeroDivisionError,
-        RecursionError,
-    ) as error:
+    except (ConfigError, ValueError, LookupError, TypeError, AttributeError, ArithmeticError) as error:
         raise ModelFileError(f"{path}: its labkit metadata is malformed ({error}): export it again") from None

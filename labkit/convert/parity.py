@@ -130,7 +130,8 @@ def _batches(
             feeds = probe(reference, size, seed=start)
             yield size, feeds, _renamed(reference, other, feeds)
         elif isinstance(samples, Dataset):
-            stored = samples.split("train").take(slice(start, start + size)).inputs
+            train = samples.split("train")
+            stored = train.take(np.arange(start, start + size) % len(train)).inputs
             yield size, reference.feeds(stored), other.feeds(stored)
         else:
             feeds = {name: array[start : start + size] for name, array in samples.items()}

@@ -38,18 +38,15 @@ class ExportOnnx(Technique):
     takes: ClassVar[tuple[str, ...]] = ("torch",)
 
     opset: int = knob(18, "version of ONNX's operator set", min=18, max=23)
-    tolerance: float = knob(
-        1e-4, "largest error allowed, as a share of the largest output", above=0.0, max=1.0
-    )
+    tolerance: float = knob(1e-4, "largest error, as a share of the largest output", above=0.0, max=1.0)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Also refuse a model in training mode, which would keep its dropout and batch statistics."""
         super().requires(variant, dataset)
         training = [name or "the model" for name, module in variant.model.named_modules() if module.training]
         if training:
-            raise TechniqueError(
-                f"{training[0]} of {variant.name!r} is in training mode: call model.eval() first"
-            )
+            where = f"{training[0]} of {variant.name!r}"
+            raise TechniqueError(f"{where} is in training mode: call model.eval() first")
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Export, then compare at batches 1, 3 and 7: on `dataset`'s training samples, or on random ones."""
@@ -58,9 +55,8 @@ class ExportOnnx(Technique):
         _strip(model)
         _check_dimensions(variant, model)
         write_metadata(model, variant)
-        result = variant.derive(
-            variant.name, self.step(variant), format="onnx", model=model.SerializeToString()
-        )
+        payload = model.SerializeToString()
+        result = variant.derive(variant.name, self.step(variant), format="onnx", model=payload)
         progress(0.8, "comparing the outputs")
         parity(variant, result, dataset).check(self.tolerance)
         progress(1.0, "exported")
@@ -73,9 +69,9 @@ def _export(variant: Variant, dataset: Dataset | None, opset: int) -> onnx.Model
 
     named = {size for spec in variant.inputs for size in spec.shape if isinstance(size, str)}
     dimensions = {name: torch.export.Dim(name) for name in sorted(named)}
-    example = (
-        probe(variant) if dataset is None else variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
-    )
+    example = probe(variant)
+    if dataset is not None and not any(isinstance(spec.shape[0], int) for spec in variant.inputs):
+        example = variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
     with _quiet():
         try:
             program: Any = torch.onnx.export(
@@ -126,11 +122,15 @@ def _quiet() -> Iterator[None]:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what only debugging needs: it holds stack traces, and so the paths of the exporting machine."""
-    graph = model.graph
-    del graph.value_info[:]
-    for part in (model, graph, *graph.node, *graph.input, *graph.output, *graph.initializer):
+    from labkit.convert.inspect_child import graphs
+
+    main = model.graph
+    nodes = [node for graph in graphs(model) for node in graph.node]
+    for part in (model, *graphs(model), *nodes, *main.input, *main.output, *main.initializer):
         del part.metadata_props[:]
         part.doc_string = ""
+    for graph in graphs(model):
+        del graph.value_info[:]
 
 
 def _check_dimensions(variant: Variant, model: onnx.ModelProto) -> None:

@@ -171,9 +171,8 @@ def compare(
             f"the records come from {len(run_ids)} runs ({', '.join(run_ids[:3])}), and the machine may have "
             "changed between them: measure them in one run, or pass allow_mixed_runs=True"
         )
-    notes = (
-        (f"records of {len(run_ids)} runs: times were not taken side by side",) if len(run_ids) > 1 else ()
-    )
+    notes = [f"records of {len(run_ids)} runs: their times were not taken side by side"] * (len(run_ids) > 1)
+    notes += _disturbances(measurements)
     baseline = by_key[baseline_key]
     pairs = tuple(_pair(item, baseline, raw) for item in measurements if item is not baseline)
     return Comparison(measurements, baseline_key, pairs, tuple(notes))

@@ -39,15 +39,16 @@ def count(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
 
 
 def _count_torch(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
-    """PyTorch's own counter sees every product, in attention too, and calls it two operations."""
+    """PyTorch's own counter calls a product two operations; it sees those of attention in its plain form only."""
     import torch
+    from torch.nn.attention import SDPBackend, sdpa_kernel
     from torch.utils.flop_counter import FlopCounterMode
 
     module = variant.model
     modes = [(each, each.training) for each in module.modules()]
     module.eval()
     try:
-        with torch.no_grad(), FlopCounterMode(display=False) as counter:
+        with torch.no_grad(), sdpa_kernel(SDPBackend.MATH), FlopCounterMode(display=False) as counter:
             module(*(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs))
     finally:
         for each, training in modes:

@@ -4,6 +4,9 @@ Unlike single zeros, a missing channel saves time in every runtime, with no spec
 C_in × C_out channels costs k²·C_in·C_out·H·W multiply-adds, so removing half of both leaves a quarter. The
 result is the same architecture with smaller widths. Before fine-tuning it computes exactly what the original
 would with those channels set to zero; fine-tuning then mends what that broke (Li et al. 2017).
+
+A CPU computes 8 or 16 channels at a time, and 10 of them in the time of 16. So fewer multiply-adds are not
+always less time: `round_to=8` keeps widths that fill its registers.
 """
 
 from __future__ import annotations
@@ -41,9 +44,9 @@ class PruneChannels(FineTuned):
     pruning_ratio: float = knob(0.5, "fraction of the channels that is removed", above=0.0, below=1.0)
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
-    round_to: int = knob(1, "keep a multiple of so many channels", min=1, max=64, unit="channels")
+    round_to: int = knob(1, "keep a multiple of this; CPUs like 8 or 16", min=1, max=64, unit="channels")
     fine_tune_epochs: int = knob(0, "epochs of training after the removal", min=0, max=1000)
-    batch_size: int = knob(64, "samples per step of fine-tuning", min=1, max=4096)
+    batch_size: int = knob(32, "samples per step of fine-tuning", min=1, max=4096)
     learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
     label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
     augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))

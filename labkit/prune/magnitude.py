@@ -44,7 +44,7 @@ class PruneMagnitude(FineTuned):
     sparsity: float = knob(0.5, "fraction of the weights that become zero", above=0.0, below=1.0)
     scope: str = knob("global", "one threshold for the network, or one a layer", choices=("global", "layer"))
     fine_tune_epochs: int = knob(0, "epochs of training with the zeros held at zero", min=0, max=1000)
-    batch_size: int = knob(64, "samples per step of fine-tuning", min=1, max=4096)
+    batch_size: int = knob(32, "samples per step of fine-tuning", min=1, max=4096)
     learning_rate: float = knob(0.02, "the highest rate of fine-tuning", above=0.0, max=10.0)
     label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
     augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))

@@ -70,8 +70,7 @@ def quantize(
     """Floats to whole numbers: clamp(round(x / scale) + zero_point), ties to even, all in float32.
 
     x: [...] float32 without NaN (an infinity becomes the grid's end). scale, zero_point: [] or, with `axis`,
-    [C] where C is x's size on that axis. Returns x's shape in int8 (signed) or uint8; fewer
-    bits use a part of it.
+    [C] where C is x's size on that axis. Returns x's shape in int8 (signed) or uint8: fewer bits use a part.
     """
     smallest, largest = integer_range(bits, signed)
     scale, zero_point = _along(scale, x.ndim, axis), _along(zero_point, x.ndim, axis)
@@ -87,10 +86,10 @@ def dequantize(q: Array, scale: ArrayLike, zero_point: ArrayLike, axis: int | No
     return np.asarray(difference.astype(np.float32) * scale.astype(np.float32), dtype=np.float32)
 
 
-def weight_scale(weight: Array, axis: int | None, bits: int = 8) -> tuple[Floats, Integers]:
+def weight_scale(weight: Array, axis: int | None) -> tuple[Floats, Integers]:
     """Symmetric signed scales for a weight: [] with axis None, else one per slice along `axis`, [C]."""
     others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    return choose_scale(weight.min(axis=others), weight.max(axis=others), bits, symmetric=True, signed=True)
+    return choose_scale(weight.min(axis=others), weight.max(axis=others), symmetric=True, signed=True)
 
 
 def quantize_bias(bias: Array, scale: ArrayLike) -> NDArray[np.int32]:

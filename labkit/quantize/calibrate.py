@@ -61,7 +61,7 @@ def activations(
         try:
             feeds = variant.feeds(samples.take(slice(done, done + (fixed or size))).inputs)
         except TensorError as error:
-            raise DataError(f"the calibration samples cannot be used: {error}") from None
+            raise DataError(f"the samples cannot be used for calibration: {error}") from None
         values = dict(zip(wanted, session.run(wanted, feeds) if wanted else (), strict=True))
         values.update({name: feeds[name] for name in names if name in inputs})
         for name, array in values.items():

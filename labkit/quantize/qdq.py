@@ -105,10 +105,10 @@ def _layer(graph: Graph, node: onnx.NodeProto) -> Layer | str:
         return f"its weight is {weight.dtype}"
     if node.op_type == "MatMul" and weight.ndim != 2:
         return f"its weight has {weight.ndim} dimensions"
-    if (
-        attribute(node, "alpha", 1.0) != 1
-        or attribute(node, "beta", 1.0) != 1
-        or attribute(node, "transA", 0)
+    if (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0)) != (
+        1,
+        1,
+        0,
     ):
         return "it scales or transposes its input"
     if node.input[0] in graph.constants:

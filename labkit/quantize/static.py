@@ -178,7 +178,7 @@ def _drop_pp(before: Variant, after: Variant, dataset: Dataset, samples: Split) 
     task = dataset.task
     first, second = _scores(before, dataset, samples), _scores(after, dataset, samples)
     drop, _ = task.drop(task.compare(first, second))
-    unit = 1.0 if task.higher_is_better else float(np.var(samples.target))
+    unit = 1.0 if task.higher_is_better else float(np.var(samples.target)) or 1.0
     return 100 * drop / unit + 0.0  # no −0
 
 

@@ -181,7 +181,12 @@ def _advice(walls: dict[str, Rejection], chosen: Measurement | None, binding: st
     return f"nothing qualifies; the closest is {closest.key}: {closest.reason}; relax {closest.broke} to admit it"
 
 
+_PLAIN = {"throughput_samples_per_s": "throughput", "latency_p50_ms": "median latency"}
+
+
 def _plain(field: str) -> str:
+    if field in _PLAIN:
+        return _PLAIN[field]
     name = field.removeprefix("max_").removeprefix("min_")
     for suffix in _UNITS:
         name = name.removesuffix(suffix)
