@@ -27,7 +27,6 @@ _TOLERANCE = 1e-3
 _FEWEST_ALIKE = 0.5
 _MOST_SLOWDOWN = 1.5
 _TRIALS = (8, 24, 48)
-_LOCK_TIMEOUT_S = 1.0
 
 
 def watched_run(name: str, session: Session, feeds: Feeds) -> dict[str, Array]:
@@ -99,7 +98,9 @@ def require_scored_answers(name: str, timed: Scores, scored: Scores) -> None:
         )
 
 
-def require_work(name: str, session: Session, batches: Sequence[Feeds], seed: int = 0) -> None:
+def require_work(
+    name: str, session: Session, batches: Sequence[Feeds], patience: lock.Patience, seed: int = 0
+) -> None:
     """Raise MeasurementError if inputs that the session never saw take it longer than those it knows.
 
     Each trial times a batch that was timed before, a new one, and the new one again; honest work costs the
@@ -111,7 +112,9 @@ def require_work(name: str, session: Session, batches: Sequence[Feeds], seed: in
     for trials in _TRIALS:
         new = [_unseen(batches[trial % len(batches)], random) for trial in range(trials)]
         fresh += new
-        if _slowdown_when_new(name, session, batches, new, random) <= _MOST_SLOWDOWN:
+        with patience.exclusive():
+            slowdown = _slowdown_when_new(name, session, batches, new, random)
+        if slowdown <= _MOST_SLOWDOWN:
             return
     raise MeasurementError(
         f"{name} is more than {_MOST_SLOWDOWN} times slower on inputs that it has not seen before: "
@@ -127,20 +130,19 @@ def _slowdown_when_new(
     new_ns: list[int] = []
     again_ns: list[int] = []
     answers: list[Outputs] = []
-    with lock.exclusive(_LOCK_TIMEOUT_S):
-        for trial, known_first in enumerate(random.random(len(fresh)) < 0.5):
-            known = batches[trial % len(batches)]
-            if known_first:
-                known_ns.append(_timed_ns(session, known)[0])
-            new, answer = _timed_ns(session, fresh[trial])
-            again, repeated = _timed_ns(session, fresh[trial])
-            if not known_first:
-                known_ns.append(_timed_ns(session, known)[0])
-            if not _same(answer, repeated):
-                raise MeasurementError(f"{name} answers the same input differently each time")
-            new_ns.append(new)
-            again_ns.append(again)
-            answers.append(answer)
+    for trial, known_first in enumerate(random.random(len(fresh)) < 0.5):
+        known = batches[trial % len(batches)]
+        if known_first:
+            known_ns.append(_timed_ns(session, known)[0])
+        new, answer = _timed_ns(session, fresh[trial])
+        again, repeated = _timed_ns(session, fresh[trial])
+        if not known_first:
+            known_ns.append(_timed_ns(session, known)[0])
+        if not _same(answer, repeated):
+            raise MeasurementError(f"{name} answers the same input differently each time")
+        new_ns.append(new)
+        again_ns.append(again)
+        answers.append(answer)
     require_variety(name, session, fresh, answers)
     return min(new_ns) / min(*known_ns, *again_ns)
 

@@ -46,6 +46,21 @@ def shared(timeout_s: float = DEFAULT_TIMEOUT_S) -> Iterator[bool]:
         yield held
 
 
+class Patience:
+    """How long a run still waits for the machine: after one timeout it only tries, so it waits in vain once."""
+
+    def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
+        self.timeout_s = timeout_s
+
+    @contextmanager
+    def exclusive(self) -> Iterator[bool]:
+        """`exclusive`, with what is left of our patience."""
+        with exclusive(self.timeout_s) as held:
+            if not held:
+                self.timeout_s = 0.0
+            yield held
+
+
 @contextmanager
 def _hold(mode: str, timeout_s: float) -> Iterator[bool]:
     """A thread that holds the lock already is not made to wait for itself.

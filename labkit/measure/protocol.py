@@ -23,7 +23,7 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError
 from labkit.measure.candidate import Candidate
 from labkit.measure.figures import make_records
-from labkit.measure.lock import DEFAULT_TIMEOUT_S
+from labkit.measure.lock import DEFAULT_TIMEOUT_S, Patience
 from labkit.measure.records import Records
 from labkit.measure.run import Opener, Run, open_session, session_key
 from labkit.progress import Progress, part
@@ -118,7 +118,14 @@ def measure(
     everything = _distinct([*([against] if against else []), *candidates])
     protocol = protocol or (Protocol.paired() if against else Protocol.quick())
     _check_request(everything, dataset, against, protocol)
-    run = Run(_first_samples(dataset, split, n_samples), split, protocol, seed, open_session)
+    run = Run(
+        _first_samples(dataset, split, n_samples),
+        split,
+        protocol,
+        seed,
+        open_session,
+        Patience(protocol.lock_timeout_s),
+    )
     groups = [everything] if against else _by_session(everything)
     for index, group in enumerate(groups):
         run.measure(group, part(progress, 0.9 * index / len(groups), 0.9 * (index + 1) / len(groups)))

@@ -16,6 +16,7 @@ from labkit.data import Dataset, Split
 from labkit.errors import ConfigError
 from labkit.measure import honesty
 from labkit.measure.candidate import Candidate
+from labkit.measure.lock import Patience
 from labkit.measure.quality import score_samples
 from labkit.measure.timing import Feeds, Timed, Timing, time_sessions
 from labkit.progress import Progress, part
@@ -67,6 +68,7 @@ class Run:
     protocol: Protocol
     seed: int
     opener: Opener
+    patience: Patience
     seen: dict[str, Seen] = field(default_factory=dict)
     _scores: dict[tuple[str, str, str], Scores] = field(default_factory=dict)
 
@@ -89,11 +91,11 @@ class Run:
                 if key not in opened:
                     opened[key] = self._open(candidate, batches[0], stack)
                 timed[candidate.key] = self._watch(candidate, opened[key][0], batches, report)
-            timings = time_sessions(timed, self.protocol, self.seed, part(progress, 0.3, 0.95))
+            timings = time_sessions(timed, self.protocol, self.seed, part(progress, 0.3, 0.95), self.patience)
             trusted: set[int] = set()
             for name, item in timed.items():  # the smallest batch of each session stands for the others
                 if id(item.session) not in trusted:
-                    honesty.require_work(name, item.session, item.batches, self.seed)
+                    honesty.require_work(name, item.session, item.batches, self.patience, self.seed)
                     trusted.add(id(item.session))
         for candidate in group:
             scores, (_, cold_start_ms) = self._scores[_quality_key(candidate)], opened[session_key(candidate)]

@@ -16,8 +16,7 @@ from __future__ import annotations
 
 import gc
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -71,71 +70,62 @@ class Timing:
 
 
 def time_sessions(
-    timed: Mapping[str, Timed], protocol: Protocol, seed: int = 0, progress: Progress = silent
+    timed: Mapping[str, Timed],
+    protocol: Protocol,
+    seed: int = 0,
+    progress: Progress = silent,
+    patience: lock.Patience | None = None,
 ) -> dict[str, Timing]:
     """Time every session in randomised, interleaved blocks; the same seed gives the same order.
 
-    `progress` is called between blocks and may raise Cancelled. Returns a Timing for each name.
+    `progress` is called between blocks and may raise Cancelled. The machine's lock is held round by round, and
+    `patience` is how long to wait for it (the protocol's, if this is not part of something larger).
     """
     random = np.random.default_rng(seed)
+    patience = patience or lock.Patience(protocol.lock_timeout_s)
     names = list(timed)
-    quiet = _Quiet(protocol.lock_timeout_s)
     clocks: dict[str, _Clock] = {}
     for name in names:
-        with quiet.hold():
+        with patience.exclusive():
             clocks[name] = _Clock(timed[name], protocol)
-    blocks: dict[str, list[Times]] = {name: [] for name in names}
     for block in range(protocol.blocks):
-        with quiet.hold():
+        with patience.exclusive() as held:
             for position, index in enumerate(random.permutation(len(names))):
-                name = names[index]
-                blocks[name].append(clocks[name].block())
+                clocks[names[index]].time_block(held)
                 done = (block * len(names) + position + 1) / (protocol.blocks * len(names))
-                progress(done, f"timing: block {block + 1}/{protocol.blocks}, {name}")
-    return {
-        name: Timing(
-            np.median(blocks[name], axis=1),
-            np.concatenate(blocks[name]),
-            clocks[name].discarded,
-            quiet.always,
-            clocks[name].cpu_ns / clocks[name].wall_ns,
-        )
-        for name in names
-    }
-
-
-class _Quiet:
-    """The machine's lock, waited for once: after one timeout we only try, and remember having none."""
-
-    def __init__(self, timeout_s: float) -> None:
-        self._timeout_s = timeout_s
-        self.always = True
-
-    @contextmanager
-    def hold(self) -> Iterator[None]:
-        with lock.exclusive(self._timeout_s) as held:
-            if not held:
-                self.always, self._timeout_s = False, 0.0
-            yield
+                progress(done, f"timing: block {block + 1}/{protocol.blocks}, {names[index]}")
+    return {name: clock.timing() for name, clock in clocks.items()}
 
 
 class _Clock:
-    """One session's place in its cycle of batches, and the number of runs that fill one of its blocks."""
+    """One session's place in its cycle of batches, the runs that fill one of its blocks, and what it took so far."""
 
     def __init__(self, timed: Timed, protocol: Protocol) -> None:
         self._timed = timed
-        self._position = 0
-        self.cpu_ns = self.wall_ns = 0
+        self._position = self._cpu_ns = self._wall_ns = 0
+        self._blocks: list[Times] = []
+        self._lock_held = True
         warm_up_ms = self._time(1)
         while warm_up_ms.sum() < protocol.warmup_ms and len(warm_up_ms) < protocol.max_runs_per_block:
             warm_up_ms = np.append(warm_up_ms, self._time(len(warm_up_ms)))
-        self.discarded = len(warm_up_ms)
+        self._discarded = len(warm_up_ms)
         self._runs = protocol.runs_per_block(float(np.median(warm_up_ms[len(warm_up_ms) // 2 :])))
 
-    def block(self) -> Times:
-        """Time one block; returns [runs] milliseconds."""
-        self.discarded += 1
-        return self._time(1 + self._runs)[1:]
+    def time_block(self, lock_held: bool) -> None:
+        """Time one block; its first run is discarded."""
+        self._blocks.append(self._time(1 + self._runs)[1:])
+        self._discarded += 1
+        self._lock_held = self._lock_held and lock_held
+
+    def timing(self) -> Timing:
+        """All blocks so far."""
+        return Timing(
+            block_ms=np.median(self._blocks, axis=1),
+            run_ms=np.concatenate(self._blocks),
+            warmup_runs=self._discarded,
+            lock_held=self._lock_held,
+            cpu_share=self._cpu_ns / self._wall_ns,
+        )
 
     def _time(self, runs: int) -> Times:
         """The timed loop. Between the two clock readings there is nothing but the run."""
@@ -160,8 +150,8 @@ class _Clock:
         finally:
             if collecting:
                 gc.enable()
-        self.cpu_ns += time.process_time_ns() - cpu_start
-        self.wall_ns += max(1, clock() - wall_start)
+        self._cpu_ns += time.process_time_ns() - cpu_start
+        self._wall_ns += max(1, clock() - wall_start)
         self._position = (position + runs) % count
         self._timed.check(last)
         return times_ns / 1e6

@@ -49,14 +49,12 @@ def choose_scale(
     low, high = np.minimum(np.asarray(low, np.float64), 0), np.maximum(np.asarray(high, np.float64), 0)
     if not (np.isfinite(low).all() and np.isfinite(high).all()):
         raise ConfigError(f"a range must be finite, got low={low.min()}, high={high.max()}")
-    if symmetric:
-        scale = np.maximum(-low, high) / ((largest - smallest) // 2)
-    else:
-        scale = (high - low) / (largest - smallest)
+    middle = (smallest + largest + 1) // 2
+    reach = np.maximum(-low, high) if symmetric else high - low
+    scale = np.asarray(reach / (largest - middle if symmetric else largest - smallest))
     scale = np.where(scale > 0, np.maximum(scale, np.finfo(np.float32).tiny), 1)
-    middle = np.full(scale.shape, (smallest + largest + 1) // 2)
-    zero_point = middle if symmetric else np.clip(np.rint(smallest - low / scale), smallest, largest)
-    return scale.astype(np.float32), zero_point.astype(np.int32)
+    zero_point = np.full(scale.shape, middle) if symmetric else np.rint(smallest - low / scale)
+    return scale.astype(np.float32), np.clip(zero_point, smallest, largest).astype(np.int32)
 
 
 def quantize(

@@ -96,7 +96,7 @@ def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> No
 
 
 def _outer_names(node: onnx.NodeProto) -> set[str]:
-    """All names that the graphs inside a node (an If's branches, a Loop's body) use; some are from outside."""
+    """All names that the graphs inside a node (an If's branches, a Loop's body) use, some from outside."""
     graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
     inner = [n for graph in graphs for n in graph.node]
     names = {value.name for graph in graphs for value in graph.output}

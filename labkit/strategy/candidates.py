@@ -25,7 +25,7 @@ from labkit.variant import Variant
 from labkit.zoo import derived
 
 Narrate = Callable[[str], None]
-TRAINED: tuple[Technique, ...] = (PruneChannels(fine_tune_epochs=8), Distill())
+TRAINED: tuple[Technique, ...] = (PruneChannels(fine_tune_epochs=8), Distill(width=0.75))
 
 
 def build_variants(

@@ -146,6 +146,8 @@ GOOD = relu().SerializeToString()
 TYPED_DATA = TensorProto(name="w", data_type=FLOAT, dims=[2**20, 2**22], float_data=[1.0, 2.0])
 NO_INPUTS = model([node("Identity", "o", "y")], [constant("o", [1.0])], outputs=[value("y", [1])])
 del NO_INPUTS.graph.input[:]
+NO_OUTPUTS = relu()
+del NO_OUTPUTS.graph.output[:]
 
 HOSTILE = {
     "empty": (b"", "is empty"),
@@ -183,6 +185,7 @@ HOSTILE = {
         "malformed",
     ),
     "no inputs": (NO_INPUTS, "no inputs"),
+    "no outputs": (NO_OUTPUTS, "outputs|valid"),
     "metadata: not JSON": (with_metadata("labkit.labels", "{"), "metadata is malformed"),
     "metadata: NaN": (
         with_metadata(

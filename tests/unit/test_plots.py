@@ -111,6 +111,7 @@ def test_names_do_not_cover_one_another_where_there_is_room() -> None:
     figure = pareto(
         [row("a rather long name", 1.0, 0.9), row("another long name", 1.02, 0.9), row("far", 9.0, 0.5)]
     )
+    png(figure)
     boxes = [Text.get_window_extent(text) for text in figure.axes[0].texts]
     assert not any(one.overlaps(two) for i, one in enumerate(boxes) for two in boxes[i + 1 :])
 

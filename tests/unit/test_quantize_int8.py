@@ -85,16 +85,31 @@ def test_what_was_quantized_is_counted_in_the_file(pair, tmp_path):
         quantization_report(exported)
 
 
-def test_openvino_computes_the_same(pair, digits):
+def test_openvino_runs_it_as_real_int8_and_computes_the_same(pair, digits):
     openvino = get_runtime("openvino")
     if not openvino.is_available().ok:
         pytest.skip("needs the extra openvino")
-    quantized = pair[1]
+    exported, quantized = pair
+    assert openvino_precisions(exported) == {"f32"}
+    assert openvino_precisions(quantized) == {"u8"}
     feeds = quantized.feeds(digits.split("validation").take(slice(0, 64)).inputs)
     with openvino.load(quantized) as first, get_runtime("onnxruntime").load(quantized) as second:
         a, b = first.run(feeds)["logits"], second.run(feeds)["logits"]
     assert (a.argmax(1) == b.argmax(1)).mean() > 0.95
     assert np.abs(a - b).max() < 0.1 * np.abs(b).max()
+
+
+def openvino_precisions(variant):
+    """In which number formats OpenVINO runs the layers with weights."""
+    import openvino
+
+    core = openvino.Core()
+    hint = {"INFERENCE_PRECISION_HINT": "f32"}
+    graph = core.compile_model(core.read_model(variant.payload), "CPU", hint).get_runtime_model()
+    facts = [node.get_rt_info() for node in graph.get_ordered_ops()]
+    weighted = [fact for fact in facts if fact["layerType"].value in ("Convolution", "FullyConnected")]
+    assert weighted
+    return {fact["runtimePrecision"].value for fact in weighted}
 
 
 # --- models of any user -----------------------------------------------------------------------------
