@@ -26,6 +26,7 @@ from labkit.variant import Array
 _TOLERANCE = 1e-3
 _FEWEST_ALIKE = 0.5
 _MOST_SLOWDOWN = 1.5
+_NEGLIGIBLE_NS = 10_000
 _TRIALS = (8, 24, 48)
 
 
@@ -125,7 +126,10 @@ def require_work(
 def _slowdown_when_new(
     name: str, session: Session, batches: Sequence[Feeds], fresh: Sequence[Feeds], random: np.random.Generator
 ) -> float:
-    """The larger of new/known and new/again, by the fastest runs; known comes first or last, at random."""
+    """The larger of new/known and new/again, by the fastest runs; known comes first or last, at random.
+
+    Both sides get 10 µs more, so that a session that takes next to no time is not judged by its jitter.
+    """
     known_ns: list[int] = []
     new_ns: list[int] = []
     again_ns: list[int] = []
@@ -144,20 +148,24 @@ def _slowdown_when_new(
         again_ns.append(again)
         answers.append(answer)
     require_variety(name, session, fresh, answers)
-    return min(new_ns) / min(*known_ns, *again_ns)
+    return (min(new_ns) + _NEGLIGIBLE_NS) / (min(*known_ns, *again_ns) + _NEGLIGIBLE_NS)
 
 
 def _timed_ns(session: Session, feeds: Feeds) -> tuple[int, Outputs]:
+    """Time one run, of inputs that were read just before: whether they lie in a cache is not the question."""
+    for array in feeds.values():
+        array.max()
     start = time.perf_counter_ns()
     outputs = session.execute(feeds)
     session.synchronize()
-    return max(1, time.perf_counter_ns() - start), outputs
+    return time.perf_counter_ns() - start, outputs
 
 
 def _unseen(feeds: Feeds, random: np.random.Generator) -> dict[str, Array]:
     """The batch in another order and a little brighter or darker; whole numbers are shifted along their axes.
 
-    Each array keeps its strides to the byte: an engine may take another path for another layout.
+    A contiguous array keeps its strides to the byte, also those of axes of size 1, which numpy is free to choose:
+    PyTorch takes another path, half as fast here, for another layout.
     """
     fresh: dict[str, Array] = {}
     for name, array in feeds.items():
@@ -167,7 +175,8 @@ def _unseen(feeds: Feeds, random: np.random.Generator) -> dict[str, Array]:
         else:
             shifts = [int(random.integers(size)) for size in array.shape[1:]]
             changed = np.roll(array[order], shifts, axis=tuple(range(1, array.ndim)))
-        fresh[name] = as_strided(np.ascontiguousarray(changed), strides=array.strides)
+        changed = np.ascontiguousarray(changed)
+        fresh[name] = as_strided(changed, strides=array.strides) if array.flags.c_contiguous else changed
     return fresh
 
 
@@ -182,11 +191,7 @@ def _same(expected: Outputs, given: Outputs) -> bool:
         other = given.get(name)
         if other is None or other.shape != array.shape:
             return False
-        if array.dtype.kind != "f":
-            if not np.array_equal(array, other):
-                return False
-        elif not np.max(np.abs(array - other), initial=0.0) <= _TOLERANCE * np.max(
-            np.abs(array), initial=1e-12
-        ):
-            return False  # a NaN is never within
+        largest = np.max(np.abs(array), initial=0.0) if array.dtype.kind == "f" else 0
+        if not np.allclose(array, other, rtol=0, atol=_TOLERANCE * largest):  # a NaN is close to nothing
+            return False
     return True

@@ -36,7 +36,10 @@ ARGUMENTS = (
     "--disable-sync",
     "--no-first-run",
 )
-QUIET = {"fetchNews": "false", "checkForUpdates": False}
+SETTINGS: dict[str, dict[str, Any]] = {
+    "apputils-extension/notification": {"fetchNews": "false", "checkForUpdates": False},
+    "notebook-extension/tracker": {"windowingMode": "none"},  # cells out of sight are there as well
+}
 
 
 def do_without(what: str) -> NoReturn:
@@ -103,9 +106,10 @@ def jupyter(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
 
 
 def _start(root: Path, home: Path, port: int, token: str) -> subprocess.Popen[bytes]:
-    settings = home / "settings" / "@jupyterlab" / "apputils-extension"
-    settings.mkdir(parents=True)
-    (settings / "notification.jupyterlab-settings").write_text(json.dumps(QUIET))
+    for name, values in SETTINGS.items():
+        file = home / "settings" / "@jupyterlab" / f"{name}.jupyterlab-settings"
+        file.parent.mkdir(parents=True)
+        file.write_text(json.dumps(values))
     options = {
         "ServerApp.ip": "127.0.0.1",
         "ServerApp.port": port,

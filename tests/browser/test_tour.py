@@ -18,6 +18,7 @@ JOB_ENDS_WITHIN_MS = 180_000
 
 KERNEL_IS_IDLE = ".jp-Notebook-ExecutionIndicator[data-status='idle']"
 ERROR = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
+NO_CELL_WAITS = "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.innerText.includes('*'))"
 TEXT = "document.querySelector('.labkit-status').innerText"
 PROGRESS = "parseFloat(document.querySelector('.labkit-progress .progress-bar').style.width) / 100 "
 CLICK_AND_TIME = """
@@ -65,6 +66,7 @@ def test_a_reader_runs_the_tour_measures_stops_and_sees_it(
     page.click("text=Run >> nth=0")
     page.click("text=Run All Cells")
     page.wait_for_selector(f".labkit-panel, {ERROR}", timeout=CELLS_RUN_WITHIN_MS)
+    page.wait_for_function(NO_CELL_WAITS, timeout=CELLS_RUN_WITHIN_MS)
     assert page.locator(ERROR).all_inner_texts() == []
     page.locator(".labkit-panel").scroll_into_view_if_needed()
     status, figure = page.locator(".labkit-status"), page.locator(".labkit-figure img")

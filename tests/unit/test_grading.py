@@ -119,7 +119,9 @@ def test_edited_checks_planted_outputs_and_missing_cells_count_for_nothing(
     ],
 )
 def test_plain_tricks_do_not_score(course: tuple[Path, Path, Path], trick: str) -> None:
-    assert grade(submit(course[1], answering(answer_1=trick)), course[1]).score_pct == 0
+    assert (
+        grade(submit(course[1], answering(answer_1=trick, answer_2="answer = 0")), course[1]).score_pct == 0
+    )
 
 
 def test_process_that_ends_itself_is_noted(course: tuple[Path, Path, Path]) -> None:

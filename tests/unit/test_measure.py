@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -23,7 +24,7 @@ from benchmarks.measurer import (
 )
 from labkit.data import Dataset
 from labkit.errors import Cancelled, ConfigError, MeasurementError
-from labkit.measure import Candidate, Measurement, Protocol, Records, honesty, measure
+from labkit.measure import Candidate, Measurement, Protocol, Records, honesty, lock, measure
 from labkit.measure.quality import evaluate
 from labkit.measure.run import open_session
 from labkit.runtimes import RunOptions, Session, get_runtime
@@ -191,6 +192,32 @@ def test_more_than_can_be_open_at_once_is_refused(lenet: Variant, digits: Datase
 def test_workers_need_a_pools_opener(lenet: Variant, digits: Dataset) -> None:
     with pytest.raises(ConfigError, match="open_session"):
         measure([Candidate(lenet, "torch", num_workers=2)], digits)
+
+
+def test_a_busy_machine_is_waited_for_once_in_a_run(lenet: Variant, digits: Dataset) -> None:
+    release, ready = threading.Event(), threading.Event()
+
+    def work() -> None:
+        with lock.shared():
+            ready.set()
+            release.wait(120)
+
+    worker = threading.Thread(target=work)
+    worker.start()
+    try:
+        assert ready.wait(10)
+        protocol = dataclasses.replace(TINY, lock_timeout_s=3.0)
+        candidates = [Candidate(lenet, "torch", precision=precision) for precision in ("float32", "bfloat16")]
+        waits: list[float] = []
+        wait = lock.exclusive
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(lock, "exclusive", lambda timeout_s: (waits.append(timeout_s), wait(timeout_s))[1])
+            records = measure(candidates, digits, protocol=protocol, n_samples=10)
+        assert waits[0] == 3.0 and set(waits[1:]) == {0.0}
+        assert all("not held" in item.environment["timing_lock"] for item in records.measurements)
+    finally:
+        release.set()
+        worker.join()
 
 
 @pytest.mark.parametrize("when", ["loading", "quality", "timing", "counting"])
