@@ -157,7 +157,7 @@ class Technique(ABC):
         feeds = (
             probe(result)
             if dataset is None
-            else result.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+            else result.feeds(dataset.split("train").take(slice(0, result.fixed_batch or 2)).inputs)
         )
         with reference_runtime(result).load(result) as session:
             outputs = session.run(feeds)

@@ -149,6 +149,12 @@ class Variant:
         config = json.dumps(getattr(self.model, "config", None), sort_keys=True)
         return hashlib.sha256(f"{self.format}\n{config}\n".encode() + body).hexdigest()
 
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that the model insists on (some files are exported so), None if it takes any."""
+        sizes = [spec.shape[0] for spec in self.inputs if spec.shape]
+        return next((size for size in sizes if isinstance(size, int)), None)
+
     def feeds(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Stored samples (name → [N, …]) to model inputs, preprocessed and checked.
 

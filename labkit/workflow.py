@@ -58,7 +58,8 @@ def optimize(
     built = build_variants(model, dataset, training_seconds, narrate, part(report, 0.0, 0.4))
 
     names = [runtime.name for runtime in RUNTIMES]
-    batches, threads = (1, requirement.batch_size), (requirement.threads, current().threads)
+    batches = (model.fixed_batch,) if model.fixed_batch else (1, requirement.batch_size)
+    threads = (requirement.threads, current().threads)
     candidates = grid(built.variants, names, batches, threads)
     baseline = _baseline(model, requirement)
     narrate(
@@ -117,8 +118,7 @@ def fit_to(model: Variant, dataset: Dataset) -> Variant:
                 else None
             )
             model = dataclasses.replace(model, preprocessing={spec.name: Preprocessing(scale, layout=layout)})
-    count = next((size for spec in model.inputs for size in spec.shape[:1] if isinstance(size, int)), 2)
-    model.feeds(dataset.split("validation").take(slice(0, count)).inputs)
+    model.feeds(dataset.split("validation").take(slice(0, model.fixed_batch or 2)).inputs)
     width = model.outputs[0].shape[-1]
     if dataset.labels and isinstance(width, int) and width != len(dataset.labels):
         raise ConfigError(
@@ -134,10 +134,7 @@ def _channels_first(shape: Sequence[int | str], array: Any) -> bool:
 
 def _baseline(model: Variant, requirement: Requirement) -> Candidate:
     runtime = "torch" if model.format == "torch" else "onnxruntime"
-    batch = model.inputs[0].shape[0]
-    return Candidate(
-        model, runtime, requirement.batch_size if isinstance(batch, str) else batch, requirement.threads
-    )
+    return Candidate(model, runtime, model.fixed_batch or requirement.batch_size, requirement.threads)
 
 
 def _size(dataset: Dataset, split: str) -> str:
@@ -218,12 +215,7 @@ def _package(
         "requirement": decision.requirement.to_json(),
         "environment": dict(record.environment),
     }
-    samples = dataset.split("test").take(slice(0, _frozen_batch(chosen.variant) or 8))
+    samples = dataset.split("test").take(slice(0, chosen.variant.fixed_batch or 8))
     return write_package(
         chosen.variant, chosen.runtime, chosen.threads, chosen.precision, samples, out / "package", evidence
     )
-
-
-def _frozen_batch(variant: Variant) -> int | None:
-    size = variant.inputs[0].shape[0]
-    return size if isinstance(size, int) else None

@@ -12,6 +12,7 @@ that.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -34,8 +35,12 @@ class Counts:
 
 
 def count(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
-    """Count `variant` for one sample, `feeds`: PyTorch runs it, ONNX only needs its shapes."""
-    return _count_onnx(variant, feeds) if variant.format == "onnx" else _count_torch(variant, feeds)
+    """Count `variant` on `feeds`, one sample or as many as it insists on: PyTorch runs it, ONNX needs the shapes."""
+    counts = _count_onnx(variant, feeds) if variant.format == "onnx" else _count_torch(variant, feeds)
+    samples = variant.fixed_batch or 1
+    return (
+        counts if isinstance(counts.macs, str) else dataclasses.replace(counts, macs=counts.macs // samples)
+    )
 
 
 def _count_torch(variant: Variant, feeds: Mapping[str, Array]) -> Counts:

@@ -40,9 +40,9 @@ def make_records(
     for index, candidate in enumerate(candidates):
         progress(index / len(candidates), f"{candidate.key}: counting")
         variant, seen = candidate.variant, run.seen[candidate.key]
-        one_sample = variant.feeds(run.samples.take(slice(0, 1)).inputs)
         if variant.digest not in counts:
-            counts[variant.digest] = count(variant, one_sample)
+            samples = run.samples.take(np.arange(variant.fixed_batch or 1) % len(run.samples))
+            counts[variant.digest] = count(variant, variant.feeds(samples.inputs))
         figures = {
             **_quality(run, seen, run.seen[against.key] if against else None),
             **_speed(seen, candidate.batch_size),

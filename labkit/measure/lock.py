@@ -71,40 +71,34 @@ def _hold(mode: str, timeout_s: float) -> Iterator[bool]:
     if outer is not None:
         yield outer == "exclusive" or mode == "shared"
         return
-    taken = _take(mode, time.monotonic() + timeout_s)
-    _held.mode = mode if taken else None
+    door = _take(mode, time.monotonic() + timeout_s)
+    _held.mode = mode if door is not None else None
     try:
-        yield bool(taken)
+        yield door is not None
     finally:
         _held.mode = None
-        for descriptor in taken:
-            _release(descriptor)
+        if door is not None:
+            _release(door)
 
 
-def _take(mode: str, deadline: float) -> list[int]:
-    """The descriptors that hold the lock; empty if it could not be had in time."""
-    main = path()
-    taken: list[int] = []
+def _take(mode: str, deadline: float) -> int | None:
+    """The descriptor that holds the lock, or None if it could not be had in time."""
+    file = path()
     try:
-        gate = _open(main.with_name(main.name + ".gate"))
-        taken.append(gate)
-        if not _wait(gate, mode, deadline):
-            return _give_up(taken)
-        door = _open(main)
-        taken.append(door)
-        if not _wait(door, mode, deadline):
-            return _give_up(taken)
-        if mode == "shared":  # the gate is only passed through
-            _release(taken.pop(0))
+        gate = _open(file.with_name(file.name + ".gate"))
+        try:
+            return _wait_for(_open(file), mode, deadline) if _wait(gate, mode, deadline) else None
+        finally:
+            _release(gate)
     except OSError:  # no such folder, or not ours to write
-        return _give_up(taken)
-    return taken
+        return None
 
 
-def _give_up(descriptors: list[int]) -> list[int]:
-    for descriptor in descriptors:
-        _release(descriptor)
-    return []
+def _wait_for(door: int, mode: str, deadline: float) -> int | None:
+    if _wait(door, mode, deadline):
+        return door
+    _release(door)
+    return None
 
 
 def _open(file: Path) -> int:

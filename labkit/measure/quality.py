@@ -15,7 +15,11 @@ QUALITY_BATCH_SIZE = 100
 
 
 def score_samples(
-    session: Session, dataset: Dataset, split: str, batch_size: int = QUALITY_BATCH_SIZE, progress: Progress = silent
+    session: Session,
+    dataset: Dataset,
+    split: str,
+    batch_size: int = QUALITY_BATCH_SIZE,
+    progress: Progress = silent,
 ) -> Scores:
     """One score per sample of `split`, by the dataset's task, from the first output of `session`. Returns [N].
 
@@ -23,10 +27,14 @@ def score_samples(
     """
     samples = dataset.split(split)
     output_name = session.variant.outputs[0].name
+    fixed = session.variant.fixed_batch
     scores: list[Scores] = []
     done = 0
-    for batch in samples.batches(batch_size):
-        output = session.run(session.variant.feeds(batch.inputs))[output_name]
+    for batch in samples.batches(fixed or batch_size):
+        filled = (
+            batch.take(np.arange(fixed) % len(batch)) if fixed else batch
+        )  # the last batch, repeated to fit
+        output = session.run(session.variant.feeds(filled.inputs))[output_name][: len(batch)]
         if not np.isfinite(output).all():
             raise MeasurementError(
                 f"{session.variant.name!r} gives NaN or infinity for samples {done}..{done + len(batch) - 1} of {split}"

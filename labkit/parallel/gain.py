@@ -84,7 +84,7 @@ def pool_gain(
 
     None for a model whose batch size is frozen in its file.
     """
-    if any(not isinstance(spec.shape[0], str) for spec in candidate.variant.inputs):
+    if candidate.variant.fixed_batch:
         return None
     variant, batch = candidate.variant, candidate.batch_size
     run_size = batch * BATCHES_IN_A_RUN

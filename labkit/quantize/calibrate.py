@@ -56,7 +56,7 @@ def activations(
     options.log_severity_level = 3
     session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = [name for name in names if name not in inputs]
-    size, fixed, done = 1, fixed_batch(variant), 0
+    size, fixed, done = 1, variant.fixed_batch, 0
     while done < len(samples):
         try:
             feeds = variant.feeds(samples.take(slice(done, done + (fixed or size))).inputs)
@@ -129,14 +129,8 @@ def pick(variant: Variant, split: Split, count: int) -> Split:
     Where the model's batch is fixed, samples are repeated until the batches are full.
     """
     indices = np.linspace(0, len(split) - 1, min(count, len(split))).round().astype(int)
-    batch = fixed_batch(variant) or 1
+    batch = variant.fixed_batch or 1
     return split.take(np.resize(indices, math.ceil(len(indices) / batch) * batch))
-
-
-def fixed_batch(variant: Variant) -> int | None:
-    """The number of samples that the model insists on, None if it takes any."""
-    sizes = [spec.shape[0] for spec in variant.inputs if spec.shape]
-    return next((size for size in sizes if isinstance(size, int)), None)
 
 
 def _above(range_: Range) -> float:

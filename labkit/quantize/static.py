@@ -22,7 +22,7 @@ import onnx
 from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
 from labkit.progress import Progress, part
-from labkit.quantize.calibrate import calibrate, clip_rates, fixed_batch, pick
+from labkit.quantize.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.fold import fold_batch_norm, join_bias
 from labkit.quantize.graph import Graph, open_graph
 from labkit.quantize.noise import measure_noise
@@ -188,6 +188,6 @@ def _scores(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
         return np.concatenate(
             [
                 dataset.task.scores(session.run(variant.feeds(batch.inputs))[output], batch.target)
-                for batch in samples.batches(fixed_batch(variant) or 32)
+                for batch in samples.batches(variant.fixed_batch or 32)
             ]
         )

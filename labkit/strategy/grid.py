@@ -41,11 +41,6 @@ def grid(
                     Candidate(variant, name, batch_size, count, precision)
                     for count in sorted(set(threads))
                     for batch_size in sorted(set(batch_sizes))
-                    if _takes_batch(variant, batch_size)
+                    if variant.fixed_batch in (None, batch_size)
                 ]
     return candidates
-
-
-def _takes_batch(variant: Variant, batch_size: int) -> bool:
-    """Whether the first dimension of every input may be `batch_size` (some files are frozen at one)."""
-    return all(isinstance(spec.shape[0], str) or spec.shape[0] == batch_size for spec in variant.inputs)

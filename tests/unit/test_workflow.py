@@ -97,7 +97,11 @@ def test_the_folder_holds_report_records_and_a_package_that_runs_alone(outcome, 
     )
     assert len(Study(out).records()) == len(result.records())
     assert Study(out).last_run().measurements[-1].split == "test"
-    code = f"import sys; sys.modules['labkit'] = sys.modules['torch'] = None; sys.argv = ['run.py']; import runpy; runpy.run_path({str(out / 'package' / 'run.py')!r}, run_name='__main__')"
+    script = str(out / "package" / "run.py")
+    code = (
+        "import runpy, sys; sys.modules['labkit'] = sys.modules['torch'] = None; sys.argv = ['run.py']; "
+        f"runpy.run_path({script!r}, run_name='__main__')"
+    )
     answer = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=outside)
     assert answer.returncode == 0, answer.stderr
     assert len(json.loads(answer.stdout)) == 8
@@ -174,3 +178,15 @@ def test_training_that_does_not_fit_the_time_is_skipped_and_said(lenet, digits):
     assert {name.split(" + ")[1] for name, _ in built.skipped} == {"prune_channels", "distill"}
     assert all("--training-seconds" in reason for _, reason in built.skipped)
     assert not any("distill" in variant.name for variant in built.variants)
+
+
+def test_a_file_with_a_frozen_batch_size_goes_all_the_way(outside):
+    model = onnx.load(outside / "mine.onnx")
+    for value in (*model.graph.input, *model.graph.output):
+        value.type.tensor_type.shape.dim[0].dim_value = 4
+    onnx.save(model, outside / "frozen.onnx")
+    frozen = load_onnx(outside / "frozen.onnx")
+    requirement = Requirement("four", batch_size=4, limits=Limits(max_accuracy_drop_pp=2.0))
+    result = optimize(frozen, load_dataset(outside / "mine.npz"), requirement, outside / "frozen")
+    assert result.decision.chosen.batch_size == 4 and result.pool is None
+    assert result.decision.chosen.n_samples % 4, "the last batch should be a partial one"
