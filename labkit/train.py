@@ -29,6 +29,7 @@ from labkit.variant import Array, TensorSpec, Variant
 
 Loss = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 Hook = Callable[[nn.Module], None]
+_LARGEST_GRADIENT_NORM = 5.0  # longer gradients are shortened to it: networks without batch norm diverge early otherwise
 
 
 @dataclass(frozen=True)
@@ -142,6 +143,7 @@ def fit(
                         )
                     optimizer.zero_grad(set_to_none=True)
                     value.backward()  # type: ignore[no-untyped-call]
+                    nn.utils.clip_grad_norm_(module.parameters(), _LARGEST_GRADIENT_NORM)
                     optimizer.step()
                     if after_step:
                         after_step(module)

@@ -98,6 +98,7 @@ def jupyter(tmp_path: Path) -> Iterator[Callable[[Path], str]]:
         port, token = _free_port(), secrets.token_hex(16)
         servers.append(_start(root, tmp_path / "home", port, token))
         _wait_for(f"http://127.0.0.1:{port}/api/status?token={token}", servers[-1])
+        _start_kernel(f"http://127.0.0.1:{port}/api/sessions?token={token}", notebook.name)
         return f"http://127.0.0.1:{port}/lab/tree/{notebook.name}?token={token}"
 
     yield serve
@@ -146,6 +147,13 @@ def _wait_for(url: str, server: subprocess.Popen[bytes]) -> None:
         except (urllib.error.URLError, TimeoutError, ConnectionError):
             time.sleep(0.2)
     pytest.fail(f"JupyterLab did not start within {SERVER_STARTS_WITHIN_S} s")
+
+
+def _start_kernel(url: str, path: str) -> None:
+    """Start the notebook's kernel before its page opens: on a busy machine JupyterLab may start two, and hang."""
+    session = {"path": path, "name": path, "type": "notebook", "kernel": {"name": "python3"}}
+    request = urllib.request.Request(url, json.dumps(session).encode(), {"Content-Type": "application/json"})
+    urllib.request.urlopen(request, timeout=60).close()
 
 
 def _stop(server: subprocess.Popen[bytes]) -> None:

@@ -236,6 +236,8 @@ def test_an_augmented_image_is_a_shifted_or_mirrored_one(kind, positions):
 
 def test_a_loss_that_explodes_says_what_to_do(digits):
     start = fresh_variant({"architecture": "lenet5"}, digits)
+    for weight in start.model.parameters():
+        weight.data *= 1e12  # what a few steps at such a rate lead to
     recipe = Train(epochs=2, learning_rate=10.0, precision="float32", max_samples=256, threads=1)
     with pytest.raises(TechniqueError, match=r"the loss became (nan|inf) in epoch 1: .* than 10\.0"):
         recipe(start, digits)
