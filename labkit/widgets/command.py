@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import json
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterable
 
 from labkit.technique import Technique
 
@@ -27,7 +27,7 @@ def technique_command(technique: Technique, source: str, dataset: str, out: str)
 
 
 def measure_command(
-    sources: Sequence[str], runtimes: Sequence[str], dataset: str, batch_size: int, threads: int
+    sources: Iterable[str], runtimes: Iterable[str], dataset: str, batch_size: int, threads: int
 ) -> str:
     """`labkit measure A B --runtime onnxruntime --dataset digits --batch-size 1 --threads 1`."""
     chosen = [word for runtime in runtimes for word in ("--runtime", runtime)]

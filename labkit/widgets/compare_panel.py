@@ -48,8 +48,9 @@ class ComparePanel(Panel):
                 lines.append(technique_command(technique, source, bench.dataset, out))
                 source = out
         sources = [bench.model, *config.variants]
+        runtimes = dict.fromkeys(["torch", *config.runtimes])  # the first on the first is the baseline
         settings = (bench.dataset, config.batch_size, config.threads)
-        return "\n".join([*lines, measure_command(sources, config.runtimes, *settings)])
+        return "\n".join([*lines, measure_command(sources, runtimes, *settings)])
 
 
 def _choices(model: str, variants: tuple[str, ...]) -> type[Any]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import shlex
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -11,8 +12,10 @@ from typing import Any
 
 import ipywidgets as widgets
 import pytest
+from typer.main import get_command
 
 from labkit import plots
+from labkit.cli import app
 from labkit.errors import Cancelled, ConfigError, LabkitError
 from labkit.measure import Candidate, Protocol, measure
 from labkit.pipeline import TECHNIQUES
@@ -537,7 +540,32 @@ def digits() -> Any:
     return load_dataset("digits")
 
 
-def test_the_commands_are_those_of_the_terminal_with_every_name_quoted() -> None:
+def test_the_compare_panel_names_its_baseline_first_in_the_command() -> None:
+    made = ComparePanel("lenet5@digits", "digits", {"sparse": (PruneMagnitude(sparsity=0.9),)})
+    made.form.controls["runtimes"].value = ("openvino",)
+    assert "labkit prune lenet5@digits --method magnitude --set sparsity=0.9" in made.command.value
+    assert "labkit measure lenet5@digits sparse --runtime torch --runtime openvino" in made.command.value
+
+
+@pytest.mark.parametrize(
+    "technique", [each for each in TECHNIQUES if each.name != "train"], ids=lambda technique: technique.name
+)
+def test_every_command_is_one_that_the_terminal_knows(technique: type[Any]) -> None:
+    _, name, *words = shlex.split(technique_command(technique(), "lenet5@digits", "digits", "out"))
+    command = get_command(app).commands[name]  # type: ignore[attr-defined]
+    command.make_context(name, list(words))
+    if "--method" in words:
+        assert words[words.index("--method") + 1] in command.help
+
+
+def test_the_measure_command_is_one_that_the_terminal_knows() -> None:
+    _, name, *words = shlex.split(measure_command(["a", "b"], ["torch", "openvino"], "digits", 8, 2))
+    asked = get_command(app).commands[name].make_context(name, words).params  # type: ignore[attr-defined]
+    assert (asked["variants"], asked["runtime"]) == (["a", "b"], ["torch", "openvino"])
+    assert (asked["dataset"], asked["batch_size"], asked["threads"]) == ("digits", 8, 2)
+
+
+def test_every_name_in_a_command_is_quoted() -> None:
     technique = PruneMagnitude(sparsity=0.9, scope="layer")
     line = technique_command(technique, "my model", "digits", "out")
     settings = "--set sparsity=0.9 --set scope=layer"
