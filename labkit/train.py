@@ -29,7 +29,9 @@ from labkit.variant import Array, TensorSpec, Variant
 
 Loss = Callable[[Tensor, Tensor, tuple[Tensor, ...]], Tensor]
 Hook = Callable[[nn.Module], None]
-_LARGEST_GRADIENT_NORM = 5.0  # longer gradients are shortened to it: networks without batch norm diverge early otherwise
+_LARGEST_GRADIENT_NORM = (
+    5.0  # longer gradients are shortened to it: networks without batch norm diverge early otherwise
+)
 
 
 @dataclass(frozen=True)
