@@ -55,9 +55,9 @@ class Task(ABC):
     def drop(self, paired: Paired) -> tuple[float, Interval]:
         """How much worse, positive when worse, whichever direction the metric has."""
         low, high = paired.ci95
-        return (
-            (-paired.difference, (-high, -low)) if self.higher_is_better else (paired.difference, (low, high))
-        )
+        if self.higher_is_better:  # 0.0 − x, not −x: a drop of nothing is 0.0, never −0.0
+            return 0.0 - paired.difference, (0.0 - high, 0.0 - low)
+        return paired.difference, (low, high)
 
 
 class Classification(Task):

@@ -194,7 +194,11 @@ def _merge(final: Decision, screened: Decision, finals: Comparison) -> Decision:
     ]
     if screened.chosen is not None and screened.chosen.key not in in_finals:
         raise AssertionError("the best of the screening is always a finalist")
-    return dataclasses.replace(final, rejected=(*final.rejected, *earlier))
+    merged = dataclasses.replace(final, rejected=(*final.rejected, *earlier))
+    if final.binding or final.chosen is None:
+        return merged
+    # What was kept out by a limit in the screening already never came to the finals, and may be what binds.
+    return dataclasses.replace(merged, binding=screened.binding, advice=screened.advice)
 
 
 def _package(
