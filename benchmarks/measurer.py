@@ -83,16 +83,23 @@ class Null(Session):
 
 
 class Arithmetic(Session):
-    """The hyperbolic tangents of a vector, `times` over."""
+    """The hyperbolic tangents of a vector, `times` over.
+
+    All share one vector: where in memory an array happens to begin is worth 25 % of its time, and two sessions
+    with an array each are then truly different.
+    """
+
+    vector = np.linspace(-1, 1, 4096, dtype=np.float32)
+    result = np.empty_like(vector)
 
     def __init__(self, times: int) -> None:
         super().__init__(NOTHING, RunOptions())
-        self.times, self.vector = times, np.linspace(-1, 1, 4096, dtype=np.float32)
+        self.times = times
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Compute, and throw away."""
         for _ in range(self.times):
-            np.tanh(self.vector)
+            np.tanh(self.vector, out=self.result)
         return {}
 
 

@@ -24,7 +24,7 @@ from benchmarks.measurer import (
 )
 from labkit.data import Dataset
 from labkit.errors import Cancelled, ConfigError, MeasurementError
-from labkit.measure import Candidate, Measurement, Protocol, Records, honesty, lock, measure
+from labkit.measure import Candidate, Measurement, Protocol, Records, honesty, lock, measure, run
 from labkit.measure.quality import evaluate
 from labkit.measure.run import open_session
 from labkit.runtimes import RunOptions, Session, get_runtime
@@ -100,13 +100,44 @@ def test_quality_is_that_of_the_quality_pass(paired: Records, lenet: Variant, di
         assert item.quality_drop == item.accuracy_drop_pp == 0.0
 
 
-def test_candidates_that_differ_in_batch_size_share_a_session(onnx_cases: Cases) -> None:
+def test_candidates_that_differ_in_batch_size_share_a_session(
+    onnx_cases: Cases, monkeypatch: pytest.MonkeyPatch
+) -> None:
     exported, digits = onnx_cases["image"]
     opener = Counted()
     candidates = [Candidate(exported, "onnxruntime", size) for size in (8, 1, 2)]
+    monkeypatch.setattr(run, "_engines_started", {"onnxruntime"})
     records = measure(candidates, digits, protocol=TINY, n_samples=20, open_session=opener)
-    assert set(opener.opened) == {candidates[1].key}, "opened for the smallest batch"
+    assert opener.opened == [candidates[1].key], "opened once, for the smallest batch"
     assert len({item.cold_start_ms for item in records.measurements}) == 1
+
+
+def test_each_quality_is_scored_once(
+    lenet: Variant, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    scored: list[str] = []
+    score = run.score_samples
+
+    def counted(session: Session, *arguments: Any, **more: Any) -> Any:
+        scored.append(f"{session.options.precision}, {session.options.threads}")
+        return score(session, *arguments, **more)
+
+    monkeypatch.setattr(run, "score_samples", counted)
+    ways = [("float32", 1), ("float32", 2), ("bfloat16", 1)]
+    candidates = [Candidate(lenet, "torch", 1, threads, precision) for precision, threads in ways]
+    measure(candidates, digits, protocol=TINY, n_samples=20)
+    assert scored == ["float32, 1", "bfloat16, 1"]
+
+
+def test_an_engine_is_started_before_the_first_cold_start(
+    lenet: Variant, digits: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(run, "_engines_started", set())
+    opener = Counted()
+    candidates = [Candidate(lenet, "torch"), Candidate(lenet, "torch", precision="bfloat16")]
+    measure(candidates, digits, protocol=TINY, n_samples=20, open_session=opener)
+    assert opener.opened == [candidates[0].key, candidates[0].key, candidates[1].key]
+    assert (opener.most_open, opener.open_now) == (1, 0), "the one that started it was thrown away"
 
 
 def test_screening_holds_one_session_at_a_time_and_a_paired_run_all(
