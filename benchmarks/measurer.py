@@ -89,7 +89,7 @@ class Arithmetic(Session):
     with an array each are then truly different.
     """
 
-    vector = np.linspace(-1, 1, 4096, dtype=np.float32)
+    vector = np.linspace(-1, 1, 16_384, dtype=np.float32)
     result = np.empty_like(vector)
 
     def __init__(self, times: int) -> None:

@@ -6,8 +6,7 @@ these and left out, as the papers do. A zero weight is multiplied like any other
 `nonzero_parameters`, not `macs`.
 
 A batch normalisation that an exporter folded into the convolution before it is gone from the ONNX file: its
-two parameters per channel became one bias. So the counts of a model before and after export may differ by
-that.
+two parameters per channel became one bias, and by that the counts before and after export differ.
 """
 
 from __future__ import annotations
@@ -38,9 +37,9 @@ def count(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
     """Count `variant` on `feeds`, one sample or as many as it insists on: PyTorch runs it, ONNX needs the shapes."""
     counts = _count_onnx(variant, feeds) if variant.format == "onnx" else _count_torch(variant, feeds)
     samples = variant.fixed_batch or 1
-    return (
-        counts if isinstance(counts.macs, str) else dataclasses.replace(counts, macs=counts.macs // samples)
-    )
+    if isinstance(counts.macs, Reason):
+        return counts
+    return dataclasses.replace(counts, macs=counts.macs // samples)
 
 
 def _count_torch(variant: Variant, feeds: Mapping[str, Array]) -> Counts:

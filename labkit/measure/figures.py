@@ -102,11 +102,11 @@ def _environment(run: Run, timing: Timing) -> dict[str, Any]:
 def _quality(run: Run, seen: Seen, baseline: Seen | None) -> dict[str, Any]:
     task = run.dataset.task
     interval: Any = task.interval(seen.scores)
+    if not all(map(math.isfinite, interval)):
+        interval = Reason("one sample has no interval")
     figures: dict[str, Any] = {
         "quality": task.quality(seen.scores),
-        "quality_ci95": interval
-        if all(map(math.isfinite, interval))
-        else Reason("one sample has no interval"),
+        "quality_ci95": interval,
         "quality_drop": Reason("no baseline in this run: measure(…, against=…)"),
     }
     if baseline:

@@ -46,8 +46,7 @@ class Protocol:
     """How long to measure. A block holds as many runs as fill `block_ms`, within the least and most allowed.
 
     The defaults support p95 (12 blocks of 5 runs are 60; 59 are needed) and an interval on a ratio; p99 needs
-    299 runs, so 25 a block. `lock_timeout_s` is how long to wait for a quiet machine before going on without
-    one.
+    299 runs, so 25 a block. `lock_timeout_s` is how long to wait for the machine before going on regardless.
     Raises ConfigError if a field is out of range.
     """
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import threading
 from collections.abc import Mapping
@@ -10,6 +11,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 
 from benchmarks.measurer import (
     CHEATS,
@@ -98,6 +100,19 @@ def test_quality_is_that_of_the_quality_pass(paired: Records, lenet: Variant, di
         assert np.array_equal(paired.scores[item.key], scores)
         assert item.quality == item.accuracy == scores.mean() and item.n_samples == len(scores)
         assert item.quality_drop == item.accuracy_drop_pp == 0.0
+
+
+def test_a_drop_is_positive_when_worse_and_in_points_too(lenet: Variant, digits: Dataset) -> None:
+    module = copy.deepcopy(lenet.model)
+    torch.nn.init.zeros_(module.fc2.weight[:3])
+    worse = dataclasses.replace(lenet, name="worse", model=module)
+    records = measure(
+        [Candidate(worse, "torch", 8)], digits, against=Candidate(lenet, "torch", 8), protocol=BRIEF
+    )
+    baseline, item = records.measurements
+    assert baseline.quality_drop == 0.0 and baseline.quality is not None and item.quality is not None
+    assert item.quality_drop == pytest.approx(baseline.quality - item.quality) and item.quality_drop > 0.05
+    assert item.accuracy_drop_pp == pytest.approx(100 * item.quality_drop)
 
 
 def test_candidates_that_differ_in_batch_size_share_a_session(
@@ -298,10 +313,6 @@ def test_without_its_check_a_cheat_goes_through(
 
 
 def test_a_model_that_is_constant_by_itself_is_no_cheat(digits: Dataset, lenet: Variant) -> None:
-    import copy
-
-    import torch
-
     collapsed = copy.deepcopy(lenet.model)
     torch.nn.init.zeros_(collapsed.fc2.weight)
     variant = dataclasses.replace(lenet, name="collapsed", model=collapsed)
@@ -341,16 +352,20 @@ def test_a_watched_run_names_what_is_wrong(outputs: Any, words: str) -> None:
     assert words in str(caught.value)
 
 
-def test_unseen_inputs_are_new_and_laid_out_alike(lenet: Variant, digits: Dataset) -> None:
-    feeds = lenet.feeds(digits.split("validation").take(slice(0, 1)).inputs)
+def test_unseen_inputs_are_new_and_laid_out_alike() -> None:
+    image = np.random.default_rng(1).normal(size=(2, 5, 5, 1)).astype(np.float32).transpose(0, 3, 1, 2)
+    assert image.flags.c_contiguous and image.strides[1] == 4, "numpy's own choice for an axis of size 1"
     random = np.random.default_rng(0)
-    fresh = [honesty._unseen(feeds, random) for _ in range(20)]
-    contents = {each["image"].tobytes() for each in [feeds, *fresh]}
-    assert len(contents) == 21
-    assert all(each["image"].strides == feeds["image"].strides for each in fresh)
-    assert all(
-        each["image"].dtype == np.float32 and each["image"].shape == feeds["image"].shape for each in fresh
-    )
+    fresh = [honesty._unseen({"x": image}, random)["x"] for _ in range(20)]
+    assert len({each.tobytes() for each in [image, *fresh]}) == 21
+    assert all(each.strides == image.strides and each.dtype == np.float32 for each in fresh)
+
+
+def test_unseen_whole_numbers_stay_among_those_that_were_there() -> None:
+    ids = np.arange(12).reshape(3, 4).T  # not contiguous
+    fresh = [honesty._unseen({"ids": ids}, np.random.default_rng(seed))["ids"] for seed in range(20)]
+    assert all(sorted(each.ravel()) == list(range(12)) and each.shape == (4, 3) for each in fresh)
+    assert len({each.tobytes() for each in fresh}) > 10
 
 
 def test_the_runtime_sees_the_planted_session_as_its_own(lenet: Variant) -> None:

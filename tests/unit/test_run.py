@@ -69,9 +69,14 @@ def script(path, text):
 
 
 def start(kit, *arguments):
-    """Start run.py as from a terminal, where Ctrl-C is heard; pytest-xdist's workers are deaf to it."""
+    """Start run.py as from a terminal, where signals are heard; pytest-xdist's workers and nohup are deaf to some."""
     command = [sys.executable, kit.ROOT / "run.py", *arguments]
-    hear = None if os.name == "nt" else lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)
+
+    def listen():
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, signal.SIG_DFL)
+
+    hear = None if os.name == "nt" else listen
     return subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, preexec_fn=hear
     )

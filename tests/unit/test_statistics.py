@@ -69,6 +69,28 @@ def test_newcombe_gives_the_papers_example() -> None:
     assert (low, high) == pytest.approx((0.0569, 0.3404), abs=5e-4)
 
 
+def newcombe_10(a: int, b: int, c: int, d: int) -> tuple[float, float]:
+    """The interval for (a+b)/n − (a+c)/n as the paper writes it, with scipy's Wilson intervals."""
+    n = a + b + c + d
+    first = stats.binomtest(a + b, n).proportion_ci(0.95, method="wilson")
+    second = stats.binomtest(a + c, n).proportion_ci(0.95, method="wilson")
+    dl1, du1 = (a + b) / n - first.low, first.high - (a + b) / n
+    dl2, du2 = (a + c) / n - second.low, second.high - (a + c) / n
+    numerator = a * d - b * c
+    if numerator > 0:
+        numerator = max(numerator - n / 2, 0)
+    margins = (a + b) * (c + d) * (a + c) * (b + d)
+    phi = numerator / math.sqrt(margins) if margins else 0.0
+    theta = (b - c) / n
+    low = theta - math.sqrt(max(0.0, dl1**2 - 2 * phi * dl1 * du2 + du2**2))
+    return low, theta + math.sqrt(max(0.0, dl2**2 - 2 * phi * dl2 * du1 + du1**2))
+
+
+@given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
+def test_newcombe_is_the_papers_formula(a: int, b: int, c: int, d: int) -> None:
+    assert mcnemar(*outcomes(a, c, b, d)).ci95 == pytest.approx(newcombe_10(a, b, c, d), abs=1e-9)
+
+
 @given(st.integers(0, 60), st.integers(0, 60), st.integers(0, 60), st.integers(1, 60))
 def test_mcnemar_turned_round_is_its_negative(a: int, b: int, c: int, d: int) -> None:
     one, other = mcnemar(*outcomes(a, b, c, d)), mcnemar(*outcomes(a, c, b, d))
