@@ -53,6 +53,14 @@ class StudyError(LabkitError):
     """A study folder cannot be read or written."""
 
 
+class NotebookError(LabkitError):
+    """A notebook cannot be read, built or run: `cell` (counted from 1) and `kind`, the error's own name."""
+
+    def __init__(self, message: str, cell: int | None = None, kind: str = "") -> None:
+        super().__init__(message)
+        self.cell, self.kind = cell, kind
+
+
 class Cancelled(LabkitError):
     """Somebody pressed Stop."""
 

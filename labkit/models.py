@@ -77,13 +77,14 @@ class ResNet(nn.Module):
     """The CIFAR-style ResNet (He et al. 2016, section 4.2): 3 stages, global average pooling, one linear.
 
     `stages` are the channels of each stage's residual stream, `inner` those between a block's two
-    convolutions; both shrink when channels are pruned. input [N, C, H, W] → logits [N, num_outputs].
+    convolutions; both shrink when channels are pruned. A `stem_stride` of 2 lets every later layer see a quarter
+    of the pixels (Howard et al. 2017, section 3.4). input [N, C, H, W] → logits [N, num_outputs].
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         stages, inner = config["stages"], config["inner"]
-        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, config["stem_stride"], 1, bias=False)
         self.bn = nn.BatchNorm2d(stages[0])
         blocks: list[nn.Module] = []
         inputs = stages[0]
@@ -106,7 +107,8 @@ class ResNet(nn.Module):
 
 def _resnet_defaults(blocks_per_stage: int) -> dict[str, Any]:
     stages = [16, 32, 64]
-    return {"stages": stages, "inner": [[width] * blocks_per_stage for width in stages], "dropout": 0.0}
+    inner = [[width] * blocks_per_stage for width in stages]
+    return {"stages": stages, "inner": inner, "stem_stride": 1, "dropout": 0.0}
 
 
 _ARCHITECTURES: dict[str, tuple[type[LeNet5] | type[ResNet], dict[str, Any]]] = {
@@ -145,18 +147,28 @@ def _check_shapes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> Non
     dropout = config["dropout"]
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout={dropout!r} must lie in 0 ≤ p < 1")
-    for field in ("input_shape", "num_outputs", "channels", "hidden", "stages", "inner"):
+    for field in ("input_shape", "num_outputs", "channels", "hidden", "stages", "inner", "stem_stride"):
         if field in config:
             reference = defaults.get(field, config[field])
             if isinstance(reference, list) and (
                 not isinstance(config[field], Sequence) or len(config[field]) != len(reference)
             ):
                 raise ConfigError(f"{field} must be a list of {len(reference)}, got {config[field]!r}")
+            if field == "inner" and [_count(each) for each in config[field]] != [
+                _count(each) for each in reference
+            ]:
+                raise ConfigError(
+                    f"inner holds a width for each block, {_count(reference[0])} a stage, got {config[field]!r}"
+                )
             for width in _flatten(config[field]):
                 if not isinstance(width, int) or isinstance(width, bool) or not 1 <= width <= _LARGEST_WIDTH:
                     raise ConfigError(
                         f"{field} holds {width!r}; allowed are whole numbers 1..{_LARGEST_WIDTH}"
                     )
+
+
+def _count(value: Any) -> int:
+    return len(value) if isinstance(value, (list, tuple)) else 0
 
 
 def _flatten(value: Any) -> list[Any]:

@@ -17,18 +17,10 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-from labkit.errors import LabkitError
+from labkit.errors import NotebookError
 from labkit.files import read_json
 
 _TICK_S = 0.2
-
-
-class NotebookError(LabkitError):
-    """A notebook cannot be read, built or run: `cell` (counted from 1) and `kind`, the error's own name."""
-
-    def __init__(self, message: str, cell: int | None = None, kind: str = "") -> None:
-        super().__init__(message)
-        self.cell, self.kind = cell, kind
 
 
 def read_notebook(path: str | Path) -> Any:

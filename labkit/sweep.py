@@ -29,9 +29,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from labkit.errors import ConfigError, StudyError, nearest
+from labkit.errors import ConfigError, NotebookError, StudyError, nearest
 from labkit.files import write_atomically
-from labkit.notebook import NotebookError, parameters_of, read_notebook, run_notebook, to_bytes
+from labkit.notebook import parameters_of, read_notebook, run_notebook, to_bytes
 from labkit.progress import Progress, part, silent
 from labkit.study import Study, html_page, html_table, run_key
 

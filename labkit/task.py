@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.errors import ConfigError, DataError, nearest
+from labkit.errors import ConfigError, DataError, TensorError, nearest
 from labkit.statistics import Interval, Paired, mcnemar, mean_interval, paired_mean, wilson
 
 if TYPE_CHECKING:
@@ -76,6 +76,11 @@ class Classification(Task):
 
     def scores(self, output: NDArray[Any], target: NDArray[Any]) -> Scores:
         """[N, C] logits and [N] labels → [N] of 0.0 or 1.0."""
+        if output.ndim != 2 or len(output) != len(target):
+            raise TensorError(
+                f"classification reads logits [samples, classes], the model answered {list(output.shape)} to "
+                f"{len(target)} samples: is its first output the one that classifies?"
+            )
         return np.asarray(output.argmax(axis=-1) == target, dtype=np.float64)
 
     def interval(self, scores: Scores) -> Interval:

@@ -54,11 +54,11 @@ def check_knobs(config: Any) -> None:
             if value not in meta["choices"]:
                 raise ConfigError(f"{where} is unknown; {nearest(str(value), meta['choices'])}")
             continue
-        kind = type(field.default)
+        kind = float if field.default is None else type(field.default)  # None: no limit is set
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(config, field.name, float(value))
             value = float(value)
-        if field.default is not None and type(value) is not kind:
+        if type(value) is not kind:
             raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}")
         if isinstance(value, (int, float)) and not _inside(value, meta):
             raise ConfigError(f"{where} is out of range; allowed: {_range(field.name, meta)}")
@@ -137,10 +137,12 @@ class Technique(ABC):
             raise TechniqueError(
                 f"{self.name} needs a dataset: pass one, such as labkit.load_dataset('digits')"
             )
-        if dataset is not None and self.needs_dataset and dataset.task_name != variant.task:
-            raise TechniqueError(
-                f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
-            )
+        if dataset is not None and self.needs_dataset:
+            if dataset.task_name != variant.task:
+                raise TechniqueError(
+                    f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
+                )
+            dataset.check_classes(variant)
 
     @abstractmethod
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:

@@ -243,20 +243,26 @@ def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Mod
     """Restore what `_keep` wrote and return the number of finished epochs; 0 without a checkpoint."""
     if folder is None or not (folder / "checkpoint.json").exists():
         return 0
+    from safetensors import SafetensorError
     from safetensors.torch import load
 
     manifest = read_json(folder / "checkpoint.json", ConfigError)
-    if manifest["recipe"] != recipe.config or manifest["start"] != variant.digest:
+    if manifest.get("recipe") != recipe.config or manifest.get("start") != variant.digest:
         raise ConfigError(f"{folder} belongs to another training run: choose another folder, or remove it")
-    tensors = load((folder / Path(manifest["file"]).name).read_bytes())
-    module.load_state_dict(
-        {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-    )
-    state = optimizer.state_dict()
-    state["state"] = {
-        int(key.removeprefix("momentum.")): {"momentum_buffer": value}
-        for key, value in tensors.items()
-        if key.startswith("momentum.")
-    }
-    optimizer.load_state_dict(state)
-    return int(manifest["epochs"])
+    try:
+        tensors = load((folder / Path(manifest["file"]).name).read_bytes())
+        module.load_state_dict(
+            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
+        )
+        state = optimizer.state_dict()
+        state["state"] = {
+            int(key.removeprefix("momentum.")): {"momentum_buffer": value}
+            for key, value in tensors.items()
+            if key.startswith("momentum.")
+        }
+        optimizer.load_state_dict(state)
+        return int(manifest["epochs"])
+    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
+        raise ConfigError(
+            f"the checkpoint in {folder} is damaged ({str(error)[:200]}): remove the folder to train from the start"
+        ) from None

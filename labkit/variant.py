@@ -280,9 +280,12 @@ def _read_payload(path: Path, expected: str) -> bytes:
 
 
 def _torch_bytes(model: Any) -> bytes:
+    import torch
     from safetensors.torch import save
 
-    return save({name: tensor.contiguous() for name, tensor in model.state_dict().items()})
+    # Copies, because safetensors refuses tensors that share memory, as tied weights do.
+    tensors = model.state_dict().items()
+    return save({name: tensor.clone(memory_format=torch.contiguous_format) for name, tensor in tensors})
 
 
 def _torch_model(config: Any, payload: bytes) -> Any:

@@ -18,7 +18,6 @@ from typing import Any
 
 from labkit.data import Dataset
 from labkit.environment import current
-from labkit.errors import ConfigError
 from labkit.measure import Candidate, Comparison, Measurement, Protocol, compare, measure
 from labkit.package import write_package
 from labkit.parallel import pool_gain
@@ -101,8 +100,9 @@ def optimize(
 def fit_to(model: Variant, dataset: Dataset) -> Variant:
     """Make sure that the model takes this data; a bare file of images gets the plain preprocessing, x / 255.
 
-    Raises TensorError or ConfigError where the two cannot belong together, before anything long is started.
+    Raises TensorError or DataError where the two cannot belong together, before anything long is started.
     """
+    dataset.check_classes(model)
     if model.task != dataset.task_name:
         model = dataclasses.replace(model, task=dataset.task_name)
     if not model.labels and dataset.labels:
@@ -119,12 +119,6 @@ def fit_to(model: Variant, dataset: Dataset) -> Variant:
             )
             model = dataclasses.replace(model, preprocessing={spec.name: Preprocessing(scale, layout=layout)})
     model.feeds(dataset.split("validation").take(slice(0, model.fixed_batch or 2)).inputs)
-    width = model.outputs[0].shape[-1]
-    if dataset.labels and isinstance(width, int) and width != len(dataset.labels):
-        raise ConfigError(
-            f"{model.name!r} has {width} outputs, {dataset.name!r} has {len(dataset.labels)} classes: "
-            "they do not belong together"
-        )
     return model
 
 

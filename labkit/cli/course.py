@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import Annotated
 
@@ -43,11 +44,12 @@ def register(app: typer.Typer) -> None:
         ),
         out: Annotated[Path, typer.Option(help="The folder for the notebooks.")] = Path("notebooks"),
         execute: Annotated[bool, typer.Option(help="Run each lesson and keep its outputs.")] = True,
+        check: Annotated[bool, typer.Option(help="Write nothing; fail if anything is out of date.")] = False,
     ) -> None:
         """Generate lessons, exercises and solutions from their sources."""
         from labkit.teach import build as run
 
-        for path in run(source, out, execute=execute):
+        for path in run(source, out, execute=execute, check=check):
             say(f"wrote {path}")
 
     @group.command()
@@ -61,6 +63,9 @@ def register(app: typer.Typer) -> None:
 
         result = run(submission, pristine)
         if json:
-            print_json({"score_pct": result.score_pct})
+            checks = {name: dataclasses.asdict(each) for name, each in result.results.items()}
+            print_json({"score_pct": result.score_pct, "checks": checks, "note": result.note})
         else:
-            print(f"{submission.name}: {result.score_pct:.0f} %")
+            print(
+                f"{submission.name}: {result.score_pct:.0f} %" + (f" ({result.note})" if result.note else "")
+            )

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.data import Dataset
-from labkit.errors import ConfigError, LabkitError, ParityError, nearest
+from labkit.errors import ConfigError, ParityError, TensorError, nearest
 from labkit.runtimes import RunOptions, Runtime, Session, reference_runtime
 from labkit.task import Classification, get_task
 from labkit.technique import probe
@@ -142,11 +142,11 @@ def _batches(
 def _run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
     try:
         return session.run(feeds)
-    except LabkitError:
-        raise
-    except Exception as error:  # whatever the runtime raises: the model cannot take this batch
+    except TensorError as error:
+        if error.__cause__ is None:  # the samples do not fit; else the engine cannot take this batch
+            raise
         size = len(next(iter(feeds.values())))
-        raise ParityError(f"{session.variant.name!r} fails at batch {size}: {str(error)[:200]}") from None
+        raise ParityError(f"{session.variant.name!r} fails at batch {size}: {error}") from None
 
 
 def _renamed(reference: Variant, other: Variant, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -12,10 +12,12 @@ from __future__ import annotations
 import contextlib
 import io
 import logging
+import sys
+import threading
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
 from labkit.convert.onnx_file import write_metadata
 from labkit.convert.parity import parity
@@ -102,14 +104,25 @@ def _innermost(error: BaseException) -> str:
     return f"{type(error).__name__}: {' '.join(lines[:2])[:300]}"
 
 
+class _OtherThreads(io.TextIOBase):
+    """A stream that passes on what other threads write: in a notebook, they may be printing meanwhile."""
+
+    def __init__(self, stream: TextIO) -> None:
+        self._stream, self._muted = stream, threading.get_ident()
+
+    def write(self, text: str) -> int:
+        """Pass `text` on, or drop it."""
+        return len(text) if threading.get_ident() == self._muted else self._stream.write(text)
+
+
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
     """Keep the exporter's progress, warnings and log lines off the terminal: stdout may be carrying JSON."""
     logger = logging.getLogger("torch")
     level = logger.level
     with (
-        contextlib.redirect_stdout(io.StringIO()),
-        contextlib.redirect_stderr(io.StringIO()),
+        contextlib.redirect_stdout(_OtherThreads(sys.stdout)),
+        contextlib.redirect_stderr(_OtherThreads(sys.stderr)),
         warnings.catch_warnings(),
     ):
         warnings.simplefilter("ignore")

@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 
 from labkit.errors import ConfigError, DataError, nearest
 from labkit.task import Task, get_task
-from labkit.variant import Preprocessing
+from labkit.variant import Preprocessing, Variant
 
 Array = NDArray[Any]
 SPLITS = ("train", "calibration", "validation", "test")
@@ -71,6 +71,26 @@ class Dataset:
     def sample_shapes(self) -> dict[str, tuple[int, ...]]:
         """Each input's shape without the sample axis."""
         return {name: array.shape[1:] for name, array in self.split("train").inputs.items()}
+
+    def check_classes(self, model: Variant) -> None:
+        """Raise DataError unless `model` and this data can mean the same class by a label's number.
+
+        Names may differ (a file of arrays has none but 0, 1, 2, …), their count and their order may not.
+        """
+        width = model.outputs[0].shape[-1] if model.outputs[0].shape else 1
+        count = len(model.labels) or (width if isinstance(width, int) else len(self.labels))
+        if self.labels and count != len(self.labels):
+            raise DataError(
+                f"{model.name!r} knows {count} classes, {self.name!r} has {len(self.labels)}: "
+                "they do not belong together"
+            )
+        if model.labels != self.labels and set(model.labels) == set(self.labels):
+            pairs = enumerate(zip(model.labels, self.labels, strict=True))
+            first = next(index for index, (theirs, ours) in pairs if theirs != ours)
+            raise DataError(
+                f"class {first} is {model.labels[first]!r} to {model.name!r} and {self.labels[first]!r} in "
+                f"{self.name!r}: bring the data's classes into the model's order"
+            )
 
     def image_shape(self) -> tuple[int, int, int]:
         """(channels, height, width) of the only input, if it holds images [N, H, W, C]; DataError otherwise."""

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from labkit.data import Dataset
+from labkit.distill.start import STARTS, copy_weights
 from labkit.environment import current
 from labkit.errors import TechniqueError
 from labkit.models import MODELS, build
@@ -57,7 +58,7 @@ def distillation_loss(
 class Distill(Technique):
     """Train a new, smaller network on the answers of the variant that it is given, the teacher.
 
-    The student starts from random weights and takes the teacher's inputs, preprocessing and classes.
+    The student takes the teacher's inputs, preprocessing and classes; `start` says what its first weights are.
     """
 
     name: ClassVar[str] = "distill"
@@ -67,6 +68,10 @@ class Distill(Technique):
 
     student: str = knob("resnet8", "the student's architecture", choices=MODELS)
     width: float = knob(0.5, "share of the architecture's own channels", above=0.0, max=1.0)
+    stem_stride: int = knob(1, "2: the student looks at a quarter of the pixels", min=1, max=4)
+    start: str = knob(
+        "random", "the student's first weights: random, or every k-th block of its teacher", choices=STARTS
+    )
     temperature: float = knob(4.0, "softens the teacher's answers", above=0.0, max=50.0)
     alpha: float = knob(0.9, "weight of the distillation loss; the labels' is 1 − alpha", min=0.0, max=1.0)
     epochs: int = knob(12, "passes over the training data", min=1, max=1000)
@@ -92,11 +97,6 @@ class Distill(Technique):
             raise TechniqueError(
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
                 f"[batch, classes]; {variant.name!r} has other inputs or outputs"
-            )
-        if dataset is not None and dataset.labels and len(dataset.labels) != sizes[-1]:
-            raise TechniqueError(
-                f"{variant.name!r} knows {sizes[-1]} classes, dataset {dataset.name!r} has "
-                f"{len(dataset.labels)}: take the data that the teacher was trained on"
             )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
@@ -125,10 +125,17 @@ class Distill(Technique):
             "num_outputs": teacher.outputs[0].shape[1],
         }
         full_size: Any = build(whole)
-        widths = {name: value for name, value in full_size.config.items() if name in _WIDTHS}
+        smaller = scaled(
+            {name: full_size.config[name] for name in _WIDTHS if name in full_size.config}, self.width
+        )
+        if self.stem_stride > 1:
+            smaller["stem_stride"] = self.stem_stride  # an architecture without one says so
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
-            return build({**whole, **scaled(widths, self.width)}).eval()
+            student = build({**whole, **smaller}).eval()
+        if self.start == "teacher":
+            copy_weights(teacher, student)
+        return student
 
     def loss_from(self, teacher: Variant) -> Loss:
         """The loss of `fit`, in which the teacher answers the same augmented batch that the student sees."""

@@ -113,9 +113,13 @@ class Comparison:
         return tuple(item for _, _, item in sorted(front, key=lambda point: point[:2]))
 
     def to_rows(self) -> list[dict[str, Any]]:
-        """One flat row per record: its own fields, then those of its Pair (None for the baseline)."""
+        """One flat row per record: its key, its own fields, then those of its Pair (None for the baseline)."""
         return [
-            {**item.to_json(), **{name: _plain(getattr(pair, name, None)) for name in _PAIR_COLUMNS}}
+            {
+                "key": item.key,
+                **item.to_json(),
+                **{name: _plain(getattr(pair, name, None)) for name in _PAIR_COLUMNS},
+            }
             for item, pair in self.with_pairs()
         ]
 

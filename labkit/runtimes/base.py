@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from types import TracebackType
 from typing import ClassVar
 
-from labkit.errors import ConfigError, UnavailableError
+from labkit.errors import ConfigError, LabkitError, TensorError, UnavailableError
 from labkit.variant import Array, Variant
 
 PRECISIONS = ("float32", "bfloat16")
@@ -54,9 +54,20 @@ class Session(ABC):
         self.options = options
 
     def run(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
-        """Named inputs → named outputs; TensorError for a wrong name, dtype, shape, or a NaN."""
+        """Named inputs → named outputs; TensorError for a wrong name, dtype, shape, or a NaN.
+
+        What only the engine can know (an image that is too small for the network's pooling) is a TensorError too.
+        """
         self.variant.check_feeds(feeds)
-        return self.execute(feeds)
+        try:
+            return self.execute(feeds)
+        except (LabkitError, MemoryError):
+            raise
+        except Exception as error:  # every engine has kinds of its own
+            shapes = ", ".join(f"{name} {list(array.shape)}" for name, array in feeds.items())
+            raise TensorError(
+                f"{self.variant.name!r} cannot compute on {shapes}: {str(error)[:300] or repr(error)}"
+            ) from error
 
     @abstractmethod
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset
@@ -25,7 +25,6 @@ from labkit.variant import Variant
 from labkit.zoo import derived
 
 Narrate = Callable[[str], None]
-TRAINED: tuple[Technique, ...] = (PruneChannels(fine_tune_epochs=8), Distill(width=0.75))
 
 
 def build_variants(
@@ -34,7 +33,6 @@ def build_variants(
     training_seconds: float,
     narrate: Narrate,
     progress: Progress = silent,
-    trained: Sequence[Technique] = TRAINED,
 ) -> Built:
     """Everything worth measuring, the model itself first. A technique that does not fit is skipped with its reason."""
     variants: list[Variant] = [model]
@@ -86,7 +84,7 @@ def _float_variants(
     if zeros := attempt(PruneMagnitude(), model, part(progress, 0.1, 0.15)):
         yield zeros, part(progress, 0.15, 0.2)
     ready = derived(model)
-    for index, technique in enumerate(TRAINED):
+    for index, technique in enumerate(trained_techniques(model, dataset)):
         report = part(progress, 0.2 + 0.4 * index, 0.6 + 0.4 * index)
         found = next((variant for variant in ready if variant.lineage[-1].technique == technique.name), None)
         needed = None if found else seconds_to_train(technique, model, dataset)
@@ -101,6 +99,17 @@ def _float_variants(
             narrate(f"  {technique.title}: skipped, {reason}")
         elif made := attempt(technique, model, report):
             yield made, report
+
+
+def trained_techniques(model: Variant, dataset: Dataset) -> tuple[Technique, ...]:
+    """Fewer channels, and a student that looks at a quarter of the pixels; it starts as its teacher where it can."""
+    student = Distill(width=1.0, stem_stride=2, start="teacher", epochs=12)
+    try:
+        student.requires(model, dataset)
+        student.fresh_student(model)
+    except TechniqueError:
+        student = dataclasses.replace(student, start="random", epochs=20)
+    return PruneChannels(round_to=4, fine_tune_epochs=5), student
 
 
 def seconds_to_train(technique: Technique, model: Variant, dataset: Dataset) -> float:

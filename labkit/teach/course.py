@@ -28,8 +28,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from labkit.errors import NotebookError
 from labkit.files import write_atomically
-from labkit.notebook import NotebookError, parameters_of, read_notebook, run_notebook, to_bytes
+from labkit.notebook import parameters_of, read_notebook, run_notebook, to_bytes
 from labkit.teach.guard import drop_widgets, refuse_private_folders, refuse_secrets, secrets_in
 
 BEGIN, END = "### BEGIN SOLUTION", "### END SOLUTION"

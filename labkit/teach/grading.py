@@ -19,8 +19,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.errors import NotebookError
 from labkit.files import read_json
-from labkit.notebook import NotebookError
 from labkit.teach.checks import CheckResult, check
 
 

@@ -14,7 +14,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from labkit.notebook import NotebookError
+from labkit.errors import NotebookError
 
 _SHORTEST_SECRET = 8
 _WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

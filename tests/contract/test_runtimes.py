@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -9,6 +11,7 @@ import torch
 from labkit.errors import ConfigError, TensorError, UnavailableError
 from labkit.runtimes import RUNTIMES, Availability, RunOptions, get_runtime, reference_runtime
 from labkit.technique import probe
+from labkit.variant import TensorSpec
 
 CASES = ("image", "two_inputs", "regression")
 available = [runtime for runtime in RUNTIMES if runtime.is_available().ok]
@@ -78,6 +81,16 @@ def test_a_bad_tensor_is_refused_by_name(runtime, fault, says, request):
         session.run({"image": good})
         with pytest.raises(TensorError, match=says):
             session.run(fault(good))
+
+
+def test_what_only_the_engine_can_know_is_refused_too(cases):
+    variant, _ = cases["image"]
+    free = (TensorSpec("image", "float32", ("batch", 1, "height", "width"), "NCHW"),)
+    anything = dataclasses.replace(variant, inputs=free)
+    with get_runtime("torch").load(anything) as session:
+        with pytest.raises(TensorError, match=r"cannot compute on image \[1, 1, 7, 7\]: ") as caught:
+            session.run({"image": np.zeros((1, 1, 7, 7), np.float32)})
+        assert caught.value.__cause__ is not None
 
 
 @runtimes

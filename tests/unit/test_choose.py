@@ -169,3 +169,9 @@ def test_the_shipped_sheets_load():
 def test_a_bad_requirement_names_the_field(fields):
     with pytest.raises(ConfigError, match=next(iter(fields))):
         Requirement("test", **fields)
+
+
+@pytest.mark.parametrize("value", ["0.5", True, [0.5], float("nan")])
+def test_a_limit_must_be_a_number(value):
+    with pytest.raises(ConfigError, match="max_accuracy_drop_pp"):
+        Limits(max_accuracy_drop_pp=value)

@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from labkit.notebook import NotebookError
+from labkit.errors import NotebookError
 from labkit.teach.course import VIEWS, build, generate, stale
 
 ROOT = Path(__file__).parents[2]

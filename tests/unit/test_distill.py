@@ -13,11 +13,12 @@ from hypothesis import strategies as st
 
 from labkit.distill import Distill, distillation_loss
 from labkit.distill.soft_targets import scaled
-from labkit.errors import Cancelled, ConfigError, TechniqueError
+from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.progress import silent
 from labkit.train import Train, fit
 from labkit.variant import TensorSpec, Variant
+from labkit.zoo import load_model
 
 QUICK = Distill(student="lenet5", width=0.3, epochs=1, max_samples=128, learning_rate=0.05, threads=1)
 
@@ -125,6 +126,58 @@ def test_a_scaled_width_is_the_nearest_multiple_of_four_above_zero(width, factor
     assert made == 4 or abs(made - width * factor) <= 2
 
 
+def test_a_stem_stride_of_two_leaves_a_quarter_of_the_pixels_and_all_of_the_weights(lenet):
+    whole = Distill(width=1.0).fresh_student(lenet)
+    half = Distill(width=1.0, stem_stride=2).fresh_student(lenet)
+    seen = []
+    for student in (whole, half):
+        student.blocks.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+        student(torch.zeros(1, 1, 32, 32))
+    assert seen == [(1, 16, 32, 32), (1, 16, 16, 16)]
+    assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in half.parameters())
+
+
+def test_an_architecture_without_a_stem_says_so(lenet, digits):
+    with pytest.raises(ConfigError, match="unknown field 'stem_stride' for lenet5"):
+        dataclasses.replace(QUICK, stem_stride=2)(lenet, digits)
+
+
+def test_a_student_may_start_as_every_third_block_of_its_teacher():
+    teacher = load_model("resnet20@digits")
+    student = Distill(width=1.0, stem_stride=2, start="teacher").fresh_student(teacher)
+    for mine, theirs in ((0, 0), (1, 3), (2, 6)):
+        for name, tensor in student.blocks[mine].state_dict().items():
+            assert torch.equal(tensor, teacher.model.blocks[theirs].state_dict()[name])
+    assert torch.equal(student.stem.weight, teacher.model.stem.weight)
+    assert torch.equal(student.fc.weight, teacher.model.fc.weight)
+    with torch.no_grad():
+        student.fc.weight.zero_()
+    assert teacher.model.fc.weight.any(), "the student's parameters are copies"
+
+
+def test_a_student_as_deep_as_its_teacher_starts_as_the_teacher_itself():
+    teacher = load_model("resnet20@digits")
+    student = Distill(student="resnet20", width=1.0, start="teacher").fresh_student(teacher)
+    image = torch.randn(2, 1, 32, 32)
+    with torch.no_grad():
+        assert torch.equal(student(image), teacher.model.eval()(image))
+
+
+@pytest.mark.parametrize("change", [{"width": 0.5}, {"student": "lenet5"}])
+def test_a_student_of_other_shapes_cannot_start_as_its_teacher(change):
+    with pytest.raises(TechniqueError, match="start='teacher' copies layers of equal shape"):
+        Distill(**{"width": 1.0, "start": "teacher", **change}).fresh_student(load_model("resnet20@digits"))
+
+
+def test_a_foreign_module_is_no_start(lenet, digits):
+    shape = ("batch", 1, 32, 32)
+    model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 10)).eval()
+    outputs = (TensorSpec("logits", "float32", ("batch", 10)),)
+    teacher = Variant("foreign", "torch", model, (TensorSpec("image", "float32", shape),), outputs)
+    with pytest.raises(TechniqueError, match="start='random'"):
+        Distill(start="teacher")(teacher, digits)
+
+
 def test_without_the_teacher_it_is_plain_training_on_the_same_budget(lenet, digits):
     silent_teacher = dataclasses.replace(QUICK, alpha=0.0)
     start = dataclasses.replace(lenet, model=silent_teacher.fresh_student(lenet))
@@ -194,7 +247,7 @@ def test_a_teacher_of_other_classes_is_refused(digits):
     model = torch.nn.Sequential(torch.nn.Flatten(), torch.nn.Linear(1024, 3)).eval()
     outputs = (TensorSpec("logits", "float32", ("batch", 3)),)
     teacher = Variant("three", "torch", model, (TensorSpec("image", "float32", shape),), outputs)
-    with pytest.raises(TechniqueError, match="'three' knows 3 classes, dataset 'digits' has 10"):
+    with pytest.raises(DataError, match="'three' knows 3 classes, 'digits' has 10"):
         QUICK(teacher, digits)
 
 
@@ -209,6 +262,8 @@ def test_a_teacher_of_other_classes_is_refused(digits):
         ({"width": 0.0}, r"width=0\.0 .* 0\.0 < width ≤ 1\.0"),
         ({"student": "resnet9"}, "student='resnet9' is unknown; did you mean 'resnet8'"),
         ({"epochs": 0}, "epochs=0"),
+        ({"stem_stride": 5}, r"stem_stride=5 .* 1 ≤ stem_stride ≤ 4"),
+        ({"start": "zero"}, "start='zero' is unknown"),
     ],
 )
 def test_a_bad_knob_names_the_field_the_value_and_the_range(change, says):

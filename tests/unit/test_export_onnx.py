@@ -6,6 +6,7 @@ import copy
 import dataclasses
 import subprocess
 import sys
+import threading
 
 import onnx
 import pytest
@@ -13,6 +14,7 @@ import torch
 from torch import nn
 
 from labkit.convert import ExportOnnx, load_onnx, parity
+from labkit.convert.torch_to_onnx import _quiet
 from labkit.errors import ConfigError, ParityError, TechniqueError
 from labkit.variant import TensorSpec, Variant
 
@@ -143,6 +145,15 @@ def test_nothing_reaches_stdout_or_stderr():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert (done.stdout, done.stderr) == ("", "")
+
+
+def test_what_other_threads_print_meanwhile_is_not_lost(capsys):
+    with _quiet():
+        print("from the exporting thread")
+        thread = threading.Thread(target=print, args=("from another thread",))
+        thread.start()
+        thread.join()
+    assert capsys.readouterr().out == "from another thread\n"
 
 
 def test_torch_s_exporter_does_write_to_both():

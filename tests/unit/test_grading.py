@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 
-from labkit.notebook import NotebookError
+from labkit.errors import NotebookError
 from labkit.teach import build, grade
 
 ROOT = Path(__file__).parents[2]

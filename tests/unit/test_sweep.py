@@ -15,8 +15,7 @@ from typing import Any
 
 import pytest
 
-from labkit.errors import Cancelled, ConfigError, LabkitError, StudyError
-from labkit.notebook import NotebookError
+from labkit.errors import Cancelled, ConfigError, LabkitError, NotebookError, StudyError
 from labkit.sweep import SweepReport, read_grid, sweep
 
 ROOT = Path(__file__).parents[2]

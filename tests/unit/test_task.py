@@ -6,13 +6,19 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.errors import ConfigError
+from labkit.errors import ConfigError, TensorError
 from labkit.task import TASKS, Classification, Regression, get_task
 
 
 def test_classification_scores_are_hits():
     scores = Classification().scores(np.array([[1.0, 2], [3, 0], [0, 1]]), np.array([1, 1, 1]))
     assert scores.tolist() == [1, 0, 1] and Classification().quality(scores) == pytest.approx(2 / 3)
+
+
+@pytest.mark.parametrize("shape", [(3,), (3, 4, 4), (2, 4), ()])
+def test_an_output_that_is_not_logits_is_refused(shape):
+    with pytest.raises(TensorError, match=r"reads logits \[samples, classes\]"):
+        Classification().scores(np.zeros(shape), np.array([1, 1, 1]))
 
 
 def test_regression_scores_are_squared_errors_whatever_the_output_s_shape():

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import math
 from types import SimpleNamespace
 
@@ -109,6 +110,33 @@ def test_the_checkpoint_of_another_start_is_refused(start, digits, tmp_path):
 def test_a_checkpoint_that_is_not_json_is_refused(start, digits, tmp_path):
     (tmp_path / "checkpoint.json").write_text("{")
     with pytest.raises(ConfigError, match="not valid JSON"):
+        fit(QUICK, start, digits, silent, checkpoint=tmp_path)
+
+
+def no_manifest_file(folder):
+    next(folder.glob("epoch-*")).unlink()
+
+
+def cut_short(folder):
+    path = next(folder.glob("epoch-*"))
+    path.write_bytes(path.read_bytes()[:100])
+
+
+def another_network(folder):
+    save_file({"model.fc.weight": torch.zeros(1)}, next(folder.glob("epoch-*")))
+
+
+def no_epochs(folder):
+    manifest = json.loads((folder / "checkpoint.json").read_text())
+    del manifest["epochs"]
+    (folder / "checkpoint.json").write_text(json.dumps(manifest))
+
+
+@pytest.mark.parametrize("damage", [no_manifest_file, cut_short, another_network, no_epochs])
+def test_a_damaged_checkpoint_says_what_to_do(damage, start, digits, tmp_path):
+    fit(QUICK, start, digits, silent, checkpoint=tmp_path)
+    damage(tmp_path)
+    with pytest.raises(ConfigError, match=r"is damaged .*: remove the folder"):
         fit(QUICK, start, digits, silent, checkpoint=tmp_path)
 
 

@@ -12,9 +12,10 @@ import time
 
 import numpy as np
 import pytest
+import torch
 
 from labkit.errors import LabkitError, ModelFileError, TensorError
-from labkit.variant import Preprocessing, Variant
+from labkit.variant import Preprocessing, TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -43,6 +44,24 @@ def test_a_module_that_is_not_ours_says_how_to_save_it(cases, tmp_path):
     with pytest.raises(ModelFileError, match="ExportOnnx"):
         cases["regression"][0].save(tmp_path)
     assert list(tmp_path.iterdir()) == []
+
+
+class Tied(torch.nn.Module):
+    """Two layers that are one: what language models do with their first and last table."""
+
+    def __init__(self):
+        super().__init__()
+        self.one, self.two = torch.nn.Linear(4, 4), torch.nn.Linear(4, 4)
+        self.two.weight = self.one.weight
+
+    def forward(self, x):
+        return self.two(self.one(x))
+
+
+def test_tied_weights_have_a_digest_and_a_size():
+    spec = (TensorSpec("x", "float32", ("batch", 4)),)
+    variant = Variant("tied", "torch", Tied().eval(), spec, spec, task="regression")
+    assert variant.fingerprint() == variant.digest and variant.size_bytes > 2 * 4 * (16 + 4)
 
 
 SAVE = """

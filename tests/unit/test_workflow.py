@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import subprocess
 import sys
@@ -15,10 +16,11 @@ from sklearn.neural_network import MLPClassifier
 
 from labkit.convert import load_onnx
 from labkit.data import load_dataset
-from labkit.errors import Cancelled, ConfigError, LabkitError, TensorError
+from labkit.errors import Cancelled, DataError, LabkitError, TensorError
 from labkit.strategy import Limits, Requirement, candidates
 from labkit.study import Study
 from labkit.workflow import fit_to, optimize
+from labkit.zoo import load_model
 
 
 @pytest.fixture(scope="module")
@@ -155,7 +157,7 @@ def test_data_that_does_not_fit_is_refused_before_anything_long(outside, digits)
     with pytest.raises(TensorError, match="dimensions"):
         fit_to(load_onnx(outside / "mine.onnx"), digits)
     np.savez(outside / "two.npz", x=np.zeros((40, 64), np.float32), y=np.arange(40) % 2)
-    with pytest.raises(ConfigError, match="10 outputs"):
+    with pytest.raises(DataError, match="'mine' knows 10 classes, 'two' has 2"):
         fit_to(load_onnx(outside / "mine.onnx"), load_dataset(outside / "two.npz"))
 
 
@@ -178,6 +180,19 @@ def test_training_that_does_not_fit_the_time_is_skipped_and_said(lenet, digits):
     assert {name.split(" + ")[1] for name, _ in built.skipped} == {"prune_channels", "distill"}
     assert all("--training-seconds" in reason for _, reason in built.skipped)
     assert not any("distill" in variant.name for variant in built.variants)
+
+
+def test_classes_in_another_order_are_refused_and_other_names_are_not(lenet, digits):
+    with pytest.raises(DataError, match="class 0 is '0' to 'lenet5@digits' and '9' in 'digits'"):
+        fit_to(lenet, dataclasses.replace(digits, labels=digits.labels[::-1]))
+    words = ("nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
+    assert fit_to(lenet, dataclasses.replace(digits, labels=words)).labels == lenet.labels
+
+
+def test_a_student_starts_as_its_teacher_where_it_can(lenet, digits):
+    _, of_resnet = candidates.trained_techniques(load_model("resnet20@digits"), digits)
+    _, of_lenet = candidates.trained_techniques(lenet, digits)
+    assert (of_resnet.start, of_lenet.start) == ("teacher", "random")
 
 
 def test_a_file_with_a_frozen_batch_size_goes_all_the_way(outside):
