@@ -17,7 +17,7 @@ from labkit.plots import image_html, pareto
 
 if TYPE_CHECKING:
     from labkit.measure import Comparison, Measurement, Pair
-    from labkit.strategy import Outcome
+    from labkit.strategy import Confirmation, Outcome
 
 _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #222 }
@@ -86,11 +86,11 @@ def _decision(outcome: Outcome) -> str:
     lines = [f"<p><b>Run {_e(decision.chosen.key)}</b> ({_e(decision.platform)}, {_e(decision.method)}).</p>"]
     lines.append(f"<p>Required: {_e(asked)}. {_e(decision.advice.capitalize())}.</p>")
     if outcome.confirmation is not None:
-        confirmed = outcome.confirmation.measurements[-1]
-        pair = outcome.confirmation.pairs[0] if outcome.confirmation.pairs else None
+        measured = outcome.confirmation.measured
         lines.append(
-            f"<p>Confirmed once on {confirmed.n_samples:,} test samples: {_e(str(confirmed.quality_metric))} "
-            f"{_quality(confirmed)}; {_e(pair_in_words(pair))}.</p>"
+            f"<p><b>{_e(outcome.confirmation.status.capitalize())}</b> on test, looked at once: "
+            f"{_e(outcome.confirmation.reason)}. {_e(str(measured.quality_metric).capitalize())} {_quality(measured)}; "
+            f"{_e(confirmation_in_words(outcome.confirmation))}.</p>"
         )
     if outcome.pool is not None:
         low, high = outcome.pool.speedup_ci95
@@ -99,6 +99,12 @@ def _decision(outcome: Outcome) -> str:
             f"[{low:.2f}, {high:.2f}] the throughput.</p>"
         )
     return f"<div class='box'>{''.join(lines)}</div>"
+
+
+def confirmation_in_words(confirmation: Confirmation) -> str:
+    """What was measured on test, in one clause."""
+    pairs = confirmation.comparison.pairs
+    return pair_in_words(pairs[0] if pairs else None)
 
 
 def pair_in_words(pair: Pair | None) -> str:

@@ -149,6 +149,16 @@ class Variant:
         config = json.dumps(getattr(self.model, "config", None), sort_keys=True)
         return hashlib.sha256(f"{self.format}\n{config}\n".encode() + body).hexdigest()
 
+    @functools.cached_property
+    def quantized(self) -> bool:
+        """Whether the graph turns activations into integers; a PyTorch variant never does."""
+        if self.format != "onnx":
+            return False
+        import onnx
+
+        nodes = onnx.load_model_from_string(self.model).graph.node
+        return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in nodes)
+
     @property
     def fixed_batch(self) -> int | None:
         """The number of samples that the model insists on (some files are exported so), None if it takes any."""

@@ -14,7 +14,6 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
 
 from labkit.data import Dataset
 from labkit.environment import current
@@ -24,9 +23,20 @@ from labkit.parallel import pool_gain
 from labkit.progress import Progress, part, silent
 from labkit.report import write_report
 from labkit.runtimes import RUNTIMES
-from labkit.strategy import OBJECTIVES, Decision, Outcome, Rejection, Requirement, choose, grid
+from labkit.strategy import (
+    OBJECTIVES,
+    Confirmation,
+    Decision,
+    Outcome,
+    Requirement,
+    choose,
+    confirm,
+    fit_to,
+    grid,
+)
+from labkit.strategy.outcome import pair_row
 from labkit.study import Study
-from labkit.variant import Preprocessing, Variant
+from labkit.variant import Variant
 
 FINALISTS = 6
 
@@ -52,7 +62,9 @@ def optimize(
 
     report = progress or silent
     study = Study(out)
-    model = fit_to(model, dataset)
+    known, model = bool(model.preprocessing), fit_to(model, dataset)
+    if model.preprocessing and not known:
+        narrate(_assumed(model))
     narrate(f"Building variants of {model.name} ({model.size_bytes:,} bytes, {model.format})")
     built = build_variants(model, dataset, training_seconds, narrate, part(report, 0.0, 0.4))
 
@@ -68,6 +80,8 @@ def optimize(
         candidates, dataset, protocol=Protocol.quick(), seed=seed, progress=part(report, 0.4, 0.7)
     )
     screening = compare(screened, against=baseline.key)
+    if doubt := _doubt(screening, dataset):
+        narrate(doubt)
 
     finalists = _finalists(screening, candidates, requirement, baseline)
     narrate(f"Pairing {len(finalists)} finalists with the baseline, {baseline.key}, in interleaved blocks")
@@ -84,51 +98,45 @@ def optimize(
         confirmed = measure(
             [chosen], dataset, against=against, split="test", seed=seed, progress=part(report, 0.85, 0.95)
         )
-        confirmation = compare(confirmed)
+        confirmation = confirm(compare(confirmed), requirement)
         runs.append(confirmed)
         narrate("Timing the chosen one in a pool: one worker against two")
         pool = pool_gain(chosen, dataset, seed=seed, progress=part(report, 0.95, 1.0))
     for run in runs:
         study.append_run(run)
-    if confirmation is not None:
+    if confirmation is not None and confirmation.status != "broken":
         package = _package(chosen, dataset, confirmation, decision, Path(out))
+        if package is None:
+            narrate(f"No package: {chosen.key} is a PyTorch variant, and a package holds an ONNX file")
     outcome = Outcome(screening, finals, decision, confirmation, pool, built, package)
     write_report(outcome, out)
     return outcome
 
 
-def fit_to(model: Variant, dataset: Dataset) -> Variant:
-    """Make sure that the model takes this data; a bare file of images gets the plain preprocessing, x / 255.
-
-    Raises TensorError or DataError where the two cannot belong together, before anything long is started.
-    """
-    dataset.check_classes(model)
-    if model.task != dataset.task_name:
-        model = dataclasses.replace(model, task=dataset.task_name)
-    if not model.labels and dataset.labels:
-        model = dataclasses.replace(model, labels=dataset.labels)
-    arrays = dataset.split("validation").inputs
-    if not model.preprocessing and len(model.inputs) == 1 and len(arrays) == 1:
-        spec, array = model.inputs[0], next(iter(arrays.values()))
-        if spec.dtype == "float32" and array.dtype.kind in "iub":
-            scale = 1 / 255 if array.dtype.itemsize == 1 else 1.0
-            layout = (
-                "NCHW"
-                if len(spec.shape) == 4 and array.ndim == 4 and _channels_first(spec.shape, array)
-                else None
-            )
-            model = dataclasses.replace(model, preprocessing={spec.name: Preprocessing(scale, layout=layout)})
-    model.feeds(dataset.split("validation").take(slice(0, model.fixed_batch or 2)).inputs)
-    return model
-
-
-def _channels_first(shape: Sequence[int | str], array: Any) -> bool:
-    return bool(shape[1] == array.shape[3] and shape[2:] != array.shape[2:])
-
-
 def _baseline(model: Variant, requirement: Requirement) -> Candidate:
     runtime = "torch" if model.format == "torch" else "onnxruntime"
     return Candidate(model, runtime, model.fixed_batch or requirement.batch_size, requirement.threads)
+
+
+def _assumed(model: Variant) -> str:
+    name, how = next(iter(model.preprocessing.items()))
+    return (
+        f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
+        + (", channels first" if how.layout else "")
+        + "; if it was trained otherwise, --scale, --mean and --std"
+    )
+
+
+def _doubt(screening: Comparison, dataset: Dataset) -> str:
+    """What to look at if the model as it came is hardly better than guessing; "" if it is."""
+    accuracy = next(r for r in screening.measurements if r.key == screening.baseline_key).accuracy
+    chance = 1 / max(2, len(dataset.labels))
+    if accuracy is None or accuracy > 1.5 * chance:
+        return ""
+    return (
+        f"Note: the model as it came is right on {accuracy:.1%} of validation, and guessing would be on {chance:.1%}: "
+        "were its inputs prepared as in training (--scale, --mean, --std), and are the classes in its order?"
+    )
 
 
 def _size(dataset: Dataset, split: str) -> str:
@@ -138,7 +146,7 @@ def _size(dataset: Dataset, split: str) -> str:
 def _finalists(
     screening: Comparison, candidates: Sequence[Candidate], requirement: Requirement, baseline: Candidate
 ) -> list[Candidate]:
-    """The best of those that qualified in the screening, then the nearest misses, each runtime's best among them."""
+    """The best in the screening, the smallest that qualifies, each runtime's best, and then whoever comes next."""
     by_key = {candidate.key: candidate for candidate in candidates}
     decision = choose(screening, requirement)
     asked = (requirement.batch_size, requirement.threads)
@@ -153,7 +161,11 @@ def _finalists(
     best_of_runtime: dict[str, str] = {}
     for record in order:
         best_of_runtime.setdefault(record.runtime, record.key)
-    wanted = [*(record.key for record in order[: FINALISTS - 1]), *best_of_runtime.values()]
+    wanted = [
+        *(record.key for record in order[:1]),
+        *best_of_runtime.values(),
+        *(record.key for record in order),
+    ]
     smallest = min(
         (record for record in order if _qualifies(record.key, decision)),
         key=lambda r: r.size_bytes or 0,
@@ -183,8 +195,10 @@ def _rank(record: Measurement, decision: Decision, requirement: Requirement) -> 
 def _merge(final: Decision, screened: Decision, finals: Comparison) -> Decision:
     """The decision among the finalists, with the reasons of those that were rejected in the screening added."""
     in_finals = {record.key for record in finals.measurements}
-    earlier: list[Rejection] = [
-        rejection for rejection in screened.rejected if rejection.key not in in_finals
+    earlier = [
+        dataclasses.replace(rejection, reason=f"screened: {rejection.reason}")
+        for rejection in screened.rejected
+        if rejection.key not in in_finals
     ]
     if screened.chosen is not None and screened.chosen.key not in in_finals:
         raise AssertionError("the best of the screening is always a finalist")
@@ -196,12 +210,14 @@ def _merge(final: Decision, screened: Decision, finals: Comparison) -> Decision:
 
 
 def _package(
-    chosen: Candidate, dataset: Dataset, confirmation: Comparison, decision: Decision, out: Path
+    chosen: Candidate, dataset: Dataset, confirmation: Confirmation, decision: Decision, out: Path
 ) -> Path | None:
     if chosen.variant.format != "onnx":
         return None
-    record = confirmation.measurements[-1]
+    record, pairs = confirmation.measured, confirmation.comparison.pairs
     evidence = {
+        "confirmation": f"{confirmation.status}: {confirmation.reason}",
+        "against_baseline": pair_row(pairs[0]) if pairs else None,
         "measured_on": record.split,
         "dataset": dataset.name,
         "metric": record.quality_metric,

@@ -18,6 +18,13 @@ Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on s
 DataOption = Annotated[
     str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
 ]
+Scale = Annotated[float | None, typer.Option(help="Stored samples are multiplied by it; bytes by 1/255.")]
+Mean = Annotated[
+    str, typer.Option(help="Subtracted then: one number, or one per channel, as 0.49,0.48,0.45.")
+]
+Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.")]
+Prepared = tuple[float | None, list[float], list[float]]
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with records.jsonl.")]
 
 
@@ -40,7 +47,7 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")] = Path(
             "results/demo"
         ),
-        seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
+        seed: Seed = 0,
         json: Json = False,
     ) -> None:
         """Watch a real model become smaller and faster on this machine, and read why one variant is chosen."""
@@ -63,13 +70,17 @@ def register(app: typer.Typer) -> None:
                 help="Train here only what fits this time; else from the zoo, or not at all.", min=0
             ),
         ] = 90.0,
-        seed: Annotated[int, typer.Option(help="All randomness follows from it.")] = 0,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
+        seed: Seed = 0,
         json: Json = False,
     ) -> None:
         """Find, prove and package the best way to run MODEL under a requirement."""
         from labkit.strategy import load_requirement
 
-        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json)
+        prepared = (scale, _numbers("--mean", mean), _numbers("--std", std))
+        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json, prepared)
 
     @app.command()
     def measure(
@@ -83,6 +94,16 @@ def register(app: typer.Typer) -> None:
         batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
         threads: Annotated[int, typer.Option(help="Intra-op threads.")] = 1,
         split: Annotated[str, typer.Option(help="train, calibration, validation or test.")] = "validation",
+        precision: Annotated[
+            list[str], typer.Option(help="float32 or bfloat16, of what is not int8; repeatable.")
+        ] = ["float32"],  # noqa: B006
+        memory: Annotated[
+            bool, typer.Option("--memory", help="Also each one's peak memory, in a process of its own.")
+        ] = False,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
+        seed: Seed = 0,
         out: Annotated[Path | None, typer.Option(help="Add the records to this study.")] = None,
         json: Json = False,
     ) -> None:
@@ -90,19 +111,26 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.measure import compare
         from labkit.measure import measure as run
-        from labkit.strategy import grid
+        from labkit.strategy import fit_to, grid
         from labkit.study import Study
-        from labkit.workflow import fit_to
-        from labkit.zoo import load_model
 
         data = load_dataset(dataset)
         names = _runtimes(runtime)
-        models = [fit_to(load_model(variant), data) for variant in variants]
-        candidates = grid(models, names, [batch_size], [threads])
+        prepared = (scale, _numbers("--mean", mean), _numbers("--std", std))
+        models = [fit_to(model, data, *prepared) for model in _distinct_names(variants)]
+        candidates = grid(models, names, [batch_size], [threads], _precisions(precision))
         if not candidates:
             _refuse_no_candidates(models, names)
         study = Study(out) if out else None
-        records = run(candidates[1:], data, against=candidates[0], split=split, progress=progress_line())
+        records = run(
+            candidates[1:],
+            data,
+            against=candidates[0],
+            split=split,
+            seed=seed,
+            with_memory=memory,
+            progress=progress_line(),
+        )
         if study:
             study.append_run(records)
         print_json([record.to_json() for record in records.measurements]) if json else print(
@@ -173,16 +201,18 @@ def _optimize(
     training_seconds: float,
     seed: int,
     json: bool,
+    prepared: Prepared = (None, [], []),
 ) -> None:
     from labkit.data import load_dataset
     from labkit.errors import LabkitError
+    from labkit.strategy import fit_to
     from labkit.workflow import optimize
     from labkit.zoo import load_model
 
     variant: Variant = load_model(model)
     data: Dataset = load_dataset(dataset)
     outcome = optimize(
-        variant,
+        fit_to(variant, data, *prepared) if any(prepared) else variant,
         data,
         requirement,
         out,
@@ -197,22 +227,25 @@ def _optimize(
         _tell(outcome, out)
     if outcome.decision.chosen is None:
         raise LabkitError(f"{outcome.decision.advice}; the report is in {out / 'index.html'}")
+    if outcome.confirmation is not None and outcome.confirmation.status == "broken":
+        raise LabkitError(
+            f"the choice is not confirmed, so it was not packaged: {outcome.confirmation.reason}; bring more "
+            f"validation samples, or a stricter limit; the report is in {out / 'index.html'}"
+        )
 
 
 def _tell(outcome: Outcome, out: Path) -> None:
     """The table, the choice and its reasons, for a person."""
-    from labkit.report import pair_in_words
+    from labkit.report import confirmation_in_words
 
     print(outcome.finals.table())
     decision = outcome.decision
     if decision.chosen is None:
         return
     print(f"\nRun {decision.chosen.key}; {decision.advice}.")
-    if outcome.confirmation is not None and outcome.confirmation.pairs:
-        confirmed = outcome.confirmation.measurements[-1]
-        print(
-            f"Confirmed once on {confirmed.n_samples:,} test samples: {pair_in_words(outcome.confirmation.pairs[0])}."
-        )
+    if outcome.confirmation is not None:
+        status, reason = outcome.confirmation.status.capitalize(), outcome.confirmation.reason
+        print(f"{status}: {reason}; {confirmation_in_words(outcome.confirmation)}.")
     if outcome.pool is not None:
         low, high = outcome.pool.speedup_ci95
         print(f"Two workers give {outcome.pool.speedup:.2f}× [{low:.2f}, {high:.2f}] the throughput of one.")
@@ -223,6 +256,41 @@ def _tell(outcome: Outcome, out: Path) -> None:
     print(f"\nReport: {out / 'index.html'}")
     if outcome.package:
         print(f"Package: {outcome.package} (python {outcome.package / 'run.py'} runs it without labkit)")
+
+
+def _distinct_names(sources: list[str]) -> list[Variant]:
+    """The variants; two that share a name (one technique with two settings) are told apart by their folders."""
+    import dataclasses
+
+    from labkit.zoo import load_model
+
+    models = [load_model(source) for source in sources]
+    names = [model.name for model in models]
+    return [
+        model if names.count(model.name) == 1 else dataclasses.replace(model, name=f"{model.name} ({source})")
+        for model, source in zip(models, sources, strict=True)
+    ]
+
+
+def _numbers(option: str, text: str) -> list[float]:
+    from labkit.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text!r}: give numbers with commas between them, such as 0.49,0.48,0.45"
+        ) from None
+
+
+def _precisions(wanted: list[str]) -> list[str]:
+    from labkit.errors import ConfigError, nearest
+    from labkit.runtimes import PRECISIONS
+
+    for name in wanted:
+        if name not in PRECISIONS:
+            raise ConfigError(f"unknown precision {name!r}; {nearest(name, PRECISIONS)}")
+    return wanted
 
 
 def _runtimes(wanted: list[str]) -> list[str]:

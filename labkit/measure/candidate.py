@@ -16,7 +16,7 @@ def candidate_key(
 ) -> str:
     """The name that a candidate has in every record, table and plot.
 
-    "resnet20@digits+int8 · openvino · b32 · t1 · float32"; more than one worker adds " · w2".
+    "resnet20@digits+int8 · openvino · b32 · t1 · int8"; more than one worker adds " · w2".
     """
     parts = [variant, runtime, f"b{batch_size}", f"t{threads}", precision]
     return " · ".join(parts + [f"w{num_workers}"] * (num_workers > 1))
@@ -61,9 +61,15 @@ class Candidate:
     @property
     def key(self) -> str:
         """See `candidate_key`."""
-        return candidate_key(
-            self.variant.name, self.runtime, self.batch_size, self.threads, self.precision, self.num_workers
-        )
+        settings = (self.batch_size, self.threads, self.effective_precision, self.num_workers)
+        return candidate_key(self.variant.name, self.runtime, *settings)
+
+    @property
+    def effective_precision(self) -> str:
+        """What is computed in: "float32", "bfloat16", "int8", or "int8+bfloat16" (see Measurement)."""
+        if not self.variant.quantized:
+            return self.precision
+        return "int8" if self.precision == "float32" else f"int8+{self.precision}"
 
     @property
     def options(self) -> RunOptions:

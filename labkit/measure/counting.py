@@ -25,12 +25,11 @@ from labkit.variant import Array, Variant
 
 @dataclass(frozen=True)
 class Counts:
-    """What was counted; `macs` are of one sample, `quantized` is whether activations become integers."""
+    """What was counted; `macs` are of one sample."""
 
     macs: int | Reason
     parameters: int
     nonzero_parameters: int
-    quantized: bool = False
 
 
 def count(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
@@ -107,8 +106,7 @@ def _count_onnx(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
     import onnx
 
     model = onnx.load_model_from_string(variant.payload)
-    quantized = any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in model.graph.node)
-    return Counts(_onnx_macs(model, feeds), *_onnx_parameters(model.graph), quantized)
+    return Counts(_onnx_macs(model, feeds), *_onnx_parameters(model.graph))
 
 
 def _onnx_parameters(graph: Any) -> tuple[int, int]:

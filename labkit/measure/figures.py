@@ -17,7 +17,7 @@ from labkit.errors import MeasurementError, ModelFileError
 from labkit.measure.candidate import Candidate
 from labkit.measure.counting import Counts, count
 from labkit.measure.memory import peak_memory
-from labkit.measure.records import Measurement, Reason, Records, effective_precision, split_reasons
+from labkit.measure.records import Measurement, Reason, Records, split_reasons
 from labkit.measure.run import Run, Seen, open_session
 from labkit.measure.timing import Timing
 from labkit.progress import Progress
@@ -63,13 +63,12 @@ def make_records(
 
 def _measurement(run_id: str, run: Run, candidate: Candidate, figures: dict[str, Any]) -> Measurement:
     variant, timing = candidate.variant, run.seen[candidate.key].timing
-    quantized = figures.pop("quantized")
     values, null_reasons = split_reasons(figures)
     return Measurement(
         run_id=run_id,
         variant=variant.name,
         format=variant.format,
-        precision=effective_precision(candidate.precision, quantized),
+        precision=candidate.effective_precision,
         runtime=candidate.runtime,
         device=candidate.options.device,
         dataset=run.dataset.name,

@@ -37,13 +37,6 @@ def split_reasons(figures: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str,
     return {name: None if name in reasons else value for name, value in figures.items()}, reasons
 
 
-def effective_precision(floating: str, quantized: bool) -> str:
-    """The `precision` of a record: "float32", "bfloat16", "int8", or "int8+bfloat16" (see Measurement)."""
-    if not quantized:
-        return floating
-    return "int8" if floating == "float32" else f"int8+{floating}"
-
-
 @dataclass(frozen=True, kw_only=True)
 class Measurement:
     """One flat record; the JSON, the table and the plot all use these names. Units are in the names.
@@ -113,9 +106,13 @@ class Measurement:
     @property
     def key(self) -> str:
         """The key of the Candidate that was measured."""
-        floating = "float32" if self.precision == "int8" else self.precision.removeprefix("int8+")
         return candidate_key(
-            self.variant, self.runtime, self.batch_size, self.intra_op_threads, floating, self.num_workers
+            self.variant,
+            self.runtime,
+            self.batch_size,
+            self.intra_op_threads,
+            self.precision,
+            self.num_workers,
         )
 
     def to_json(self) -> dict[str, Any]:

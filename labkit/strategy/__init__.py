@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+from labkit.strategy.confirmation import Confirmation, confirm
 from labkit.strategy.decision import Decision, Rejection, choose
+from labkit.strategy.fit import fit_to
 from labkit.strategy.grid import Built, grid
 from labkit.strategy.outcome import Outcome
 from labkit.strategy.requirement import OBJECTIVES, Limits, Requirement, load_requirement, sheets
@@ -10,12 +12,15 @@ from labkit.strategy.requirement import OBJECTIVES, Limits, Requirement, load_re
 __all__ = [
     "OBJECTIVES",
     "Built",
+    "Confirmation",
     "Decision",
     "Limits",
     "Outcome",
     "Rejection",
     "Requirement",
     "choose",
+    "confirm",
+    "fit_to",
     "grid",
     "load_requirement",
     "sheets",

@@ -1,5 +1,8 @@
 """Choose: a pure function from measured candidates and a requirement to a Decision with its reasons.
 
+A speed counts as what the interleaved blocks say: the baseline's figure times the paired ratio. A median of its own
+carries whatever slowed the machine while it was taken; the ratio does not.
+
 Every candidate that was not taken gets one sentence: the first wall it hits, with its figure and the limit, or, where
 it meets them all, by how much the chosen one is better. The constraint that *binds* is the wall that keeps the best of
 the rejected ones out: relax that one first.
@@ -7,13 +10,14 @@ the rejected ones out: relax that one first.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.errors import ConfigError
 from labkit.measure import Comparison, Measurement
 from labkit.strategy.requirement import OBJECTIVES, Requirement
 
+_SPEEDS = ("throughput_samples_per_s", "latency_p50_ms")
 _UNITS = {"_ms": "ms", "_bytes": "bytes", "_per_s": "/s", "_pp": "points"}
 
 
@@ -67,20 +71,28 @@ def choose(comparison: Comparison, requirement: Requirement) -> Decision:
 
     comparison: measured candidates, on validation, with their paired drops against one baseline.
     Ties are broken by size, then by key, so that the same records always give the same decision.
+    Raises ConfigError for records of the test split: whoever chooses by it has nothing left to confirm with.
     """
+    if any(record.split == "test" for record in comparison.measurements):
+        raise ConfigError(
+            "these records are of the test split, which only the winner sees, once: choose by records of the "
+            "validation split (labkit measure … --split validation)"
+        )
     qualifying: list[Measurement] = []
     walls: dict[str, Rejection] = {}
     for record in comparison.measurements:
-        rejection = _first_wall(comparison, record, requirement)
+        rejection = first_wall(comparison, record, requirement)
         if rejection is None:
             qualifying.append(record)
         else:
             walls[record.key] = rejection
-    chosen = min(qualifying, key=lambda record: _rank(record, requirement), default=None)
+    chosen = min(qualifying, key=lambda record: _rank(comparison, record, requirement), default=None)
     beaten = [
-        _beaten(record, chosen, requirement) for record in qualifying if chosen and record is not chosen
+        _beaten(comparison, record, chosen, requirement)
+        for record in qualifying
+        if chosen and record is not chosen
     ]
-    binding = _binding(comparison.measurements, walls, chosen, requirement)
+    binding = _binding(comparison, walls, chosen, requirement)
     return Decision(
         requirement=requirement,
         chosen=chosen,
@@ -90,7 +102,8 @@ def choose(comparison: Comparison, requirement: Requirement) -> Decision:
     )
 
 
-def _first_wall(comparison: Comparison, record: Measurement, requirement: Requirement) -> Rejection | None:
+def first_wall(comparison: Comparison, record: Measurement, requirement: Requirement) -> Rejection | None:
+    """The first of the requirement's limits that `record` breaks; None if it keeps them all."""
     for field, wanted in (("batch_size", requirement.batch_size), ("threads", requirement.threads)):
         found = record.batch_size if field == "batch_size" else record.intra_op_threads
         if found != wanted:
@@ -133,32 +146,67 @@ def _figure(comparison: Comparison, record: Measurement, field: str) -> float | 
     return None if value is None else float(value)
 
 
-def _rank(record: Measurement, requirement: Requirement) -> tuple[float, float, str]:
-    value = getattr(record, requirement.objective)
+def _merit(comparison: Comparison, record: Measurement, objective: str) -> float | None:
+    """The objective's figure; a speed from the paired ratio where there is one."""
+    value: float | None = getattr(record, objective)
+    ratio = _paired_speed(comparison, record, objective)
+    if ratio is None:
+        return value
+    baseline = next(each for each in comparison.measurements if each.key == comparison.baseline_key)
+    figure = float(getattr(baseline, objective))
+    if OBJECTIVES[objective]:
+        return figure * ratio
+    return figure * record.batch_size / baseline.batch_size / ratio
+
+
+def _paired_speed(comparison: Comparison, record: Measurement, objective: str) -> float | None:
+    if objective not in _SPEEDS or record.key == comparison.baseline_key:
+        return None
+    return comparison.pair(record.key).speedup
+
+
+def _rank(comparison: Comparison, record: Measurement, requirement: Requirement) -> tuple[float, float, str]:
+    value = _merit(comparison, record, requirement.objective)
     size_bytes = float("inf") if record.size_bytes is None else record.size_bytes
     if value is None:
         return (float("inf"), size_bytes, record.key)
     return (-value if OBJECTIVES[requirement.objective] else value, size_bytes, record.key)
 
 
-def _beaten(record: Measurement, chosen: Measurement, requirement: Requirement) -> Rejection:
+def _beaten(
+    comparison: Comparison, record: Measurement, chosen: Measurement, requirement: Requirement
+) -> Rejection:
     field = requirement.objective
-    mine, best = getattr(record, field), getattr(chosen, field)
+    mine, best = (_merit(comparison, each, field) for each in (record, chosen))
     reason = f"meets every limit; {_plain(field)} is {_number(mine, field)}, the chosen one has {_number(best, field)}"
+    if _overlap(comparison, record, chosen, field):
+        reason += "; their intervals overlap: no difference detected"
     return Rejection(record.key, "objective", mine, best, reason)
 
 
+def _overlap(comparison: Comparison, one: Measurement, other: Measurement, objective: str) -> bool:
+    """Whether both speeds have intervals, and these have something in common."""
+    if None in (_paired_speed(comparison, each, objective) for each in (one, other)):
+        return False
+    first, second = (comparison.pair(each.key).speedup_ci95 for each in (one, other))
+    return bool(first and second and first[0] <= second[1] and second[0] <= first[1])
+
+
 def _binding(
-    measurements: Sequence[Measurement],
+    comparison: Comparison,
     walls: dict[str, Rejection],
     chosen: Measurement | None,
     requirement: Requirement,
 ) -> str:
     """The limit that the best of the better-but-rejected candidates breaks; "" if none is better."""
     limits = requirement.limits.given()
-    outside = [record for record in measurements if record.key in walls and walls[record.key].broke in limits]
-    best = min(outside, key=lambda record: _rank(record, requirement), default=None)
-    if best is None or (chosen is not None and _rank(chosen, requirement) <= _rank(best, requirement)):
+    outside = [
+        each for each in comparison.measurements if each.key in walls and walls[each.key].broke in limits
+    ]
+    best = min(outside, key=lambda record: _rank(comparison, record, requirement), default=None)
+    if best is None:
+        return ""
+    if chosen is not None and _rank(comparison, chosen, requirement) <= _rank(comparison, best, requirement):
         return ""
     return walls[best.key].broke
 

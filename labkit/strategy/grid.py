@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from labkit.environment import current
 from labkit.measure import Candidate
-from labkit.runtimes import get_runtime
+from labkit.runtimes import PRECISIONS, get_runtime
 from labkit.variant import Variant
 
 
@@ -20,23 +20,26 @@ class Built:
 
 
 def grid(
-    variants: Sequence[Variant], runtimes: Sequence[str], batch_sizes: Sequence[int], threads: Sequence[int]
+    variants: Sequence[Variant],
+    runtimes: Sequence[str],
+    batch_sizes: Sequence[int],
+    threads: Sequence[int],
+    precisions: Sequence[str] = PRECISIONS,
 ) -> list[Candidate]:
     """Every variant on every runtime that takes it and is installed, at every batch size and number of threads.
 
-    bfloat16 is tried where the runtime offers it, the CPU has it, and the variant is not int8 already.
+    Of `precisions`, bfloat16 is left out where the runtime or the CPU has none, where the model is int8 already, and
+    for PyTorch variants: PyTorch as it is written is what the others are compared with.
     """
     candidates = []
     for variant in variants:
-        quantized = any(step.technique == "quantize_int8" for step in variant.lineage)
         for name in runtimes:
             runtime = get_runtime(name)
             if variant.format not in runtime.formats or not runtime.is_available().ok:
                 continue
-            precisions = ["float32"]
-            if name == "openvino" and current().has_bf16 and not quantized:
-                precisions.append("bfloat16")
-            for precision in precisions:
+            reduced = "bfloat16" in runtime.precisions and variant.format != "torch" and not variant.quantized
+            offered = PRECISIONS if reduced and current().has_bf16 else ("float32",)
+            for precision in (each for each in precisions if each in offered):
                 candidates += [
                     Candidate(variant, name, batch_size, count, precision)
                     for count in sorted(set(threads))

@@ -9,6 +9,7 @@ from typing import Any
 from labkit.environment import current
 from labkit.measure import Comparison, Pair
 from labkit.parallel import PoolGain
+from labkit.strategy.confirmation import Confirmation
 from labkit.strategy.decision import Decision
 from labkit.strategy.grid import Built
 
@@ -20,14 +21,14 @@ class Outcome:
     screening: Comparison
     finals: Comparison
     decision: Decision
-    confirmation: Comparison | None
+    confirmation: Confirmation | None
     pool: PoolGain | None
     built: Built
     package: Path | None
 
     def records(self) -> list[dict[str, Any]]:
         """Every record of every run, screening first."""
-        parts = [self.screening, self.finals, *([self.confirmation] if self.confirmation else [])]
+        parts = [self.screening, self.finals, *([self.confirmation.comparison] if self.confirmation else [])]
         return [record.to_json() for comparison in parts for record in comparison.measurements]
 
     def to_json(self) -> dict[str, Any]:
@@ -44,8 +45,13 @@ class Outcome:
     def _confirmed(self) -> dict[str, Any] | None:
         if self.confirmation is None:
             return None
-        pairs = pair_row(self.confirmation.pairs[0]) if self.confirmation.pairs else {}
-        return {"measured": self.confirmation.measurements[-1].to_json(), **pairs}
+        pairs = self.confirmation.comparison.pairs
+        words = {"status": self.confirmation.status, "reason": self.confirmation.reason}
+        return {
+            **words,
+            "measured": self.confirmation.measured.to_json(),
+            **(pair_row(pairs[0]) if pairs else {}),
+        }
 
 
 def pair_row(pair: Pair) -> dict[str, Any]:

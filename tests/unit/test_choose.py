@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 
 from labkit.errors import ConfigError
 from labkit.measure import Measurement, Records, compare
-from labkit.strategy import Limits, Requirement, choose, load_requirement, sheets
+from labkit.strategy import Limits, Requirement, choose, confirm, load_requirement, sheets
 
 ALL = [
     "quality_drop",
@@ -64,9 +65,13 @@ def record(variant, ms, wrong=0, size=1000, runtime="onnxruntime", batch=32, thr
     return measurement, scores
 
 
-def comparison(*rows):
+def comparison(*rows, split="validation", block_ms=()):
+    """A paired comparison of made-up records; `block_ms` overrides a variant's block times."""
     made = [record(*row) if isinstance(row, tuple) else record(**row) for row in rows]
-    blocks = {m.key: np.full(10, m.latency_p50_ms) * np.linspace(1, 1.01, 10) for m, _ in made}
+    made = [(dataclasses.replace(m, split=split), scores) for m, scores in made]
+    blocks = {
+        m.key: dict(block_ms).get(m.variant, m.latency_p50_ms) * np.linspace(1, 1.01, 10) for m, _ in made
+    }
     return compare(
         Records("r1", tuple(m for m, _ in made), blocks, blocks, {m.key: s for m, s in made}, made[0][0].key)
     )
@@ -142,6 +147,50 @@ def test_ties_go_to_the_smaller_file_and_the_order_of_records_does_not_matter():
     one, two = {**GOOD, "variant": "one", "size": 700}, {**GOOD, "variant": "two", "size": 600}
     for rows in ((BASE, one, two), (BASE, two, one)):
         assert choose(comparison(*rows), requirement()).chosen.variant == "two"
+
+
+def test_a_speed_counts_as_the_paired_blocks_say_and_not_as_its_own_median_does():
+    one, two = {**GOOD, "variant": "one", "ms": 2.0}, {**GOOD, "variant": "two", "ms": 2.5}
+    found = comparison(BASE, one, two, block_ms={"one": 2.2, "two": 1.9})
+    assert found.pair(found.measurements[2].key).speedup > found.pair(found.measurements[1].key).speedup
+    assert choose(found, requirement()).chosen.variant == "two"
+    assert choose(found, requirement("latency_p50_ms")).chosen.variant == "two"
+    beaten = next(each for each in choose(found, requirement()).rejected if each.broke == "objective")
+    assert beaten.value == pytest.approx(3200 * 10 / 2.2) and beaten.limit == pytest.approx(3200 * 10 / 1.9)
+
+
+def test_overlapping_intervals_are_called_no_difference():
+    one, two = {**GOOD, "variant": "one"}, {**GOOD, "variant": "two"}
+    noise = 2.0 * np.exp(np.random.RandomState(0).normal(0, 0.2, 10))
+    for blocks, same in (({"one": noise, "two": noise[::-1]}, True), ({"one": 2.0, "two": 4.0}, False)):
+        decision = choose(comparison(BASE, one, two, block_ms=blocks), requirement())
+        beaten = next(each for each in decision.rejected if each.broke == "objective")
+        assert ("no difference detected" in beaten.reason) == same
+
+
+def test_the_test_split_is_not_chosen_by():
+    with pytest.raises(ConfigError, match="only the winner sees, once"):
+        choose(comparison(BASE, GOOD, split="test"), requirement())
+
+
+@pytest.mark.parametrize(
+    ("wrong", "limits", "status"),
+    [
+        (22, {"max_accuracy_drop_pp": 0.5}, "confirmed"),
+        (30, {"max_accuracy_drop_pp": 0.5}, "not resolved"),
+        (22, {"max_accuracy_drop_upper_pp": 0.2}, "not resolved"),
+        (90, {"max_accuracy_drop_pp": 0.5}, "broken"),
+        (90, {"min_accuracy": 0.97}, "broken"),
+        (31, {"min_accuracy": 0.97}, "not resolved"),
+        (22, {"max_latency_p50_ms": 1.9}, "not resolved"),
+    ],
+)
+def test_the_winner_is_held_to_its_limits_on_test(wrong, limits, status):
+    verdict = confirm(comparison(BASE, {**GOOD, "wrong": wrong}, split="test"), requirement(**limits))
+    assert verdict.status == status and "1,000 test samples" in verdict.reason
+    assert ("above the limit" in verdict.reason or "below the limit" in verdict.reason) == (
+        status != "confirmed"
+    )
 
 
 def test_a_decision_is_json():

@@ -1,0 +1,80 @@
+"""Bring a model and data together: task, classes, and how a stored sample becomes the model's input."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from labkit.data import Dataset
+from labkit.errors import ConfigError
+from labkit.variant import Preprocessing, Variant
+
+_CHANNELS = (1, 3, 4)
+
+
+def fit_to(
+    model: Variant,
+    dataset: Dataset,
+    scale: float | None = None,
+    mean: Sequence[float] = (),
+    std: Sequence[float] = (),
+) -> Variant:
+    """The model with the task, the classes and the preprocessing that it needs for this data.
+
+    A file of weights rarely says how its images were prepared. Where the model does not know, bytes become x / 255,
+    other numbers stay what they are, and images [N, H, W, C] turn to the model's layout; `scale`, `mean` and `std`
+    (one number, or one per channel) say it better: (x · scale − mean) / std.
+    Raises TensorError or DataError where the two cannot belong together, before anything long is started;
+    ConfigError for numbers that are no preprocessing.
+    """
+    dataset.check_classes(model)
+    if model.task != dataset.task_name:
+        model = dataclasses.replace(model, task=dataset.task_name)
+    if not model.labels and dataset.labels:
+        model = dataclasses.replace(model, labels=dataset.labels)
+    arrays = dataset.split("validation").inputs
+    given = scale is not None or bool(mean) or bool(std)
+    if given and (len(model.inputs) != 1 or len(arrays) != 1):
+        raise ConfigError(
+            "scale, mean and std are for models of one input: save a variant with its preprocessing"
+        )
+    if (given or not model.preprocessing) and len(model.inputs) == 1 and len(arrays) == 1:
+        spec, array = model.inputs[0], next(iter(arrays.values()))
+        if given or (
+            spec.dtype == "float32" and (array.dtype != np.float32 or _channels_last(spec.shape, array))
+        ):
+            chosen = _preprocessing(spec.shape, array, scale, mean, std)
+            model = dataclasses.replace(model, preprocessing={spec.name: chosen})
+    model.feeds(dataset.split("validation").take(slice(0, model.fixed_batch or 2)).inputs)
+    return model
+
+
+def _preprocessing(
+    shape: Sequence[int | str], array: Any, scale: float | None, mean: Sequence[float], std: Sequence[float]
+) -> Preprocessing:
+    numbers = [*([] if scale is None else [scale]), *mean, *std]
+    channels = array.shape[-1] if array.ndim > 1 else 1
+    if not np.isfinite(numbers).all() or scale == 0 or min(std, default=1.0) <= 0:
+        raise ConfigError(
+            f"scale={scale}, mean={list(mean)}, std={list(std)}: give finite numbers, std above 0"
+        )
+    if {len(mean), len(std)} - {0, 1, channels}:
+        raise ConfigError(
+            f"mean={list(mean)}, std={list(std)}: give one number, or one for each of {channels} channels"
+        )
+    if scale is None:
+        scale = 1 / 255 if array.dtype.kind in "iub" and array.dtype.itemsize == 1 else 1.0
+    layout = "NCHW" if _channels_last(shape, array) else None
+    return Preprocessing(scale, tuple(mean) or (0.0,), tuple(std) or (1.0,), layout)
+
+
+def _channels_last(shape: Sequence[int | str], array: Any) -> bool:
+    """Whether the array holds images [N, H, W, C] and the model wants [N, C, H, W]."""
+    if len(shape) != 4 or array.ndim != 4:
+        return False
+    if isinstance(shape[1], str):  # the file does not say: few channels, and as the last axis only
+        return array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS
+    return bool(shape[1] == array.shape[3] and shape[2:] != array.shape[2:])
