@@ -23,6 +23,7 @@ from labkit.data import Dataset, Split
 from labkit.environment import current
 from labkit.errors import ConfigError, TechniqueError
 from labkit.files import read_json, write_atomically
+from labkit.measure.lock import Patience
 from labkit.progress import Progress
 from labkit.technique import Technique, knob
 from labkit.variant import Array, TensorSpec, Variant
@@ -116,7 +117,9 @@ def fit(
         momentum=recipe.momentum,
         nesterov=recipe.momentum > 0,
     )
+    criterion = loss or (lambda output, target, _: task.loss(output, target, recipe.label_smoothing))
     bfloat16 = _uses_bfloat16(recipe.precision)
+    patience = Patience()
     per_epoch = math.ceil(len(train) / recipe.batch_size)
     total = recipe.epochs * per_epoch
     first = _resume(checkpoint, recipe, variant, module, optimizer)
@@ -130,28 +133,23 @@ def fit(
                 for index, (inputs, target) in enumerate(_batches(recipe, variant, train, epoch)):
                     step = epoch * per_epoch + index
                     _set_rate(optimizer, recipe.learning_rate, step, total)
-                    with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                        output = module(*inputs)
-                    output = output.float()
-                    value = (
-                        loss(output, target, inputs)
-                        if loss
-                        else task.loss(output, target, recipe.label_smoothing)
-                    )
-                    if not torch.isfinite(value):
-                        raise TechniqueError(
-                            f"the loss became {value.item()} in epoch {epoch + 1}: "
-                            f"try a smaller learning_rate than {recipe.learning_rate}"
-                        )
-                    optimizer.zero_grad(set_to_none=True)
-                    value.backward()  # type: ignore[no-untyped-call]
-                    nn.utils.clip_grad_norm_(module.parameters(), _LARGEST_GRADIENT_NORM)
-                    optimizer.step()
+                    with patience.shared():
+                        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                            output = module(*inputs)
+                        value = criterion(output.float(), target, inputs)
+                        if not torch.isfinite(value):
+                            raise TechniqueError(
+                                f"the loss became {value.item()} in epoch {epoch + 1}: "
+                                f"try a smaller learning_rate than {recipe.learning_rate}"
+                            )
+                        optimizer.zero_grad(set_to_none=True)
+                        value.backward()  # type: ignore[no-untyped-call]
+                        nn.utils.clip_grad_norm_(module.parameters(), _LARGEST_GRADIENT_NORM)
+                        optimizer.step()
                     if after_step:
                         after_step(module)
-                    progress(
-                        (step + 1) / total, f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}"
-                    )
+                    message = f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}"
+                    progress((step + 1) / total, message)
             _keep(checkpoint, recipe, variant, module, optimizer, epoch + 1)
     finally:
         torch.set_num_threads(threads_before)

@@ -19,7 +19,7 @@ import tempfile
 import threading
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
 DEFAULT_TIMEOUT_S = 60.0
@@ -52,10 +52,17 @@ class Patience:
     def __init__(self, timeout_s: float = DEFAULT_TIMEOUT_S) -> None:
         self.timeout_s = timeout_s
 
-    @contextmanager
-    def exclusive(self) -> Iterator[bool]:
+    def exclusive(self) -> AbstractContextManager[bool]:
         """`exclusive`, with what is left of our patience."""
-        with exclusive(self.timeout_s) as held:
+        return self._hold("exclusive")
+
+    def shared(self) -> AbstractContextManager[bool]:
+        """`shared`, with what is left of our patience: for one batch of training, calibration or scoring."""
+        return self._hold("shared")
+
+    @contextmanager
+    def _hold(self, mode: str) -> Iterator[bool]:
+        with _hold(mode, self.timeout_s) as held:
             if not held:
                 self.timeout_s = 0.0
             yield held

@@ -6,6 +6,7 @@ import numpy as np
 
 from labkit.data import Dataset
 from labkit.errors import MeasurementError
+from labkit.measure.lock import Patience
 from labkit.progress import Progress, silent
 from labkit.runtimes import RunOptions, Runtime, Session, reference_runtime
 from labkit.task import Scores
@@ -29,12 +30,14 @@ def score_samples(
     output_name = session.variant.outputs[0].name
     fixed = session.variant.fixed_batch
     scores: list[Scores] = []
+    patience = Patience()
     done = 0
     for batch in samples.batches(fixed or batch_size):
         filled = (
             batch.take(np.arange(fixed) % len(batch)) if fixed else batch
         )  # the last batch, repeated to fit
-        output = session.run(session.variant.feeds(filled.inputs))[output_name][: len(batch)]
+        with patience.shared():
+            output = session.run(session.variant.feeds(filled.inputs))[output_name][: len(batch)]
         if not np.isfinite(output).all():
             raise MeasurementError(
                 f"{session.variant.name!r} gives NaN or infinity for samples {done}..{done + len(batch) - 1} of {split}"

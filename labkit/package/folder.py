@@ -24,24 +24,24 @@ import numpy as np
 from labkit.data import Split
 from labkit.errors import LabkitError, TechniqueError
 from labkit.files import write_atomically
+from labkit.runtimes import RunOptions, get_runtime
 from labkit.variant import Variant
 
 _OPEN = {
     "onnxruntime": """\
 import onnxruntime
 options = onnxruntime.SessionOptions()
-options.intra_op_num_threads = card["run"]["threads"]
+for key, value in card["run"]["settings"].items():
+    options.add_session_config_entry(key, value) if "." in key else setattr(options, key, value)
 session = onnxruntime.InferenceSession(folder / "model.onnx", options, providers=["CPUExecutionProvider"])
 outputs = session.run(None, feeds)[0]
 """,
     "openvino": """\
 import openvino
-settings = {"INFERENCE_NUM_THREADS": card["run"]["threads"], "INFERENCE_PRECISION_HINT": card["run"]["precision"]}
-model = openvino.Core().compile_model(folder / "model.onnx", "CPU", settings)
+model = openvino.Core().compile_model(folder / "model.onnx", "CPU", card["run"]["settings"])
 outputs = model(feeds)[0]
 """,
 }
-_OPENVINO_PRECISION = {"bfloat16": "bf16"}
 
 _SCRIPT = '''\
 """{title}: python run.py [samples.npz]   needs numpy and {runtime}"""
@@ -106,7 +106,7 @@ def script(variant: Variant, runtime: str) -> str:
 def _card(
     variant: Variant, runtime: str, threads: int, precision: str, evidence: Mapping[str, Any]
 ) -> dict[str, Any]:
-    said = _OPENVINO_PRECISION.get(precision, "f32") if runtime == "openvino" else precision
+    settings = get_runtime(runtime).settings(RunOptions(threads=threads, precision=precision))
     return {
         "name": variant.name,
         "task": variant.task,
@@ -114,7 +114,7 @@ def _card(
         "inputs": [dataclasses.asdict(spec) for spec in variant.inputs],
         "outputs": [dataclasses.asdict(spec) for spec in variant.outputs],
         "preprocessing": {key: dataclasses.asdict(value) for key, value in variant.preprocessing.items()},
-        "run": {"runtime": runtime, "threads": threads, "precision": said},
+        "run": {"runtime": runtime, "threads": threads, "precision": precision, "settings": settings},
         "size_bytes": variant.size_bytes,
         "sha256_of_variant": variant.digest,
         "evidence": dict(evidence),

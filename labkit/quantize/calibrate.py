@@ -19,6 +19,7 @@ import onnx
 
 from labkit.data import Split
 from labkit.errors import DataError, TensorError
+from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
 from labkit.variant import Array, Variant
 
@@ -56,13 +57,15 @@ def activations(
     options.log_severity_level = 3
     session = ort.InferenceSession(observed.SerializeToString(), options, providers=["CPUExecutionProvider"])
     wanted = [name for name in names if name not in inputs]
+    patience = Patience()
     size, fixed, done = 1, variant.fixed_batch, 0
     while done < len(samples):
         try:
             feeds = variant.feeds(samples.take(slice(done, done + (fixed or size))).inputs)
         except TensorError as error:
             raise DataError(f"the samples cannot be used for calibration: {error}") from None
-        values = dict(zip(wanted, session.run(wanted, feeds) if wanted else (), strict=True))
+        with patience.shared():
+            values = dict(zip(wanted, session.run(wanted, feeds) if wanted else (), strict=True))
         values.update({name: feeds[name] for name in names if name in inputs})
         for name, array in values.items():
             if not np.isfinite(array).all():

@@ -21,13 +21,13 @@ import onnx
 
 from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
+from labkit.measure.quality import evaluate
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.fold import fold_batch_norm, join_bias
 from labkit.quantize.graph import Graph, open_graph
 from labkit.quantize.noise import measure_noise
 from labkit.quantize.qdq import WEIGHTED, Plan, insert_qdq, make_plan
-from labkit.runtimes import reference_runtime
 from labkit.task import Scores
 from labkit.technique import Technique, knob
 from labkit.variant import Variant
@@ -183,11 +183,5 @@ def _drop_pp(before: Variant, after: Variant, dataset: Dataset, samples: Split) 
 
 
 def _scores(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
-    output = variant.outputs[0].name
-    with reference_runtime(variant).load(variant) as session:
-        return np.concatenate(
-            [
-                dataset.task.scores(session.run(variant.feeds(batch.inputs))[output], batch.target)
-                for batch in samples.batches(variant.fixed_batch or 32)
-            ]
-        )
+    splits = {**dataset.splits, "calibration": samples}
+    return evaluate(variant, dataclasses.replace(dataset, splits=splits), "calibration")

@@ -11,7 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import TracebackType
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from labkit.errors import ConfigError, LabkitError, TensorError, UnavailableError
 from labkit.variant import Array, Variant
@@ -122,6 +122,10 @@ class Runtime(ABC):
                 f"{self.name} cannot be told to compute in {options.precision}; allowed: {', '.join(self.precisions)}"
             )
         return self.open(variant, options)
+
+    def settings(self, options: RunOptions) -> dict[str, Any]:
+        """What the engine is told for `options`, as plain data: a package repeats it word for word."""
+        return {}
 
     @abstractmethod
     def open(self, variant: Variant, options: RunOptions) -> Session:

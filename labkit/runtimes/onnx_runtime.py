@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from labkit.errors import ModelFileError
 from labkit.runtimes.base import RunOptions, Runtime, Session
@@ -12,22 +13,16 @@ from labkit.variant import Array, Variant
 class OrtSession(Session):
     """An InferenceSession with its own thread pool of exactly `options.threads`."""
 
-    def __init__(self, variant: Variant, options: RunOptions) -> None:
+    def __init__(self, variant: Variant, options: RunOptions, settings: Mapping[str, Any]) -> None:
         super().__init__(variant, options)
         import onnxruntime as ort
 
-        settings = ort.SessionOptions()
-        settings.intra_op_num_threads = options.threads
-        settings.inter_op_num_threads = 1
-        settings.log_severity_level = 3
-        # A thread that spins while it waits burns the quota that the next one needs.
-        settings.add_session_config_entry(
-            "session.intra_op.allow_spinning", "0" if options.threads == 1 else "1"
-        )
+        told = ort.SessionOptions()
+        told.log_severity_level = 3
+        for name, value in settings.items():
+            told.add_session_config_entry(name, value) if "." in name else setattr(told, name, value)
         try:
-            self._session = ort.InferenceSession(
-                variant.payload, settings, providers=["CPUExecutionProvider"]
-            )
+            self._session = ort.InferenceSession(variant.payload, told, providers=["CPUExecutionProvider"])
         except Exception as error:  # onnxruntime raises a dozen kinds of its own
             raise ModelFileError(f"ONNX Runtime refuses {variant.name!r}: {str(error)[:300]}") from None
         self._names = [spec.name for spec in variant.outputs]
@@ -44,6 +39,15 @@ class OnnxRuntime(Runtime):
     formats = ("onnx",)
     package = "onnxruntime"
 
+    def settings(self, options: RunOptions) -> dict[str, Any]:
+        """Fields of SessionOptions, and configuration entries (those with a dot)."""
+        return {
+            "intra_op_num_threads": options.threads,
+            "inter_op_num_threads": 1,
+            # A thread that spins while it waits burns the quota that the next one needs.
+            "session.intra_op.allow_spinning": "0" if options.threads == 1 else "1",
+        }
+
     def open(self, variant: Variant, options: RunOptions) -> Session:
         """Create the InferenceSession; ModelFileError if onnxruntime refuses the file."""
-        return OrtSession(variant, options)
+        return OrtSession(variant, options, self.settings(options))

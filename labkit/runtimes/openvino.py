@@ -15,21 +15,14 @@ _ELEMENT_TYPE = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVinoSession(Session):
     """A compiled model and one request; precision is pinned, because OpenVINO picks bfloat16 by itself."""
 
-    def __init__(self, variant: Variant, options: RunOptions) -> None:
+    def __init__(self, variant: Variant, options: RunOptions, settings: Mapping[str, Any]) -> None:
         super().__init__(variant, options)
         import openvino
 
         core = openvino.Core()
-        settings: dict[str, Any] = {
-            "INFERENCE_NUM_THREADS": options.threads,
-            "NUM_STREAMS": 1,
-            "PERFORMANCE_HINT": "LATENCY",
-            "INFERENCE_PRECISION_HINT": _ELEMENT_TYPE[options.precision],
-            "ENABLE_CPU_PINNING": False,
-        }
         try:
             model = core.read_model(variant.payload)
-            self._request = core.compile_model(model, "CPU", settings).create_infer_request()
+            self._request = core.compile_model(model, "CPU", dict(settings)).create_infer_request()
         except Exception as error:  # openvino raises RuntimeError and kinds of its own
             raise ModelFileError(f"OpenVINO refuses {variant.name!r}: {str(error)[-300:]}") from None
         self._names = [spec.name for spec in variant.outputs]
@@ -53,6 +46,16 @@ class OpenVino(Runtime):
     package = "openvino"
     install = "pip install 'labkit[openvino]'"
 
+    def settings(self, options: RunOptions) -> dict[str, Any]:
+        """Properties for `compile_model`."""
+        return {
+            "INFERENCE_NUM_THREADS": options.threads,
+            "NUM_STREAMS": 1,
+            "PERFORMANCE_HINT": "LATENCY",
+            "INFERENCE_PRECISION_HINT": _ELEMENT_TYPE[options.precision],
+            "ENABLE_CPU_PINNING": False,
+        }
+
     def open(self, variant: Variant, options: RunOptions) -> Session:
         """Compile the model; ModelFileError if OpenVINO refuses the file."""
-        return OpenVinoSession(variant, options)
+        return OpenVinoSession(variant, options, self.settings(options))

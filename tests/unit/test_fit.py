@@ -56,7 +56,9 @@ def test_a_file_that_does_not_name_its_channels_gets_images_channels_first():
 def test_what_is_given_goes_before_what_is_assumed():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.25)
     expected = (BYTES / 255 - np.array(mean)) / np.array(std)
-    np.testing.assert_allclose(fed(BYTES, mean=mean, std=std), expected.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-6)
+    np.testing.assert_allclose(
+        fed(BYTES, mean=mean, std=std), expected.transpose(0, 3, 1, 2), rtol=1e-4, atol=1e-6
+    )
     np.testing.assert_allclose(fed(BYTES, scale=1.0), BYTES.transpose(0, 3, 1, 2))
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import json
 import math
@@ -14,8 +15,12 @@ from safetensors.torch import load_file, save_file
 from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import labkit.train
+from labkit.convert import ExportOnnx
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
+from labkit.measure.lock import Patience
+from labkit.measure.quality import evaluate
 from labkit.progress import silent
+from labkit.quantize import QuantizeInt8
 from labkit.train import Train, fit, fresh_variant
 
 TINY = {"architecture": "resnet8", "stages": [4, 4, 8], "inner": [[4], [4], [8]], "dropout": 0.2}
@@ -318,3 +323,29 @@ def test_the_shipped_architectures_take_classified_images_only(cases, digits):
     lost = SimpleNamespace(**{**vars(digits), "task_name": "regression"})
     with pytest.raises(TechniqueError, match="classify images"):
         fresh_variant(TINY, lost)
+
+
+# --- the machine's lock ---
+
+
+@pytest.mark.parametrize("work", ["train", "calibrate", "score"])
+def test_heavy_work_waits_while_somebody_times(work, start, digits, lenet, monkeypatch):
+    """Every batch asks for the lock; a batch that computed without it would not be in the list."""
+    asked = []
+
+    @contextlib.contextmanager
+    def shared(self):
+        asked.append(work)
+        yield True
+
+    exported = ExportOnnx()(lenet, digits)
+    monkeypatch.setattr(Patience, "shared", shared)
+    if work == "train":
+        fit(dataclasses.replace(QUICK, epochs=1), start, digits, silent)
+        assert len(asked) == 3
+    elif work == "calibrate":
+        QuantizeInt8(calibration_samples=64)(exported, digits)
+        assert len(asked) > 2
+    else:
+        evaluate(lenet, digits)
+        assert len(asked) == 3
