@@ -53,16 +53,21 @@ class LeNet5(nn.Module):
 
 
 class BasicBlock(nn.Module):
-    """relu(shortcut(x) + bn(conv(relu(bn(conv(x)))))) (He et al. 2016, figure 2)."""
+    """relu(shortcut(x) + bn(conv(relu(bn(conv(x)))))) (He et al. 2016, figure 2).
 
-    def __init__(self, inputs: int, inner: int, outputs: int, stride: int) -> None:
+    Where the image shrinks, the shortcut is a convolution; where the channels stay what they are, an average.
+    """
+
+    def __init__(self, inputs: int, inner: int, outputs: int, stride: int, first: bool) -> None:
         super().__init__()
         self.conv1 = nn.Conv2d(inputs, inner, 3, stride, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(inner)
         self.conv2 = nn.Conv2d(inner, outputs, 3, 1, 1, bias=False)
         self.bn2 = nn.BatchNorm2d(outputs)
         self.shortcut: nn.Module = nn.Identity()
-        if stride != 1:
+        if stride != 1 and first:
+            self.shortcut = nn.AvgPool2d(stride, ceil_mode=True)
+        elif stride != 1:
             self.shortcut = nn.Sequential(
                 nn.Conv2d(inputs, outputs, 1, stride, bias=False), nn.BatchNorm2d(outputs)
             )
@@ -77,21 +82,23 @@ class ResNet(nn.Module):
     """The CIFAR-style ResNet (He et al. 2016, section 4.2): 3 stages, global average pooling, one linear.
 
     `stages` are the channels of each stage's residual stream, `inner` those between a block's two
-    convolutions; both shrink when channels are pruned. A `stem_stride` of 2 lets every later layer see a quarter
-    of the pixels (Howard et al. 2017, section 3.4). input [N, C, H, W] → logits [N, num_outputs].
+    convolutions; both shrink when channels are pruned. A `first_stride` of 2 halves the image in the first block, and
+    every later layer computes a quarter (Howard et al. 2017, section 3.4: resolution multiplier).
+    input [N, C, H, W] → logits [N, num_outputs].
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         stages, inner = config["stages"], config["inner"]
-        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, config["stem_stride"], 1, bias=False)
+        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, 1, 1, bias=False)
         self.bn = nn.BatchNorm2d(stages[0])
         blocks: list[nn.Module] = []
         inputs = stages[0]
         for index, (outputs, widths) in enumerate(zip(stages, inner, strict=True)):
             for position, width in enumerate(widths):
-                stride = 2 if index > 0 and position == 0 else 1
-                blocks.append(BasicBlock(inputs, width, outputs, stride))
+                first = index == position == 0
+                stride = config["first_stride"] if first else 2 if position == 0 else 1
+                blocks.append(BasicBlock(inputs, width, outputs, stride, first))
                 inputs = outputs
         self.blocks = nn.Sequential(*blocks)
         self.dropout = nn.Dropout(config["dropout"])
@@ -108,7 +115,7 @@ class ResNet(nn.Module):
 def _resnet_defaults(blocks_per_stage: int) -> dict[str, Any]:
     stages = [16, 32, 64]
     inner = [[width] * blocks_per_stage for width in stages]
-    return {"stages": stages, "inner": inner, "stem_stride": 1, "dropout": 0.0}
+    return {"stages": stages, "inner": inner, "first_stride": 1, "dropout": 0.0}
 
 
 _ARCHITECTURES: dict[str, tuple[type[LeNet5] | type[ResNet], dict[str, Any]]] = {
@@ -144,10 +151,12 @@ def build(config: Mapping[str, Any]) -> nn.Module:
 def _check_shapes(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     if not isinstance(config["input_shape"], Sequence) or len(config["input_shape"]) != 3:
         raise ConfigError(f"input_shape must be [channels, height, width], got {config['input_shape']!r}")
+    if config.get("first_stride", 1) not in (1, 2):
+        raise ConfigError(f"first_stride={config['first_stride']!r} must be 1 or 2")
     dropout = config["dropout"]
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout={dropout!r} must lie in 0 ≤ p < 1")
-    for field in ("input_shape", "num_outputs", "channels", "hidden", "stages", "inner", "stem_stride"):
+    for field in ("input_shape", "num_outputs", "channels", "hidden", "stages", "inner"):
         if field in config:
             reference = defaults.get(field, config[field])
             if isinstance(reference, list) and (

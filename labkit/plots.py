@@ -14,11 +14,10 @@ import base64
 import html
 import io
 import threading
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
-from labkit.measure.comparison import HIGHER_IS_BETTER
-from labkit.task import TASKS
+from labkit.measure.front import front, sign, value
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -73,16 +72,6 @@ def pareto(
     return figure
 
 
-def front(rows: Sequence[Any], x: str = "latency_p50_ms", y: str = "quality") -> list[Any]:
-    """The rows that no other row beats: nobody is at least as good in both `x` and `y` and better in one."""
-    points = [(_sign(x, rows) * value(row, x), _sign(y, rows) * value(row, y)) for row in rows]
-    return [
-        row
-        for row, p in zip(rows, points, strict=True)
-        if not any(q[0] >= p[0] and q[1] >= p[1] and q != p for q in points)
-    ]
-
-
 def png(figure: Figure) -> bytes:
     """The figure as PNG; its text alternative goes along as the file's Description."""
     buffer = io.BytesIO()
@@ -103,11 +92,6 @@ def table_html(rows: Iterable[Any], columns: Sequence[str]) -> str:
     body = "".join(f"<tr>{''.join(_cell(row, column) for column in columns)}</tr>" for row in rows)
     style = 'class="labkit-table" style="border-spacing:0.8em 0.1em"'
     return f"<table {style}><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
-
-
-def value(row: Any, name: str) -> Any:
-    """The field `name` of a Measurement or of a mapping; None where there is none."""
-    return row.get(name) if isinstance(row, Mapping) else getattr(row, name, None)
 
 
 def labels(rows: Sequence[Any]) -> list[str]:
@@ -140,17 +124,9 @@ def _text(given: Any) -> str:
     return f"{given:,}" if isinstance(given, int) else f"{given:.4g}" if abs(given) < 1e4 else f"{given:,.0f}"
 
 
-def _sign(name: str, rows: Sequence[Any]) -> int:
-    """+1 where more is better, −1 where less is: time, bytes and drops are costs, a quality asks its task."""
-    if name != "quality":
-        return 1 if name in HIGHER_IS_BETTER else -1
-    metric = value(rows[0], "quality_metric") if rows else None
-    return -1 if any(task.metric == metric and not task.higher_is_better for task in TASKS) else 1
-
-
 def _axis_title(name: str, rows: Sequence[Any]) -> str:
     shown = value(rows[0], "quality_metric") or name if rows and name == "quality" else name
-    return f"{shown}  ({'more' if _sign(name, rows) > 0 else 'less'} is better)"
+    return f"{shown}  ({'more' if sign(name, rows) > 0 else 'less'} is better)"
 
 
 def _empty_axes(x_title: str, y_title: str) -> tuple[Figure, Axes]:
@@ -200,7 +176,7 @@ def _draw_front(axes: Axes, best: Sequence[Any], x: str, y: str) -> None:
     axes.autoscale_view()
     (left, right), (bottom, top) = axes.get_xlim(), axes.get_ylim()
     where: Literal["post", "pre"]
-    if _sign(x, best) < 0:
+    if sign(x, best) < 0:
         where, points = "post", [(points[0][0], bottom), *points, (right, points[-1][1])]
     else:
         where, points = "pre", [(left, points[0][1]), *points, (points[-1][0], bottom)]

@@ -68,7 +68,7 @@ class Distill(Technique):
 
     student: str = knob("resnet8", "the student's architecture", choices=MODELS)
     width: float = knob(0.5, "share of the architecture's own channels", above=0.0, max=1.0)
-    stem_stride: int = knob(1, "2: the student looks at a quarter of the pixels", min=1, max=4)
+    first_stride: int = knob(1, "2: the student computes on a quarter of the pixels", min=1, max=2)
     start: str = knob(
         "random", "the student's first weights: random, or every k-th block of its teacher", choices=STARTS
     )
@@ -128,8 +128,8 @@ class Distill(Technique):
         smaller = scaled(
             {name: full_size.config[name] for name in _WIDTHS if name in full_size.config}, self.width
         )
-        if self.stem_stride > 1:
-            smaller["stem_stride"] = self.stem_stride  # an architecture without one says so
+        if self.first_stride > 1:
+            smaller["first_stride"] = self.first_stride  # an architecture without one says so
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(self.seed)
             student = build({**whole, **smaller}).eval()

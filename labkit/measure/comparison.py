@@ -16,15 +16,11 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import ConfigError, MeasurementError, nearest
+from labkit.measure.front import front
 from labkit.measure.records import Measurement, Reason, Records, split_reasons
 from labkit.statistics import Interval, ratio_interval
 from labkit.task import TASKS, Task
 
-LOWER_IS_BETTER = (
-    "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "size_bytes", "peak_memory_bytes",
-    "macs", "parameters", "nonzero_parameters", "quality_drop", "accuracy_drop_pp",
-)  # fmt: skip
-HIGHER_IS_BETTER = ("throughput_samples_per_s", "accuracy")
 _BUSY = 0.8
 
 
@@ -98,19 +94,7 @@ class Comparison:
         Records without one of the figures are left out. Whether more is better is known by the figure's name.
         Raises ConfigError for a name that is not a figure.
         """
-        for name in (x, y):
-            _check_figure(name)
-        points = [
-            (_cost(item, x), _cost(item, y), item)
-            for item in self.measurements
-            if getattr(item, x) is not None and getattr(item, y) is not None
-        ]
-        front = [
-            (cost_x, cost_y, item)
-            for cost_x, cost_y, item in points
-            if not any(a <= cost_x and b <= cost_y and (a, b) != (cost_x, cost_y) for a, b, _ in points)
-        ]
-        return tuple(item for _, _, item in sorted(front, key=lambda point: point[:2]))
+        return tuple(front(self.measurements, x, y))
 
     def to_rows(self) -> list[dict[str, Any]]:
         """One flat row per record: its key, its own fields, then those of its Pair (None for the baseline)."""
@@ -243,22 +227,6 @@ def _samples(item: Measurement) -> tuple[object, ...]:
 
 def _task(item: Measurement) -> Task | None:
     return next((task for task in TASKS if task.metric == item.quality_metric), None)
-
-
-def _check_figure(name: str) -> None:
-    known = (*LOWER_IS_BETTER, *HIGHER_IS_BETTER, "quality")
-    if name not in known:
-        raise ConfigError(f"unknown figure {name!r}; {nearest(name, known)}")
-
-
-def _cost(item: Measurement, name: str) -> float:
-    """The figure, turned round where more is better, so that less always is."""
-    value = float(getattr(item, name))
-    task = _task(item)
-    more_is_better = name in HIGHER_IS_BETTER or (
-        name == "quality" and task is not None and task.higher_is_better
-    )
-    return -value if more_is_better else value
 
 
 def _plain(value: Any) -> Any:

@@ -103,7 +103,7 @@ def _float_variants(
 
 def trained_techniques(model: Variant, dataset: Dataset) -> tuple[Technique, ...]:
     """Fewer channels, and a student that looks at a quarter of the pixels; it starts as its teacher where it can."""
-    student = Distill(width=1.0, stem_stride=2, start="teacher", epochs=12)
+    student = Distill(width=1.0, first_stride=2, start="teacher", epochs=12)
     try:
         student.requires(model, dataset)
         student.fresh_student(model)

@@ -12,7 +12,7 @@ from typing import Any
 import ipywidgets as widgets
 
 from labkit.errors import LabkitError
-from labkit.plots import value
+from labkit.measure.front import value
 from labkit.progress import Progress
 from labkit.widgets.catalogue import text
 from labkit.widgets.form import Form

@@ -126,25 +126,27 @@ def test_a_scaled_width_is_the_nearest_multiple_of_four_above_zero(width, factor
     assert made == 4 or abs(made - width * factor) <= 2
 
 
-def test_a_stem_stride_of_two_leaves_a_quarter_of_the_pixels_and_all_of_the_weights(lenet):
+def test_a_first_stride_of_two_leaves_a_quarter_of_the_pixels_and_all_of_the_weights(lenet):
     whole = Distill(width=1.0).fresh_student(lenet)
-    half = Distill(width=1.0, stem_stride=2).fresh_student(lenet)
+    half = Distill(width=1.0, first_stride=2).fresh_student(lenet)
     seen = []
     for student in (whole, half):
-        student.blocks.register_forward_pre_hook(lambda module, inputs: seen.append(tuple(inputs[0].shape)))
+        student.blocks[0].register_forward_hook(
+            lambda module, inputs, output: seen.append(tuple(output.shape))
+        )
         student(torch.zeros(1, 1, 32, 32))
     assert seen == [(1, 16, 32, 32), (1, 16, 16, 16)]
     assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in half.parameters())
 
 
 def test_an_architecture_without_a_stem_says_so(lenet, digits):
-    with pytest.raises(ConfigError, match="unknown field 'stem_stride' for lenet5"):
-        dataclasses.replace(QUICK, stem_stride=2)(lenet, digits)
+    with pytest.raises(ConfigError, match="unknown field 'first_stride' for lenet5"):
+        dataclasses.replace(QUICK, first_stride=2)(lenet, digits)
 
 
 def test_a_student_may_start_as_every_third_block_of_its_teacher():
     teacher = load_model("resnet20@digits")
-    student = Distill(width=1.0, stem_stride=2, start="teacher").fresh_student(teacher)
+    student = Distill(width=1.0, first_stride=2, start="teacher").fresh_student(teacher)
     for mine, theirs in ((0, 0), (1, 3), (2, 6)):
         for name, tensor in student.blocks[mine].state_dict().items():
             assert torch.equal(tensor, teacher.model.blocks[theirs].state_dict()[name])
@@ -262,7 +264,7 @@ def test_a_teacher_of_other_classes_is_refused(digits):
         ({"width": 0.0}, r"width=0\.0 .* 0\.0 < width ≤ 1\.0"),
         ({"student": "resnet9"}, "student='resnet9' is unknown; did you mean 'resnet8'"),
         ({"epochs": 0}, "epochs=0"),
-        ({"stem_stride": 5}, r"stem_stride=5 .* 1 ≤ stem_stride ≤ 4"),
+        ({"first_stride": 5}, r"first_stride=5 .* 1 ≤ first_stride ≤ 2"),
         ({"start": "zero"}, "start='zero' is unknown"),
     ],
 )

@@ -14,7 +14,8 @@ import pytest
 from matplotlib.text import Text
 from PIL import Image
 
-from labkit.plots import OKABE_ITO, SHAPES, front, image_html, labels, pareto, png, table_html
+from labkit.measure.front import front
+from labkit.plots import OKABE_ITO, SHAPES, image_html, labels, pareto, png, table_html
 
 
 def row(variant: str, latency_p50_ms: float | None, quality: float | None, **more: Any) -> dict[str, Any]:
