@@ -102,6 +102,8 @@ def optimize(
         runs.append(confirmed)
         narrate("Timing the chosen one in a pool: one worker against two")
         pool = pool_gain(chosen, dataset, seed=seed, progress=part(report, 0.95, 1.0))
+        if pool is not None:
+            runs.insert(0, pool.records)
     for run in runs:
         study.append_run(run)
     if confirmation is not None and confirmation.status != "broken":

@@ -21,8 +21,9 @@ def front(rows: Sequence[Any], x: str = "latency_p50_ms", y: str = "quality") ->
     rows: Measurements, or mappings with the same names. Whether more is better is known by the figure's name, for
     quality by its metric. Raises ConfigError for a name that is not a figure.
     """
+    sign_x, sign_y = sign(x, rows), sign(y, rows)
     points = [
-        ((sign(x, rows) * value(row, x), sign(y, rows) * value(row, y)), row)
+        ((sign_x * value(row, x), sign_y * value(row, y)), row)
         for row in rows
         if value(row, x) is not None and value(row, y) is not None
     ]

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from labkit.data import Dataset
-from labkit.measure import Candidate, Measurement, Protocol, compare, measure
+from labkit.measure import Candidate, Protocol, Records, compare, measure
 from labkit.parallel.pool import WorkerPool
 from labkit.progress import Progress, silent
 from labkit.runtimes import Session
@@ -57,18 +57,18 @@ class PoolGain:
     num_workers: int
     speedup: float
     speedup_ci95: Interval
-    one: Measurement
-    many: Measurement
+    records: Records
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""
+        one, many = self.records.measurements
         return {
             "batch_size": self.batch_size,
             "num_workers": self.num_workers,
             "speedup": self.speedup,
             "speedup_ci95": list(self.speedup_ci95),
-            "one_worker_samples_per_s": self.one.throughput_samples_per_s,
-            "workers_samples_per_s": self.many.throughput_samples_per_s,
+            "one_worker_samples_per_s": one.throughput_samples_per_s,
+            "workers_samples_per_s": many.throughput_samples_per_s,
         }
 
 
@@ -101,5 +101,4 @@ def pool_gain(
     )
     pair = compare(records).pairs[0]
     assert pair.speedup is not None and pair.speedup_ci95 is not None  # noqa: S101 - paired runs have both
-    first, second = records.measurements
-    return PoolGain(batch, num_workers, pair.speedup, pair.speedup_ci95, first, second)
+    return PoolGain(batch, num_workers, pair.speedup, pair.speedup_ci95, records)

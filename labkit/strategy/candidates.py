@@ -8,13 +8,15 @@ a variant that was trained beforehand is taken from the zoo, and its lineage say
 from __future__ import annotations
 
 import dataclasses
+import functools
 import time
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
 
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset
 from labkit.distill import Distill
-from labkit.errors import TechniqueError
+from labkit.errors import Cancelled, LabkitError, TechniqueError
 from labkit.progress import Progress, part, silent
 from labkit.prune import PruneChannels, PruneMagnitude
 from labkit.quantize import QuantizeInt8
@@ -35,70 +37,91 @@ def build_variants(
     progress: Progress = silent,
 ) -> Built:
     """Everything worth measuring, the model itself first. A technique that does not fit is skipped with its reason."""
-    variants: list[Variant] = [model]
-    skipped: list[tuple[str, str]] = []
-
-    def attempt(technique: Technique, variant: Variant, report: Progress) -> Variant | None:
-        started = time.monotonic()
-        try:
-            result = technique(variant, dataset, report)
-        except TechniqueError as error:
-            skipped.append((f"{variant.name} + {technique.name}", str(error)))
-            narrate(f"  {technique.title}: skipped ({error})")
-            return None
-        seconds = time.monotonic() - started
-        narrate(f"  {technique.title}: {variant.size_bytes:,} → {result.size_bytes:,} bytes, {seconds:.1f} s")
-        return result
-
-    for float_variant, report in _float_variants(
-        model, dataset, training_seconds, narrate, progress, attempt, skipped
-    ):
-        exported = (
-            attempt(ExportOnnx(), float_variant, report) if float_variant.format == "torch" else float_variant
-        )
+    bench = _Bench(dataset, narrate)
+    variants = [model]
+    for start, end, make in _float_variants(model, bench, training_seconds):
+        share = part(progress, start, end)
+        source = exported = make(part(share, 0.0, 0.7))
+        if source is not None and source.format == "torch":
+            exported = bench.attempt(ExportOnnx(), source, part(share, 0.7, 0.85))
         if exported is None:
             continue
         if exported is not model:
             variants.append(exported)
         if "prune_magnitude" in [step.technique for step in exported.lineage]:
             continue  # zeros in int8 are as slow and as large as zeros in float32: one of them shows it
-        if quantized := attempt(QuantizeInt8(), exported, report):
+        if quantized := bench.attempt(QuantizeInt8(), exported, part(share, 0.85, 1.0)):
             variants.append(quantized)
-    return Built(tuple(variants), tuple(skipped))
+    return Built(tuple(variants), tuple(bench.skipped))
+
+
+@dataclass
+class _Bench:
+    """Where techniques are tried: what does not work out is noted in `skipped`, (what, why), and told."""
+
+    dataset: Dataset
+    narrate: Narrate
+    skipped: list[tuple[str, str]] = field(default_factory=list)
+
+    def attempt(self, technique: Technique, variant: Variant, progress: Progress) -> Variant | None:
+        """The technique's result, or None if it does not fit this variant and data."""
+        started = time.monotonic()
+        try:
+            result = technique(variant, self.dataset, progress)
+        except Cancelled:
+            raise
+        except LabkitError as error:
+            self.skip(technique, variant, str(error))
+            return None
+        seconds = time.monotonic() - started
+        sizes = f"{variant.size_bytes:,} → {result.size_bytes:,} bytes"
+        self.narrate(f"  {technique.title}: {sizes}, {seconds:.1f} s")
+        return result
+
+    def skip(self, technique: Technique, variant: Variant, reason: str) -> None:
+        """Note that a technique is left out, and why."""
+        self.skipped.append((f"{variant.name} + {technique.name}", reason))
+        self.narrate(f"  {technique.title}: skipped, {reason}")
+
+
+Make = Callable[[Progress], Variant | None]
 
 
 def _float_variants(
-    model: Variant,
-    dataset: Dataset,
-    training_seconds: float,
-    narrate: Narrate,
-    progress: Progress,
-    attempt: Callable[[Technique, Variant, Progress], Variant | None],
-    skipped: list[tuple[str, str]],
-) -> Iterator[tuple[Variant, Progress]]:
-    """The model itself, then its pruned and distilled forms, each with its share of the progress."""
+    model: Variant, bench: _Bench, training_seconds: float
+) -> Iterator[tuple[float, float, Make]]:
+    """(start, end) on the progress bar, and what makes it: the model itself, zeros, fewer channels, a student."""
     if model.format != "torch":
-        yield model, progress
+        yield 0.0, 1.0, lambda progress: model
         return
-    yield model, part(progress, 0.0, 0.1)
-    if zeros := attempt(PruneMagnitude(), model, part(progress, 0.1, 0.15)):
-        yield zeros, part(progress, 0.15, 0.2)
-    ready = derived(model)
-    for index, technique in enumerate(trained_techniques(model, dataset)):
-        report = part(progress, 0.2 + 0.4 * index, 0.6 + 0.4 * index)
-        found = next((variant for variant in ready if variant.lineage[-1].technique == technique.name), None)
-        needed = None if found else seconds_to_train(technique, model, dataset)
-        if found is not None:
-            narrate(f"  {technique.title}: {found.size_bytes:,} bytes, trained beforehand, from the zoo")
-            yield found, report
-        elif needed is not None and needed > training_seconds:
-            reason = f"training would take about {needed:.0f} s here, {training_seconds:.0f} s are allowed"
-            skipped.append(
-                (f"{model.name} + {technique.name}", f"{reason}: give more with --training-seconds")
+    yield 0.0, 0.1, lambda progress: model
+    yield 0.1, 0.2, lambda progress: bench.attempt(PruneMagnitude(), model, progress)
+    for index, technique in enumerate(trained_techniques(model, bench.dataset)):
+        make = functools.partial(_trained, technique, model, bench, training_seconds)
+        yield 0.2 + 0.4 * index, 0.6 + 0.4 * index, make
+
+
+def _trained(
+    technique: Technique, model: Variant, bench: _Bench, training_seconds: float, progress: Progress
+) -> Variant | None:
+    """From the zoo if it was trained beforehand, else here if the time allows."""
+    for variant in derived(model):
+        if variant.lineage[-1].technique == technique.name:
+            bench.narrate(
+                f"  {technique.title}: {variant.size_bytes:,} bytes, trained beforehand, from the zoo"
             )
-            narrate(f"  {technique.title}: skipped, {reason}")
-        elif made := attempt(technique, model, report):
-            yield made, report
+            return variant
+    try:
+        technique.requires(model, bench.dataset)
+        seconds = seconds_to_train(technique, model, bench.dataset)
+    except LabkitError as error:
+        bench.skip(technique, model, str(error))
+        return None
+    if seconds <= training_seconds:
+        return bench.attempt(technique, model, progress)
+    reason = f"training would take about {seconds:.0f} s here, {training_seconds:.0f} s are allowed"
+    bench.skip(technique, model, f"{reason}: give more with --training-seconds")
+    return None
 
 
 def trained_techniques(model: Variant, dataset: Dataset) -> tuple[Technique, ...]:

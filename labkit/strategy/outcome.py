@@ -27,9 +27,13 @@ class Outcome:
     package: Path | None
 
     def records(self) -> list[dict[str, Any]]:
-        """Every record of every run, screening first."""
-        parts = [self.screening, self.finals, *([self.confirmation.comparison] if self.confirmation else [])]
-        return [record.to_json() for comparison in parts for record in comparison.measurements]
+        """Every record of every run: screening, finals, confirmation, pool."""
+        runs = [self.screening.measurements, self.finals.measurements]
+        if self.confirmation is not None:
+            runs.append(self.confirmation.comparison.measurements)
+        if self.pool is not None:
+            runs.append(self.pool.records.measurements)
+        return [record.to_json() for run in runs for record in run]
 
     def to_json(self) -> dict[str, Any]:
         """The document that `--json` prints."""
