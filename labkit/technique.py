@@ -33,21 +33,29 @@ def knob(
     above: float | None = None,
     choices: Sequence[str] = (),
     unit: str = "",
+    kw_only: Any = dataclasses.MISSING,
 ) -> Any:
     """A dataclass field with everything that checks it and everything a form needs to draw its control.
 
-    `min` and `max` are included in what is allowed, `above` and `below` are not.
+    `min` and `max` are included in what is allowed, `above` and `below` are not. `kw_only` marks one that a family
+    of techniques shares: it is given by name, and shown last.
     """
     metadata: dict[str, Any] = {"help": help, "unit": unit, "choices": tuple(choices)}
     metadata.update({"min": min, "max": max, "below": below, "above": above})
-    return dataclasses.field(default=default, metadata=metadata)
+    return dataclasses.field(default=default, metadata=metadata, kw_only=kw_only)
+
+
+def knobs(config: Any) -> list[dataclasses.Field[Any]]:
+    """The knobs of a dataclass in the order to show them in: its own, then those that it shares with others."""
+    fields = [field for field in dataclasses.fields(config) if field.metadata]
+    return sorted(fields, key=lambda field: field.kw_only is True)
 
 
 def check_knobs(config: Any) -> None:
     """Raise ConfigError for the first field of a dataclass whose value is of the wrong type or out of range."""
-    for field in dataclasses.fields(config):
+    for field in knobs(config):
         value, meta = getattr(config, field.name), field.metadata
-        if not meta or value is None and field.default is None:
+        if value is None and field.default is None:
             continue
         where = f"{type(config).__name__}.{field.name}={value!r}"
         if meta["choices"]:
@@ -120,7 +128,7 @@ class Technique(ABC):
     @property
     def config(self) -> dict[str, Any]:
         """The fields as a JSON-serialisable dictionary."""
-        return {f.name: getattr(self, f.name) for f in dataclasses.fields(self) if f.metadata}
+        return {field.name: getattr(self, field.name) for field in knobs(self)}
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless this technique can work on `variant`."""

@@ -8,6 +8,7 @@ Shuffling, shifting, flipping and dropout all follow from the seed; the thread c
 from __future__ import annotations
 
 import copy
+import dataclasses
 import json
 import math
 from collections.abc import Callable, Iterator
@@ -35,8 +36,25 @@ _LARGEST_GRADIENT_NORM = (
 )
 
 
+@dataclass(frozen=True, kw_only=True)
+class Trains(Technique):
+    """A technique that trains its result: the knobs that all of these share, and the recipe that they make."""
+
+    batch_size: int = knob(32, "samples per step", min=1, max=4096)
+    learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
+    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
+    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
+    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
+    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
+    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
+
+    def recipe(self, epochs: int) -> Train:
+        """How to train for so many epochs, by these knobs."""
+        return Train(epochs=epochs, **{f.name: getattr(self, f.name) for f in dataclasses.fields(Trains)})
+
+
 @dataclass(frozen=True)
-class Train(Technique):
+class Train(Trains):
     """Fit a PyTorch variant to a dataset's train split; on a trained variant, this is fine-tuning."""
 
     name: ClassVar[str] = "train"
@@ -45,18 +63,12 @@ class Train(Technique):
     needs_dataset: ClassVar[bool] = True
 
     epochs: int = knob(6, "passes over the training data", min=1, max=1000)
-    batch_size: int = knob(64, "samples per step", min=1, max=4096)
-    learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
+    batch_size: int = knob(64, "samples per step", min=1, max=4096, kw_only=True)
     weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
     momentum: float = knob(0.9, "share of the last step kept", min=0.0, below=1.0)
-    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
-    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
     precision: str = knob(
         "auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16")
     )
-    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
-    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
-    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Train a copy and return it as a new variant."""

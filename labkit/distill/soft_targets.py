@@ -27,8 +27,8 @@ from labkit.environment import current
 from labkit.errors import TechniqueError
 from labkit.models import MODELS, build
 from labkit.progress import Progress
-from labkit.technique import Technique, knob
-from labkit.train import Loss, Train, fit
+from labkit.technique import knob
+from labkit.train import Loss, Trains, fit
 from labkit.variant import Variant
 
 _WIDTHS = ("channels", "hidden", "stages", "inner")
@@ -55,7 +55,7 @@ def distillation_loss(
 
 
 @dataclass(frozen=True)
-class Distill(Technique):
+class Distill(Trains):
     """Train a new, smaller network on the answers of the variant that it is given, the teacher.
 
     The student takes the teacher's inputs, preprocessing and classes; `start` says what its first weights are.
@@ -75,13 +75,6 @@ class Distill(Technique):
     temperature: float = knob(4.0, "softens the teacher's answers", above=0.0, max=50.0)
     alpha: float = knob(0.9, "weight of the distillation loss; the labels' is 1 − alpha", min=0.0, max=1.0)
     epochs: int = knob(12, "passes over the training data", min=1, max=1000)
-    batch_size: int = knob(32, "samples per step", min=1, max=4096)
-    learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
-    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
-    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
-    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
-    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
-    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless the teacher classifies images of one size."""
@@ -104,18 +97,10 @@ class Distill(Technique):
         assert dataset is not None  # noqa: S101 - `requires` has checked it
         name = f"{self.student}@{dataset.name}+{self.name}"
         student = variant.derive(name, self.step(variant), model=self.fresh_student(variant))
-        recipe = Train(
-            epochs=self.epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            label_smoothing=self.label_smoothing,
-            augment=self.augment,
-            max_samples=self.max_samples,
-            seed=self.seed,
-            threads=self.threads,
-        )
         loss = self.loss_from(variant) if self.alpha > 0 else None
-        return dataclasses.replace(student, model=fit(recipe, student, dataset, progress, loss))
+        return dataclasses.replace(
+            student, model=fit(self.recipe(self.epochs), student, dataset, progress, loss)
+        )
 
     def fresh_student(self, teacher: Variant) -> nn.Module:
         """An untrained student that takes the teacher's image and answers with the teacher's classes."""

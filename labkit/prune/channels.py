@@ -45,14 +45,6 @@ class PruneChannels(FineTuned):
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
     round_to: int = knob(1, "keep a multiple of this; CPUs like 8 or 16", min=1, max=64, unit="channels")
-    fine_tune_epochs: int = knob(0, "epochs of training after the removal", min=0, max=1000)
-    batch_size: int = knob(32, "samples per step of fine-tuning", min=1, max=4096)
-    learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
-    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
-    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
-    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
-    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
-    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless the network can be rebuilt with other widths."""

@@ -2,29 +2,23 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
+
 from torch import nn
 
 from labkit.data import Dataset
 from labkit.progress import Progress
-from labkit.technique import Technique
-from labkit.train import Hook, Train, fit
+from labkit.technique import knob
+from labkit.train import Hook, Trains, fit
 from labkit.variant import Variant
 
 
-class FineTuned(Technique):
-    """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data.
+@dataclass(frozen=True, kw_only=True)
+class FineTuned(Trains):
+    """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data."""
 
-    The subclass declares these fields as knobs, after its own.
-    """
-
-    fine_tune_epochs: int
-    batch_size: int
-    learning_rate: float
-    label_smoothing: float
-    augment: str
-    max_samples: int
-    seed: int
-    threads: int
+    fine_tune_epochs: int = knob(0, "epochs of training after the pruning", min=0, max=1000)
+    learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
 
     @property
     def needs_dataset(self) -> bool:  # type: ignore[override]
@@ -38,14 +32,4 @@ class FineTuned(Technique):
         if dataset is None or not self.fine_tune_epochs:
             module: nn.Module = variant.model
             return module
-        recipe = Train(
-            epochs=self.fine_tune_epochs,
-            batch_size=self.batch_size,
-            learning_rate=self.learning_rate,
-            label_smoothing=self.label_smoothing,
-            augment=self.augment,
-            max_samples=self.max_samples,
-            seed=self.seed,
-            threads=self.threads,
-        )
-        return fit(recipe, variant, dataset, progress, after_step=after_step)
+        return fit(self.recipe(self.fine_tune_epochs), variant, dataset, progress, after_step=after_step)

@@ -43,14 +43,7 @@ class PruneMagnitude(FineTuned):
 
     sparsity: float = knob(0.5, "fraction of the weights that become zero", above=0.0, below=1.0)
     scope: str = knob("global", "one threshold for the network, or one a layer", choices=("global", "layer"))
-    fine_tune_epochs: int = knob(0, "epochs of training with the zeros held at zero", min=0, max=1000)
-    batch_size: int = knob(32, "samples per step of fine-tuning", min=1, max=4096)
-    learning_rate: float = knob(0.02, "the highest rate of fine-tuning", above=0.0, max=10.0)
-    label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
-    augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
-    max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
-    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
-    threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
+    learning_rate: float = knob(0.02, "the highest rate of fine-tuning", above=0.0, max=10.0, kw_only=True)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Zero the weights in a copy, then fine-tune it with the same weights held at zero."""
