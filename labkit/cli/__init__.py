@@ -16,6 +16,7 @@ import labkit.cli.course as course
 import labkit.cli.data as data
 import labkit.cli.experiment as experiment
 import labkit.cli.model as model
+import labkit.cli.optimize as optimize
 from labkit import __version__
 from labkit.errors import LabkitError
 
@@ -28,6 +29,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 model.register(app)
+optimize.register(app)
 experiment.register(app)
 course.register(app)
 data.register(app)

@@ -8,9 +8,8 @@ from typing import Annotated
 
 import typer
 
+from labkit.cli.options import Json
 from labkit.cli.terminal import print_json, say
-
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 
 def register(app: typer.Typer) -> None:

@@ -6,9 +6,9 @@ from typing import Annotated
 
 import typer
 
+from labkit.cli.options import Json
 from labkit.cli.terminal import print_json
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 Name = Annotated[str, typer.Argument(help="digits, fashion-mnist or mnist.")]
 
 

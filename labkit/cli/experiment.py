@@ -1,4 +1,4 @@
-"""Commands that measure and decide: doctor, demo, optimize, measure, compare, choose, report, sweep."""
+"""Commands that measure and decide: doctor, measure, compare, choose, report, sweep."""
 
 from __future__ import annotations
 
@@ -7,24 +7,13 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.terminal import print_json, progress_line, say
+from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, numbers
+from labkit.cli.terminal import print_json, progress_line
 
 if TYPE_CHECKING:
-    from labkit.data import Dataset
-    from labkit.strategy import Outcome, Requirement
+    from labkit.measure import Comparison
     from labkit.variant import Variant
 
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
-DataOption = Annotated[
-    str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
-]
-Scale = Annotated[float | None, typer.Option(help="Stored samples are multiplied by it; bytes by 1/255.")]
-Mean = Annotated[
-    str, typer.Option(help="Subtracted then: one number, or one per channel, as 0.49,0.48,0.45.")
-]
-Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
-Seed = Annotated[int, typer.Option(help="All randomness follows from it.")]
-Prepared = tuple[float | None, list[float], list[float]]
 StudyFolder = Annotated[Path, typer.Argument(metavar="STUDY", help="A folder with records.jsonl.")]
 
 
@@ -40,47 +29,6 @@ def register(app: typer.Typer) -> None:
         print_json(diagnosis.to_json()) if json else print(diagnosis.text())
         if not diagnosis.ok:
             raise typer.Exit(1)
-
-    @app.command()
-    def demo(
-        dataset: DataOption = "digits",
-        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")] = Path(
-            "results/demo"
-        ),
-        seed: Seed = 0,
-        json: Json = False,
-    ) -> None:
-        """Watch a real model become smaller and faster on this machine, and read why one variant is chosen."""
-        from labkit.strategy import load_requirement
-
-        name = f"resnet20@{Path(dataset).stem}"
-        _optimize(name, dataset, load_requirement("classroom"), out, 90.0, seed, json)
-
-    @app.command()
-    def optimize(
-        model: Annotated[
-            str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")
-        ],
-        requirement: Annotated[str, typer.Option(help="A sheet's name (classroom, edge) or your own .toml.")],
-        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")],
-        dataset: DataOption = "digits",
-        training_seconds: Annotated[
-            float,
-            typer.Option(
-                help="Train here only what fits this time; else from the zoo, or not at all.", min=0
-            ),
-        ] = 90.0,
-        scale: Scale = None,
-        mean: Mean = "",
-        std: Std = "",
-        seed: Seed = 0,
-        json: Json = False,
-    ) -> None:
-        """Find, prove and package the best way to run MODEL under a requirement."""
-        from labkit.strategy import load_requirement
-
-        prepared = (scale, _numbers("--mean", mean), _numbers("--std", std))
-        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json, prepared)
 
     @app.command()
     def measure(
@@ -116,7 +64,7 @@ def register(app: typer.Typer) -> None:
 
         data = load_dataset(dataset)
         names = _runtimes(runtime)
-        prepared = (scale, _numbers("--mean", mean), _numbers("--std", std))
+        prepared = (scale, numbers("--mean", mean), numbers("--std", std))
         models = [fit_to(model, data, *prepared) for model in _distinct_names(variants)]
         candidates = grid(models, names, [batch_size], [threads], _precisions(precision))
         if not candidates:
@@ -154,7 +102,7 @@ def register(app: typer.Typer) -> None:
         from labkit.strategy import choose as decide
         from labkit.strategy import load_requirement
 
-        decision = decide(_last_comparison(study), load_requirement(requirement))
+        decision = decide(_last_comparison(study, but_not_on="test"), load_requirement(requirement))
         if json:
             print_json(decision.to_json())
         if decision.chosen is None:
@@ -193,71 +141,6 @@ def register(app: typer.Typer) -> None:
         raise typer.Exit(result.exit_code)
 
 
-def _optimize(
-    model: str,
-    dataset: str,
-    requirement: Requirement,
-    out: Path,
-    training_seconds: float,
-    seed: int,
-    json: bool,
-    prepared: Prepared = (None, [], []),
-) -> None:
-    from labkit.data import load_dataset
-    from labkit.errors import LabkitError
-    from labkit.strategy import fit_to
-    from labkit.workflow import optimize
-    from labkit.zoo import load_model
-
-    variant: Variant = load_model(model)
-    data: Dataset = load_dataset(dataset)
-    outcome = optimize(
-        fit_to(variant, data, *prepared) if any(prepared) else variant,
-        data,
-        requirement,
-        out,
-        training_seconds=training_seconds,
-        narrate=say,
-        progress=progress_line(),
-        seed=seed,
-    )
-    if json:
-        print_json(outcome.to_json())
-    else:
-        _tell(outcome, out)
-    if outcome.decision.chosen is None:
-        raise LabkitError(f"{outcome.decision.advice}; the report is in {out / 'index.html'}")
-    if outcome.confirmation is not None and outcome.confirmation.status == "broken":
-        raise LabkitError(
-            f"the choice is not confirmed, so it was not packaged: {outcome.confirmation.reason}; bring more "
-            f"validation samples, or a stricter limit; the report is in {out / 'index.html'}"
-        )
-
-
-def _tell(outcome: Outcome, out: Path) -> None:
-    """The table, the choice and its reasons, for a person."""
-    from labkit.report import confirmation_in_words
-
-    print(outcome.finals.table())
-    decision = outcome.decision
-    if decision.chosen is None:
-        return
-    print(f"\nRun {decision.chosen.key}; {decision.advice}.")
-    if outcome.confirmation is not None:
-        status, reason = outcome.confirmation.status.capitalize(), outcome.confirmation.reason
-        print(f"{status}: {reason}; {confirmation_in_words(outcome.confirmation)}.")
-    if outcome.pool is not None:
-        low, high = outcome.pool.speedup_ci95
-        print(f"Two workers give {outcome.pool.speedup:.2f}× [{low:.2f}, {high:.2f}] the throughput of one.")
-    for rejection in decision.rejected[:8]:
-        print(f"  not {rejection.key}: {rejection.reason}")
-    if len(decision.rejected) > 8:
-        print(f"  … and {len(decision.rejected) - 8} more, each with its reason, in the report")
-    print(f"\nReport: {out / 'index.html'}")
-    if outcome.package:
-        print(f"Package: {outcome.package} (python {outcome.package / 'run.py'} runs it without labkit)")
-
-
 def _distinct_names(sources: list[str]) -> list[Variant]:
     """The variants; two that share a name (one technique with two settings) are told apart by their folders."""
     import dataclasses
@@ -270,17 +153,6 @@ def _distinct_names(sources: list[str]) -> list[Variant]:
         model if names.count(model.name) == 1 else dataclasses.replace(model, name=f"{model.name} ({source})")
         for model, source in zip(models, sources, strict=True)
     ]
-
-
-def _numbers(option: str, text: str) -> list[float]:
-    from labkit.errors import ConfigError
-
-    try:
-        return [float(part) for part in text.split(",") if part.strip()]
-    except ValueError:
-        raise ConfigError(
-            f"{option} {text!r}: give numbers with commas between them, such as 0.49,0.48,0.45"
-        ) from None
 
 
 def _precisions(wanted: list[str]) -> list[str]:
@@ -308,8 +180,8 @@ def _refuse_no_candidates(models: list[Variant], runtimes: list[str]) -> None:
     )
 
 
-def _last_comparison(folder: Path):  # type: ignore[no-untyped-def]
+def _last_comparison(folder: Path, but_not_on: str = "") -> Comparison:
     from labkit.measure import compare
     from labkit.study import Study
 
-    return compare(Study(folder).last_run())
+    return compare(Study(folder).last_run(but_not_on=but_not_on))

@@ -7,17 +7,13 @@ from typing import Annotated, Any
 
 import typer
 
+from labkit.cli.options import DataOption, Json, Out
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 
 Model = Annotated[str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")]
-DataOption = Annotated[
-    str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
-]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write the variant to.")]
 Settings = Annotated[
     list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")
 ]
-Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout.")]
 
 _METHODS = {
     "quantize": {"int8": "quantize_int8"},

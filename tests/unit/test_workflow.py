@@ -99,6 +99,8 @@ def test_the_folder_holds_report_records_and_a_package_that_runs_alone(outcome, 
     )
     assert len(Study(out).records()) == len(result.records())
     assert Study(out).last_run().measurements[-1].split == "test"
+    last = Study(out).last_run(but_not_on="test")
+    assert [each.key for each in last.measurements] == [each.key for each in result.finals.measurements]
     script = str(out / "package" / "run.py")
     code = (
         "import runpy, sys; sys.modules['labkit'] = sys.modules['torch'] = None; sys.argv = ['run.py']; "

@@ -1,0 +1,126 @@
+"""The main job: demo and optimize."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from labkit.cli.options import DataOption, Json, Mean, Prepared, Scale, Seed, Std, numbers
+from labkit.cli.terminal import print_json, progress_line, say
+
+if TYPE_CHECKING:
+    from labkit.data import Dataset
+    from labkit.strategy import Outcome, Requirement
+    from labkit.variant import Variant
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+
+    @app.command()
+    def demo(
+        dataset: DataOption = "digits",
+        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")] = Path(
+            "results/demo"
+        ),
+        seed: Seed = 0,
+        json: Json = False,
+    ) -> None:
+        """Watch a real model become smaller and faster on this machine, and read why one variant is chosen."""
+        from labkit.strategy import load_requirement
+
+        name = f"resnet20@{Path(dataset).stem}"
+        _optimize(name, dataset, load_requirement("classroom"), out, 90.0, seed, json)
+
+    @app.command()
+    def optimize(
+        model: Annotated[
+            str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")
+        ],
+        requirement: Annotated[str, typer.Option(help="A sheet's name (classroom, edge) or your own .toml.")],
+        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")],
+        dataset: DataOption = "digits",
+        training_seconds: Annotated[
+            float,
+            typer.Option(
+                help="Train here only what fits this time; else from the zoo, or not at all.", min=0
+            ),
+        ] = 90.0,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
+        seed: Seed = 0,
+        json: Json = False,
+    ) -> None:
+        """Find, prove and package the best way to run MODEL under a requirement."""
+        from labkit.strategy import load_requirement
+
+        prepared = (scale, numbers("--mean", mean), numbers("--std", std))
+        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json, prepared)
+
+
+def _optimize(
+    model: str,
+    dataset: str,
+    requirement: Requirement,
+    out: Path,
+    training_seconds: float,
+    seed: int,
+    json: bool,
+    prepared: Prepared = (None, [], []),
+) -> None:
+    from labkit.data import load_dataset
+    from labkit.errors import LabkitError
+    from labkit.strategy import fit_to
+    from labkit.workflow import optimize
+    from labkit.zoo import load_model
+
+    variant: Variant = load_model(model)
+    data: Dataset = load_dataset(dataset)
+    outcome = optimize(
+        fit_to(variant, data, *prepared) if any(prepared) else variant,
+        data,
+        requirement,
+        out,
+        training_seconds=training_seconds,
+        narrate=say,
+        progress=progress_line(),
+        seed=seed,
+    )
+    if json:
+        print_json(outcome.to_json())
+    else:
+        _tell(outcome, out)
+    if outcome.decision.chosen is None:
+        raise LabkitError(f"{outcome.decision.advice}; the report is in {out / 'index.html'}")
+    if outcome.confirmation is not None and outcome.confirmation.status == "broken":
+        raise LabkitError(
+            f"the choice is not confirmed, so it was not packaged: {outcome.confirmation.reason}; bring more "
+            f"validation samples, or a stricter limit; the report is in {out / 'index.html'}"
+        )
+
+
+def _tell(outcome: Outcome, out: Path) -> None:
+    """The table, the choice and its reasons, for a person."""
+    from labkit.report import confirmation_in_words
+
+    print(outcome.finals.table())
+    decision = outcome.decision
+    if decision.chosen is None:
+        return
+    print(f"\nRun {decision.chosen.key}; {decision.advice}.")
+    if outcome.confirmation is not None:
+        status, reason = outcome.confirmation.status.capitalize(), outcome.confirmation.reason
+        print(f"{status}: {reason}; {confirmation_in_words(outcome.confirmation)}.")
+    if outcome.pool is not None:
+        low, high = outcome.pool.speedup_ci95
+        print(f"Two workers give {outcome.pool.speedup:.2f}× [{low:.2f}, {high:.2f}] the throughput of one.")
+    for rejection in decision.rejected[:8]:
+        print(f"  not {rejection.key}: {rejection.reason}")
+    if len(decision.rejected) > 8:
+        print(f"  … and {len(decision.rejected) - 8} more, each with its reason, in the report")
+    print(f"\nReport: {out / 'index.html'}")
+    if outcome.package:
+        print(f"Package: {outcome.package} (python {outcome.package / 'run.py'} runs it without labkit)")

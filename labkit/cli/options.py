@@ -1,0 +1,33 @@
+"""Options that several commands share."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
+DataOption = Annotated[
+    str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")
+]
+Scale = Annotated[float | None, typer.Option(help="Stored samples are multiplied by it; bytes by 1/255.")]
+Mean = Annotated[
+    str, typer.Option(help="Subtracted then: one number, or one per channel, as 0.49,0.48,0.45.")
+]
+Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.")]
+Out = Annotated[Path, typer.Option("--out", help="The folder to write the variant to.")]
+Prepared = tuple[float | None, list[float], list[float]]
+
+
+def numbers(option: str, text: str) -> list[float]:
+    """The numbers of `--mean 0.49,0.48,0.45`; ConfigError for anything else."""
+    from labkit.errors import ConfigError
+
+    try:
+        return [float(part) for part in text.split(",") if part.strip()]
+    except ValueError:
+        raise ConfigError(
+            f"{option} {text!r}: give numbers with commas between them, such as 0.49,0.48,0.45"
+        ) from None
