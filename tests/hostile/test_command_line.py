@@ -50,6 +50,7 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "words.toml").write_text("[parameters]\nMODEL = 3")
     np.savez(tmp_path / "one_class.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.zeros(40, int))
     np.savez(tmp_path / "small.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.arange(40) % 2)
+    np.savez(tmp_path / "tiny.npz", x=np.zeros((90, 8, 8), np.uint8), y=np.arange(90) % 10)
     return tmp_path
 
 
@@ -65,7 +66,8 @@ BAD = [
     (("optimize", "lenet5@digits", "--dataset", "nothing.npz", *OPTIMIZE), "does not exist"),
     (("optimize", "lenet5@digits", "--dataset", "folder", *OPTIMIZE), "sub-folders"),
     (("optimize", "lenet5@digits", "--dataset", "one_class.npz", *OPTIMIZE), "one class"),
-    (("optimize", "lenet5@digits", "--dataset", "small.npz", *OPTIMIZE), "axis 2"),
+    (("optimize", "lenet5@digits", "--dataset", "small.npz", *OPTIMIZE), "knows 10 classes, 'small' has 2"),
+    (("optimize", "lenet5@digits", "--dataset", "tiny.npz", *OPTIMIZE), "axis 2"),
     (("optimize", "lenet5@digits", "--requirement", "classrom", "--out", "out"), "did you mean 'classroom'"),
     (("optimize", "lenet5@digits", "--requirement", "bad.toml", "--out", "out"), "objective"),
     (
