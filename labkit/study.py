@@ -14,6 +14,7 @@ crash. Arrays lie in `sidecars/RUN_ID.npz`, each written before the records that
 from __future__ import annotations
 
 import csv
+import dataclasses
 import hashlib
 import html
 import io
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from labkit.measure import Records
 
 Record = Mapping[str, Any]
+_PREFIX = "parameter."
 _STYLE = "table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
 
 
@@ -94,20 +96,28 @@ class Study:
             raise StudyError(f"cannot read {path}: {error}; measure again") from None
 
     def append_run(self, records: Records) -> None:
-        """Add one run of `measure`: its records, and the raw numbers beside them."""
-        self.append([item.to_json() for item in records.measurements], records.arrays())
+        """Add one run of `measure`: its records, and the raw numbers beside them.
 
-    def last_run(self) -> Records:
-        """The run that was added last, whole; StudyError if there is none, or it is damaged."""
+        In a sweep each record also says of which run it is, with which parameters; `last_run` leaves that out.
+        """
+        rows = [_in_sweep(item.to_json()) for item in records.measurements]
+        self.append(rows, records.arrays())
+
+    def last_run(self, *, but_not_on: str = "") -> Records:
+        """The run that was added last, whole; runs on the split `but_not_on` are passed over.
+
+        Raises StudyError if there is none, or it is damaged.
+        """
         from labkit.measure import Records
 
         rows = [row for row in self.records() if "run_id" in row]  # a sweep's notes have none
+        rows = [row for row in rows if not but_not_on or row.get("split") != but_not_on]
         if not rows:
-            raise StudyError(
-                f"the study in {self.folder} holds no measurements yet: measure something into it"
-            )
+            kind = f"measurements on another split than {but_not_on}" if but_not_on else "measurements"
+            raise StudyError(f"the study in {self.folder} holds no {kind} yet: measure something into it")
         run_id = rows[-1]["run_id"]
-        return Records.from_rows([row for row in rows if row["run_id"] == run_id], self.sidecar(str(run_id)))
+        last = [_out_of_sweep(row) for row in rows if row["run_id"] == run_id]
+        return Records.from_rows(last, self.sidecar(str(run_id)))
 
     def is_done(self, what: str, parameters: Record) -> bool:
         """Whether `what` was finished with exactly these parameters."""
@@ -172,10 +182,30 @@ def note(**figures: Any) -> None:
     study = Study.current()
     if study is None:
         return
-    run = json.loads(os.environ.get("LABKIT_RUN") or "{}")
+    run = _sweep_run()
     if clash := sorted(set(run) & set(figures)):
         raise ConfigError(f"the figure {clash[0]!r} has the name of a parameter: call it something else")
     study.append([{**run, **figures}])
+
+
+def _sweep_run() -> dict[str, Any]:
+    """The sweep's run that this notebook is: its id, as `run`, and its parameters; {} outside a sweep."""
+    run: dict[str, Any] = json.loads(os.environ.get("LABKIT_RUN") or "{}")
+    return run
+
+
+def _in_sweep(record: dict[str, Any]) -> dict[str, Any]:
+    """A record behind the run it is of, in the columns of `note`; a parameter named like a field gets a prefix."""
+    run = {f"{_PREFIX}{name}" if name in record else name: value for name, value in _sweep_run().items()}
+    return {**run, **record}
+
+
+def _out_of_sweep(row: dict[str, Any]) -> dict[str, Any]:
+    """The record alone. Only a row of a sweep may hold more than a record: elsewhere that is damage."""
+    from labkit.measure import Measurement
+
+    fields = {field.name for field in dataclasses.fields(Measurement)}
+    return {name: row[name] for name in row if name in fields} if "run" in row else row
 
 
 def html_page(title: str, *tables: str) -> str:

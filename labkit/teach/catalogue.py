@@ -1,4 +1,4 @@
-"""Every sentence that predictions and checks show, by key: one table to translate, one copy of the code."""
+"""Every sentence that predictions, checks and decisions show, by key: one table to translate."""
 
 from __future__ import annotations
 
@@ -8,6 +8,9 @@ STRINGS = {
     "check.not yet": "… not yet: replace None by your answer, and run this cell again",
     "check.impossible": "✗ not quite: {answer} cannot be checked: {error}. {hint}",
     "claim": "✓ {claim}",
+    "decision.variant": "To ship",
+    "decision.constraint": "The constraint that binds",
+    "decision.risk": "The risk that remains",
     "predict.answer": "Answer {unit}",
     "predict.lock": "Lock in my prediction",
     "predict.open": "{question} (not answered)",

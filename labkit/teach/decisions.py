@@ -6,6 +6,7 @@ one small JSON file a lesson, under LABKIT_COURSE_DIR (results/course where that
 
 from __future__ import annotations
 
+import html
 import json
 import os
 import re
@@ -15,6 +16,7 @@ from pathlib import Path
 
 from labkit.errors import ConfigError
 from labkit.files import read_json, write_atomically
+from labkit.teach.catalogue import text
 
 Figure = float | str | bool | None
 
@@ -32,6 +34,18 @@ class LessonDecision:
     def __repr__(self) -> str:
         figures = "".join(f"; {name} {value}" for name, value in self.figures.items())
         return f"{self.lesson}: ship {self.variant}; binding: {self.constraint}; risk: {self.risk}{figures}"
+
+    def _repr_html_(self) -> str:
+        words = {
+            text("decision.variant"): self.variant,
+            text("decision.constraint"): self.constraint,
+            text("decision.risk"): self.risk,
+        }
+        lines = "".join(
+            f"<li><strong>{html.escape(name)}</strong>: {html.escape(str(value))}</li>"
+            for name, value in {**words, **self.figures}.items()
+        )
+        return f"<ul>{lines}</ul>"
 
 
 def decision(lesson: str, *, variant: str, constraint: str, risk: str, **figures: Figure) -> LessonDecision:

@@ -28,6 +28,8 @@ STRINGS = {
     "compare.runtimes": "what executes them; each model runs where its format fits",
     "compare.batch_size": "samples that the model takes at a time",
     "compare.threads": "CPU threads of each runtime; more than your quota makes everything slower",
+    "compare.pace": "After Run: each model took turns with the baseline alone; times are given at the pace of "
+    "the first baseline, as its time / speedup.",
     "compare.no_match": "none of the models chosen ({variants}) has a format that {runtimes} runs; "
     "onnxruntime and openvino run ONNX, torch runs PyTorch",
 }

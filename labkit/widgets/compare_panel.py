@@ -18,6 +18,7 @@ from labkit.widgets.command import measure_command, technique_command
 from labkit.widgets.compare_work import Chain, Workbench
 from labkit.widgets.form import Form
 from labkit.widgets.panel import Panel
+from labkit.widgets.view import View
 
 
 class ComparePanel(Panel):
@@ -36,6 +37,7 @@ class ComparePanel(Panel):
             Form(_choices(model, tuple(chains))),
             self.workbench.measure_each,
             self._commands,
+            View(note=text("compare.pace")),
             recorded=None if recorded is None else lambda: compare(Study(recorded).last_run()).to_rows(),
         )
 

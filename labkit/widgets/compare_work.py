@@ -17,7 +17,26 @@ from labkit.zoo import load_model
 
 Rows = list[dict[str, Any]]
 Chain = tuple[Technique, ...]
+_PERCENTILES = ("latency_p50_ms", "latency_p95_ms", "latency_p99_ms")
 MAKING_SHARE = 0.3  # of a variant's part of the progress bar; the rest is measuring
+
+
+def at_pace(row: dict[str, Any], baseline: Mapping[str, Any]) -> dict[str, Any]:
+    """A candidate's row of a later run, its times as they would be at the pace of the first `baseline`.
+
+    Only the paired `speedup` holds across runs, so the median becomes the baseline's / speedup, the throughput
+    the baseline's · speedup; the percentiles are stretched as the median was. A null stays one.
+    """
+    speedup, median, pace = row["speedup"], row["latency_p50_ms"], baseline["latency_p50_ms"]
+    if None in (speedup, median, pace):
+        return row
+    stretched = {name: row[name] for name in _PERCENTILES if row[name] is not None}
+    throughput = baseline["throughput_samples_per_s"]
+    return {
+        **row,
+        **{name: value * pace / speedup / median for name, value in stretched.items()},
+        "throughput_samples_per_s": throughput and throughput * speedup,
+    }
 
 
 class Workbench:
@@ -35,7 +54,8 @@ class Workbench:
         """Measure what `config` (variants, runtimes, batch_size, threads) chooses; `show` rows after each.
 
         Each candidate takes turns with the baseline, so its speed-up is a paired one. The candidates do not
-        take turns with one another: for that, `labkit.measure` takes them all at once.
+        take turns with one another (for that, `labkit.measure` takes them all at once), and the machine may
+        have changed between them: so times are shown `at_pace` of the first baseline.
         """
         settings, total = (config.batch_size, config.threads), len(config.variants)
         rows: Rows = []
@@ -50,7 +70,9 @@ class Workbench:
                 candidate = Candidate(variant, runtime, *settings)
                 report = part(share, start, start + width)
                 records = measure([candidate], self._load_data(), against=baseline, progress=report)
-                rows += compare(records).to_rows()[bool(rows) :]  # the baseline's row once
+                first, measured = compare(records).to_rows()
+                rows = rows or [first]
+                rows.append(at_pace(measured, rows[0]))
                 show(rows)
         if not rows:
             chosen = ", ".join(config.variants)

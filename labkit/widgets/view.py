@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -30,11 +31,12 @@ def pareto_and_table(rows: Sequence[Any]) -> tuple[Any, str]:
 class View(widgets.HBox):  # type: ignore[misc]
     """`show(rows)` draws them. The picture is HTML, as ipywidgets' Image has no place for a text alternative.
 
-    An empty one is drawn at once: that loads matplotlib before anybody waits for a result.
+    `note`, plain text, stands below the table. An empty figure is drawn at once: that loads matplotlib before
+    anybody waits for a result.
     """
 
-    def __init__(self, draw: Draw = pareto_and_table) -> None:
-        self._draw = draw
+    def __init__(self, draw: Draw = pareto_and_table, note: str = "") -> None:
+        self._draw, self._note = draw, f"<p>{html.escape(note)}</p>" if note else ""
         self.figure, self.table = widgets.HTML(), widgets.HTML()
         self.figure.add_class("labkit-figure")
         self.table.add_class("labkit-rows")
@@ -44,5 +46,5 @@ class View(widgets.HBox):  # type: ignore[misc]
     def show(self, rows: Sequence[Any]) -> None:
         """Draw the figure and the table of all `rows`."""
         figure, table = self._draw(rows)
-        self.table.value = table
+        self.table.value = table + self._note
         self.figure.value = image_html(figure)

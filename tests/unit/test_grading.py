@@ -150,6 +150,26 @@ def test_greed_for_memory_fails_its_own_answer_only(course: tuple[Path, Path, Pa
 
 
 @pytest.mark.parametrize(
+    ("answer", "score_pct", "status"),
+    [("", 100, "right"), *[(letter, 0, "not quite") for letter in "ABCEF"], ("None", 0, "not yet")],
+)
+def test_the_tour_is_graded_the_same_on_every_machine(
+    tmp_path: Path, answer: str, score_pct: float, status: str
+) -> None:
+    """The solution is right, whatever this machine would measure; each other letter of the table is wrong."""
+    exercises = ROOT / "notebooks" / "exercises" / "00_tour.ipynb"
+    submission = ROOT / "notebooks" / "solutions" / "00_tour.ipynb"
+    if answer:
+        copy = tmp_path / "exercises.ipynb"
+        copy.write_bytes(exercises.read_bytes())
+        literal = answer if answer == "None" else f'"{answer}"'
+        submission = submit(copy, answering(answer_1=f"my_choice = {literal}"))
+    graded = grade(submission, exercises, timeout_s=60)
+    assert (graded.score_pct, graded.note) == (score_pct, "")
+    assert {result.status for result in graded.results.values()} == {status}
+
+
+@pytest.mark.parametrize(
     ("content", "message"),
     [
         ("{", "not valid JSON"),

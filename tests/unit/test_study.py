@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import csv
+import dataclasses
 import io
 import json
 import os
@@ -254,6 +255,38 @@ def test_last_run_comes_back_whole_whatever_was_noted_after_it(study: Study) -> 
         second.baseline_key,
     )
     assert found.block_ms[second.measurements[0].key].tolist() == [3.0, 4.5]
+
+
+def test_a_run_in_a_sweep_says_which_and_reads_back_as_it_was(
+    study: Study, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LABKIT_STUDY", str(study.folder))
+    records = run_of("r-1", [1.0, 2.0])
+    for run, bits, seed in (("a", 8, 5), ("b", 4, 6)):  # a parameter may have the name of a record's field
+        monkeypatch.setenv("LABKIT_RUN", json.dumps({"run": run, "BITS": bits, "seed": seed}))
+        note(loss=0.5)
+        study.append_run(dataclasses.replace(records, run_id=f"r-{run}", measurements=(of(records, run),)))
+    table = list(csv.DictReader(io.StringIO(study.to_csv())))
+    assert [(row["run"], row["BITS"], row["loss"]) for row in table] == [
+        ("a", "8", "0.5"),
+        ("a", "8", ""),
+        ("b", "4", "0.5"),
+        ("b", "4", ""),
+    ]
+    assert [(row["seed"], row["parameter.seed"]) for row in table[1::2]] == [("1", "5"), ("1", "6")]
+    assert study.last_run().measurements == (of(records, "b"),)
+
+
+def of(records: Records, run: str) -> Measurement:
+    return dataclasses.replace(records.measurements[0], run_id=f"r-{run}")
+
+
+def test_what_is_no_field_of_a_record_is_damage_outside_a_sweep(study: Study) -> None:
+    study.append_run(run_of("r-1", [1.0, 2.0]))
+    path = study.folder / "records.jsonl"
+    path.write_text(path.read_text().replace('{"schema_version"', '{"BITS": 8, "schema_version"'))
+    with pytest.raises(StudyError, match="unknown field 'BITS'"):
+        study.last_run()
 
 
 def test_foreign_folder_and_file_are_refused_untouched(tmp_path: Path) -> None:

@@ -207,6 +207,31 @@ def test_sidecars_of_a_run_move_into_the_study(tmp_path: Path) -> None:
     assert Study(tmp_path / "out").sidecar("r")["x"].tolist() == [1.5]
 
 
+def test_measurements_of_the_runs_can_be_told_apart_by_their_parameters(tmp_path: Path) -> None:
+    code = """from labkit import load_dataset, load_model
+from labkit.measure import Candidate, Protocol, measure
+from labkit.study import Study, note
+candidate = Candidate(load_model('lenet5@digits'), 'torch', batch_size=BATCH)
+records = measure([candidate], load_dataset('digits'), protocol=Protocol.quick(), n_samples=32)
+Study.current().append_run(records)
+note(answered=32)"""
+    notebook = write_notebook(tmp_path / "n.ipynb", "BATCH = 1", code)
+    grid = write(tmp_path / "grid.toml", "[parameters]\nBATCH = [1, 8]\n")
+    report = sweep(notebook, grid, tmp_path / "out")
+    assert [str(run.error or "") for run in report.runs] == ["", ""]
+    rows = results(tmp_path / "out")
+    assert [(row["run"], row["BATCH"], row["batch_size"], row["answered"]) for row in rows] == [
+        (report.runs[0].id, "1", "1", ""),
+        (report.runs[0].id, "1", "", "32"),
+        (report.runs[1].id, "8", "8", ""),
+        (report.runs[1].id, "8", "", "32"),
+    ]
+    from labkit.study import Study
+
+    (last,) = Study(tmp_path / "out").last_run().measurements
+    assert last.batch_size == 8
+
+
 def test_cell_that_takes_too_long_fails_its_run(tmp_path: Path) -> None:
     notebook = write_notebook(tmp_path / "n.ipynb", "N = 0", "import time\ntime.sleep(100)")
     grid = write(tmp_path / "grid.toml", "[[runs]]\nN = 1\n")

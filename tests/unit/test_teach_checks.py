@@ -224,6 +224,8 @@ def test_decision_is_there_for_the_next_lesson(tmp_path: Path) -> None:
     assert repr(made) == (
         "03_quantization: ship int8; binding: memory; risk: rare classes; size_bytes 71000; drop_pp 0.2"
     )
+    assert "<li><strong>To ship</strong>: int8</li>" in made._repr_html_()
+    assert "<b>" not in decision("04", variant="<b>", constraint="<b>", risk="<b>")._repr_html_()
 
 
 @pytest.mark.parametrize(

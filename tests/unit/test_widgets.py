@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import ipywidgets as widgets
@@ -23,7 +24,7 @@ from labkit.progress import Progress
 from labkit.prune import PruneMagnitude
 from labkit.study import Study
 from labkit.technique import check_knobs, knob
-from labkit.widgets import ComparePanel, Form, Job, Panel, catalogue
+from labkit.widgets import ComparePanel, Form, Job, Panel, catalogue, compare_work
 from labkit.widgets.catalogue import STRINGS, text
 from labkit.widgets.command import measure_command, technique_command
 from labkit.widgets.form import Several
@@ -500,6 +501,52 @@ def test_the_compare_panel_measures_each_choice_against_the_baseline(monkeypatch
     low, high = sparse["speedup_ci95"]
     assert low <= sparse["speedup"] <= high
     assert sparse["variant"] in made.view.table.value
+
+
+def test_candidates_of_several_runs_are_shown_at_the_first_baselines_pace(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """The machine is half as fast in the second run: as measured, the faster candidate would look slower."""
+    runs = iter([planted(40.0, 10.0, 4.2), planted(80.0, 16.0, 5.0)])
+    monkeypatch.setattr(compare_work, "measure", lambda *_, **__: next(runs))
+    monkeypatch.setattr(compare_work, "compare", lambda rows: SimpleNamespace(to_rows=lambda: rows))
+    chains = {f"sparse{index}": (PruneMagnitude(sparsity=0.1 * index),) for index in (1, 2)}
+    made = ComparePanel("lenet5@digits", "digits", chains)
+    made.form.controls["runtimes"].value = ("torch",)
+    made.run_button.click()
+    baseline, *candidates = made.job.result(WAIT_S)
+    assert baseline == planted(40.0, 10.0, 4.2)[0]
+    for row in candidates:
+        assert baseline["latency_p50_ms"] / row["latency_p50_ms"] == pytest.approx(row["speedup"])
+        assert row["latency_p95_ms"] / row["latency_p50_ms"] == pytest.approx(1.5)
+        assert row["throughput_samples_per_s"] / baseline["throughput_samples_per_s"] == row["speedup"]
+        assert row["latency_p99_ms"] is None
+    assert candidates[1]["latency_p50_ms"] == pytest.approx(8.0)
+    assert f"<p>{text('compare.pace')}</p>" in made.view.table.value
+
+
+def planted(baseline_ms: float, candidate_ms: float, speedup: float) -> list[dict[str, Any]]:
+    """The rows of one run: the baseline's, the candidate's."""
+    return [
+        {
+            "variant": name,
+            "runtime": "torch",
+            "quality": 0.9,
+            "latency_p50_ms": median_ms,
+            "latency_p95_ms": 1.5 * median_ms,
+            "latency_p99_ms": None,
+            "throughput_samples_per_s": 1000 / median_ms,
+            "speedup": ratio,
+        }
+        for name, median_ms, ratio in (("model", baseline_ms, None), ("sparse", candidate_ms, speedup))
+    ]
+
+
+def test_a_row_without_times_stays_as_it_is() -> None:
+    baseline, candidate = planted(40.0, 10.0, 4.0)
+    for name in ("speedup", "latency_p50_ms"):
+        bare = {**candidate, name: None}
+        assert compare_work.at_pace(bare, baseline) == bare
 
 
 def test_the_compare_panel_wants_at_least_one_of_each() -> None:
