@@ -2,8 +2,8 @@
 
     python -m benchmarks.parallel [--quick] [--json]
 
-resnet20 on digits in float32, one intra-op thread a worker; the figures are ONNX Runtime's, the table has both engines. On a machine with one CPU the figure is
-about 1. `--quick` uses fewer blocks.
+resnet20 on digits in float32, one intra-op thread a worker; the figures are ONNX Runtime's, the table has both
+engines. On a machine with one CPU the figure is about 1. `--quick` uses fewer blocks.
 """
 
 from __future__ import annotations
