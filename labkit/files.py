@@ -5,6 +5,8 @@ from __future__ import annotations
 import json
 import os
 import secrets
+from collections import Counter
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
@@ -30,7 +32,8 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     except OSError as error:
         raise LabkitError(f"cannot write {path}: {error.strerror}; nothing was changed") from None
     finally:
-        aside.unlink(missing_ok=True)
+        with suppress(OSError):  # where the folder is a file, there is nothing to remove either
+            aside.unlink(missing_ok=True)
 
 
 def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
@@ -57,8 +60,9 @@ def check_safetensors_header(payload: bytes) -> None:
 
     def refuse_repeats(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         names = [name for name, _ in pairs]
+        seen = Counter(names)
         for name in names:
-            if names.count(name) > 1:
+            if seen[name] > 1:
                 raise ModelFileError(
                     f"the safetensors file names {name!r} twice: refused, because readers disagree"
                 )

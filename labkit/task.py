@@ -95,6 +95,8 @@ class Classification(Task):
         """Labels must be whole numbers 0..C−1, and of two classes at least."""
         if target.dtype.kind not in "iu":
             raise DataError(f"labels have dtype {target.dtype}; use whole numbers 0, 1, 2, …")
+        if target.ndim != 1:
+            raise DataError(f"labels have shape {list(target.shape)}; give one whole number a sample, [N]")
         low, high = int(target.min()), int(target.max())
         if low < 0 or (labels and high >= len(labels)):
             allowed = f"0..{len(labels) - 1}" if labels else "0 and above"
@@ -119,6 +121,11 @@ class Regression(Task):
 
     def scores(self, output: NDArray[Any], target: NDArray[Any]) -> Scores:
         """[N, …] and [N, …] → [N] mean squared error of each sample."""
+        if output.ndim == 0 or len(output) != len(target) or output.size != target.size:
+            raise TensorError(
+                f"the model answered {list(output.shape)} to {len(target)} samples whose targets are "
+                f"{list(target.shape)}: it predicts something else"
+            )
         error = output.reshape(len(target), -1).astype(np.float64) - target.reshape(len(target), -1)
         return np.asarray((error**2).mean(axis=1), dtype=np.float64)
 

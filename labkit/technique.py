@@ -22,6 +22,8 @@ from labkit.progress import Progress, silent
 from labkit.runtimes import reference_runtime
 from labkit.variant import Array, Step, Variant
 
+_LARGEST_NUMBER = 1e300
+
 
 def knob(
     default: Any,
@@ -64,6 +66,10 @@ def check_knobs(config: Any) -> None:
             continue
         kind = float if field.default is None else type(field.default)  # None: no limit is set
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
+            if abs(value) > _LARGEST_NUMBER:
+                raise ConfigError(
+                    f"{type(config).__name__}.{field.name} is out of range; allowed: {_range(field.name, meta)}"
+                )
             object.__setattr__(config, field.name, float(value))
             value = float(value)
         if type(value) is not kind:

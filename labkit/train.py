@@ -196,7 +196,7 @@ def _batches(
     order = random.permutation(len(train))
     for start in range(0, len(train), recipe.batch_size):
         batch = train.take(order[start : start + recipe.batch_size])
-        if len(batch) == 1 < len(train):
+        if len(batch) == 1 < min(recipe.batch_size, len(train)):
             continue  # batch normalisation has no variance of one sample
         feeds = variant.feeds(batch.inputs)
         if recipe.augment != "none":
@@ -244,9 +244,7 @@ def _keep(
     write_atomically(folder / name, save(tensors))
     manifest = {"epochs": epochs, "file": name, "recipe": recipe.config, "start": variant.digest}
     write_atomically(folder / "checkpoint.json", json.dumps(manifest).encode())
-    for old in folder.glob("epoch-*.safetensors"):
-        if old.name != name:
-            old.unlink()
+    (folder / f"epoch-{epochs - 1}.safetensors").unlink(missing_ok=True)
 
 
 def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any) -> int:

@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -209,6 +210,7 @@ class Variant:
             )
         checksum = hashlib.sha256(self.payload).hexdigest()
         file_name = f"model-{checksum[:12]}{_SUFFIX[self.format]}"
+        former = _former_file(folder)
         write_atomically(folder / file_name, self.payload)
         document = {
             "schema_version": SCHEMA_VERSION,
@@ -222,9 +224,8 @@ class Variant:
             "sha256": checksum,
         }
         write_atomically(folder / "variant.json", json.dumps(document, indent=1).encode())
-        for old in folder.glob("model-*"):
-            if old.name != file_name and old.suffix in _SUFFIX.values():
-                old.unlink(missing_ok=True)
+        if former not in (None, file_name):
+            (folder / str(former)).unlink(missing_ok=True)
         return folder
 
     @classmethod
@@ -267,6 +268,19 @@ class Variant:
             ) from None
 
 
+def _former_file(folder: Path) -> str | None:
+    """The model's file of an older save in `folder`; never a file that `save` has not written."""
+    try:
+        name = read_json(folder / "variant.json", ModelFileError).get("file")
+    except ModelFileError:
+        return None
+    return (
+        name
+        if isinstance(name, str) and re.fullmatch(r"model-[0-9a-f]{12}\.(safetensors|onnx)", name)
+        else None
+    )
+
+
 def _spec(item: Mapping[str, Any]) -> TensorSpec:
     return TensorSpec(item["name"], str(np.dtype(item["dtype"])), tuple(item["shape"]), item["layout"])
 
@@ -299,6 +313,7 @@ def _torch_bytes(model: Any) -> bytes:
 
 
 def _torch_model(config: Any, payload: bytes) -> Any:
+    import torch
     from safetensors import SafetensorError
     from safetensors.torch import load
 
@@ -307,9 +322,14 @@ def _torch_model(config: Any, payload: bytes) -> Any:
     if not isinstance(config, dict):
         raise ModelFileError("variant.json has no config for its architecture")
     check_safetensors_header(payload)
-    model = build(config)
     try:
-        model.load_state_dict(load(payload))
+        tensors = load(payload)
+        with torch.device("meta"):  # costs nothing, whatever widths the config claims
+            expected = {name: tensor.shape for name, tensor in build(config).state_dict().items()}
+        if expected != {name: tensor.shape for name, tensor in tensors.items()}:
+            raise ModelFileError("the parameters do not fit the architecture: save the variant again")
+        model = build(config)
+        model.load_state_dict(tensors)
     except (SafetensorError, RuntimeError) as error:
         first = str(error).splitlines()[-1].strip()
         raise ModelFileError(f"the parameters do not fit the architecture: {first}") from None

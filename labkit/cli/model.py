@@ -87,12 +87,14 @@ def _register_technique(app: typer.Typer, command: str, methods: dict[str, str])
         from labkit.data import load_dataset
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
+        from labkit.strategy import fit_to
         from labkit.zoo import load_model
 
         if method and method not in methods:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, methods)}")
         technique = make_technique(methods[method or next(iter(methods))], parse_settings(settings))
-        data, model = load_dataset(dataset), load_model(variant)
+        data = load_dataset(dataset)
+        model = fit_to(load_model(variant), data)
         if technique.takes == ("onnx",) and model.format == "torch":
             say(f"{model.name} is a PyTorch variant: exporting it to ONNX first")
             model = ExportOnnx()(model, data)

@@ -16,7 +16,7 @@ Mean = Annotated[
     str, typer.Option(help="Subtracted then: one number, or one per channel, as 0.49,0.48,0.45.")
 ]
 Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
-Seed = Annotated[int, typer.Option(help="All randomness follows from it.")]
+Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0, max=2**31 - 1)]
 Out = Annotated[Path, typer.Option("--out", help="The folder to write the variant to.")]
 Prepared = tuple[float | None, list[float], list[float]]
 

@@ -61,7 +61,7 @@ def load_onnx(
     if not 0 < patience < math.inf:
         raise ConfigError(f"patience={patience!r} must be a number above 0")
     payload = _read(path)
-    answer = _inspect(path, payload, patience)
+    answer = inspect(path, payload, patience)
     stored = _stored(path, answer["metadata"])
     inputs, outputs = _specs(answer["inputs"]), _specs(answer["outputs"])
     variant = Variant(
@@ -104,7 +104,7 @@ def _read(path: Path) -> bytes:
     return payload
 
 
-def _inspect(path: Path, payload: bytes, patience: float) -> dict[str, Any]:
+def inspect(path: Path, payload: bytes, patience: float = 1.0) -> dict[str, Any]:
     """What the child found out, or ModelFileError if it did not come back with an answer."""
     cpu_seconds = patience * (0.8 + len(payload) / 20e6)
     memory_bytes = int(patience * (200e6 + 6 * len(payload)))

@@ -38,10 +38,12 @@ def load_npz(path: Path) -> Dataset:
     try:
         with np.load(path, allow_pickle=False) as archive:
             arrays = {key: archive[key] for key in archive.files}
-    except (OSError, ValueError, EOFError, KeyError, zipfile.BadZipFile) as error:
+    except MemoryError:
+        raise DataError(f"{path} claims more than this machine's memory holds") from None
+    except Exception as error:  # numpy, zipfile, zlib and tokenize all have kinds of their own
         hint = "; arrays of Python objects are refused" if "pickle" in str(error) else ""
         raise DataError(f"{path} is not an .npz that labkit can read ({error}){hint}") from None
-    labels = tuple(map(str, arrays.pop("labels"))) if "labels" in arrays else ()
+    labels = tuple(map(str, np.atleast_1d(arrays.pop("labels")))) if "labels" in arrays else ()
     parts: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         stem, _, suffix = key.rpartition("_")
@@ -59,19 +61,25 @@ def load_folder(path: Path) -> Dataset:
     parts = {_SUFFIXES[name]: entry for name, entry in named.items() if name in _SUFFIXES}
     if "train" not in parts:
         parts = {"all": path}
-    first = next(iter(parts.values()))
-    classes = tuple(
-        entry.name for entry in sorted(first.iterdir()) if entry.is_dir() and entry.name[0] != "."
-    )
-    splits = {part: _read_classes(path, folder, classes) for part, folder in parts.items()}
+    classes = _classes(parts.get("train", path))
+    for part, folder in parts.items():
+        if part != "all" and (strangers := sorted(set(_classes(folder)) - set(classes))):
+            raise DataError(f"{folder} has a class {strangers[0]!r} that {parts['train']} has no images of")
+    splits = {
+        part: _read_classes(path, folder, classes, part in ("all", "train")) for part, folder in parts.items()
+    }
     return _assemble(path, splits, classes)
+
+
+def _classes(folder: Path) -> tuple[str, ...]:
+    return tuple(entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name[0] != ".")
 
 
 def _refuse_bomb(path: Path) -> None:
     try:
         with zipfile.ZipFile(path) as archive:
             entries = archive.infolist()
-    except (OSError, zipfile.BadZipFile) as error:
+    except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is not an .npz file: {error}") from None
     unpacked, allowed = sum(entry.file_size for entry in entries), memory_limit().bytes // 4
     packed = max(1, sum(entry.compress_size for entry in entries))
@@ -137,7 +145,7 @@ def _assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> D
     return Dataset(path.stem, task, splits, labels, f"Your own data: {path.name}", digest.hexdigest())
 
 
-def _read_classes(root: Path, folder: Path, classes: tuple[str, ...]) -> Split:
+def _read_classes(root: Path, folder: Path, classes: tuple[str, ...], complete: bool) -> Split:
     images: list[Array] = []
     target: list[int] = []
     first: tuple[Path, tuple[int, ...]] | None = None
@@ -158,6 +166,10 @@ def _read_classes(root: Path, folder: Path, classes: tuple[str, ...]) -> Split:
             target.append(index)
     if not images:
         raise DataError(f"{folder} holds no images in its class folders ({', '.join(sorted(_IMAGES))})")
+    if complete and (empty := sorted(set(range(len(classes))) - set(target))):
+        raise DataError(
+            f"{folder / classes[empty[0]]} holds no image of {', '.join(sorted(_IMAGES))}: add or remove it"
+        )
     return Split({"image": np.stack(images)}, np.array(target, np.int64))
 
 
@@ -170,7 +182,9 @@ def _read_image(path: Path) -> Array:
         with warnings.catch_warnings():
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             with Image.open(path) as image:
-                grey = image.mode in ("1", "L", "I;16", "LA")
+                if image.mode.startswith("I"):  # 16 bits a pixel: `convert` would cut off all above 255
+                    return np.atleast_3d((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
+                grey = image.mode in ("1", "L", "LA")
                 return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8))
     except (
         OSError,

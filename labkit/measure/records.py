@@ -184,8 +184,11 @@ class Records:
     baseline_key: str | None = None
 
     def arrays(self) -> dict[str, NDArray[Any]]:
-        """The raw numbers as named arrays, for a sidecar: NAME_INDEX, by the record's place."""
-        arrays: dict[str, NDArray[Any]] = {"baseline_key": np.array(self.baseline_key or "")}
+        """The raw numbers as named arrays, for a sidecar: NAME_INDEX, by the place of the record's key in `keys`."""
+        arrays: dict[str, NDArray[Any]] = {
+            "baseline_key": np.array(self.baseline_key or ""),
+            "keys": np.array([measurement.key for measurement in self.measurements]),
+        }
         for index, measurement in enumerate(self.measurements):
             for name in _SIDECAR:
                 arrays[f"{name}_{index}"] = getattr(self, name)[measurement.key]
@@ -201,12 +204,13 @@ class Records:
         run_ids = sorted({measurement.run_id for measurement in measurements})
         if len(run_ids) != 1:
             raise StudyError(f"these records must be of one run, they are of {run_ids or 'none'}")
-        found: dict[str, Any] = {}
-        for name in _SIDECAR:
-            found[name] = {
-                measurement.key: _checked(arrays, f"{name}_{index}")
-                for index, measurement in enumerate(measurements)
-            }
+        keys = [str(key) for key in np.atleast_1d(arrays.get("keys", np.array([])))]
+        if lost := [measurement.key for measurement in measurements if measurement.key not in keys]:
+            raise StudyError(f"the sidecar does not name {lost[0]!r}: measure again")
+        found: dict[str, Any] = {
+            name: {each.key: _checked(arrays, f"{name}_{keys.index(each.key)}") for each in measurements}
+            for name in _SIDECAR
+        }
         baseline_key = str(arrays.get("baseline_key", "")) or None
         return cls(run_ids[0], measurements, **found, baseline_key=baseline_key)
 

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import dataclasses
+import math
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from labkit.data import Dataset
-from labkit.errors import ConfigError
+from labkit.errors import ConfigError, DataError
 from labkit.variant import Preprocessing, Variant
 
 _CHANNELS = (1, 3, 4)
@@ -48,8 +49,23 @@ def fit_to(
         ):
             chosen = _preprocessing(spec.shape, array, scale, mean, std)
             model = dataclasses.replace(model, preprocessing={spec.name: chosen})
-    model.feeds(dataset.split("validation").take(slice(0, model.fixed_batch or 2)).inputs)
+    count = model.fixed_batch or 2
+    model.feeds(dataset.split("validation").take(np.arange(count) % len(dataset.split("validation"))).inputs)
+    _check_targets(model, dataset)
     return model
+
+
+def _check_targets(model: Variant, dataset: Dataset) -> None:
+    """A regression predicts as many numbers a sample as its targets hold."""
+    sizes = model.outputs[0].shape[1:]
+    if dataset.task_name != "regression" or not all(isinstance(size, int) for size in sizes):
+        return
+    wanted, given = math.prod(dataset.split("train").target.shape[1:]), math.prod(map(int, sizes))
+    if wanted != given:
+        raise DataError(
+            f"{model.name!r} gives {given} numbers a sample, the targets of {dataset.name!r} hold {wanted}: if they "
+            "are classes, store them as whole numbers"
+        )
 
 
 def _preprocessing(

@@ -76,6 +76,9 @@ class Requirement:
 
     def __post_init__(self) -> None:
         check_knobs(self)
+        for field in ("name", "title", "objective"):
+            if not isinstance(getattr(self, field), str):
+                raise ConfigError(f"{field}={getattr(self, field)!r} must be a text, in quotes")
         if self.objective not in OBJECTIVES:
             raise ConfigError(
                 f"objective={self.objective!r} is unknown; {nearest(str(self.objective), OBJECTIVES)}"

@@ -45,7 +45,12 @@ def load_model(name_or_path: str | Path) -> Variant:
 
         return load_onnx(path)
     if path.is_dir():
-        return Variant.load(path)
+        variant = Variant.load(path)
+        if variant.format == "onnx":
+            from labkit.convert import inspect
+
+            inspect(path, variant.payload)  # somebody's own folder is as foreign as somebody's own file
+        return variant
     raise ConfigError(
         f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file"
     )

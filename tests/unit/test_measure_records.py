@@ -215,3 +215,13 @@ def test_a_damaged_run_is_a_study_error(damage: Callable[[list[Any], dict[str, A
     damage(rows, arrays)
     with pytest.raises(StudyError):
         Records.from_rows(rows, arrays)
+
+
+def test_a_record_that_was_removed_takes_nothing_from_the_others() -> None:
+    made = records()
+    rows = [item.to_json() for item in made.measurements]
+    left = Records.from_rows(rows[1:], made.arrays())
+    key = made.measurements[1].key
+    assert np.array_equal(left.block_ms[key], made.block_ms[key])
+    with pytest.raises(StudyError, match="does not name"):
+        Records.from_rows([measurement(variant="stranger").to_json()], made.arrays())

@@ -162,3 +162,36 @@ def test_an_empty_folder_is_refused(tmp_path):
 def test_one_class_only_is_refused(tmp_path):
     with pytest.raises(DataError, match="one class"):
         load_dataset(images(tmp_path, classes=("cat",)))
+
+
+def test_the_classes_are_those_of_train_whatever_test_holds(tmp_path):
+    images(tmp_path / "train", classes=("cat", "dog", "horse"))
+    images(tmp_path / "test", classes=("cat", "dog"))
+    data = load_dataset(tmp_path)
+    assert data.labels == ("cat", "dog", "horse") and set(data.split("train").target) == {0, 1, 2}
+
+
+def test_a_class_that_only_test_knows_is_refused(tmp_path):
+    images(tmp_path / "train", classes=("cat", "dog"))
+    images(tmp_path / "test", classes=("cat", "dog", "horse"))
+    with pytest.raises(DataError, match="a class 'horse' that .*train has no images of"):
+        load_dataset(tmp_path)
+
+
+def test_a_class_without_an_image_is_refused(tmp_path):
+    images(tmp_path)
+    (tmp_path / "horse").mkdir()
+    (tmp_path / "horse" / "one.tif").write_bytes(b"not one that we read")
+    with pytest.raises(DataError, match="horse holds no image"):
+        load_dataset(tmp_path)
+
+
+def test_sixteen_bits_a_pixel_keep_their_order(tmp_path):
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        for index in range(20):
+            grey = np.linspace(0, 65535, 64).reshape(8, 8).astype(np.uint16)
+            Image.fromarray(grey).save(tmp_path / name / f"{index}.png")
+    image = load_dataset(tmp_path).split("train").inputs["image"][0]
+    assert image.dtype == np.uint8 and image.shape == (8, 8, 1)
+    assert np.abs(image.ravel().astype(int) - np.linspace(0, 255, 64)).max() <= 1

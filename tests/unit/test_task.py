@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.errors import ConfigError, TensorError
+from labkit.errors import ConfigError, DataError, TensorError
 from labkit.task import TASKS, Classification, Regression, get_task
 
 
@@ -45,3 +45,15 @@ def test_an_unknown_task_suggests_the_nearest():
     assert [get_task(task.name) for task in TASKS] == list(TASKS)
     with pytest.raises(ConfigError, match="did you mean 'classification'"):
         get_task("clasification")
+
+
+def test_labels_are_one_number_a_sample():
+    for shape in ((4, 2), (4, 2, 1)):
+        with pytest.raises(DataError, match=r"one whole number a sample"):
+            Classification().check_target(np.arange(np.prod(shape)).reshape(shape), ())
+
+
+def test_a_regression_never_stretches_one_number_over_several():
+    for output, target in (((4, 3), (4,)), ((4, 1), (4, 3)), ((4, 2), (4, 3)), ((3,), (4,)), ((), (4,))):
+        with pytest.raises(TensorError, match="predicts something else"):
+            Regression().scores(np.zeros(output), np.zeros(target))

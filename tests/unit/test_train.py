@@ -349,3 +349,18 @@ def test_heavy_work_waits_while_somebody_times(work, start, digits, lenet, monke
     else:
         evaluate(lenet, digits)
         assert len(asked) == 3
+
+
+def test_a_batch_of_one_trains_too(digits):
+    start = fresh_variant({"architecture": "lenet5"}, digits)
+    trained = fit(
+        Train(epochs=1, batch_size=1, max_samples=8, learning_rate=0.01, threads=1), start, digits, silent
+    )
+    assert state_of(trained) != state_of(start.model)
+
+
+def test_a_checkpoint_removes_nobody_elses_files(start, digits, tmp_path):
+    (tmp_path / "epoch-mine.safetensors").write_bytes(b"mine")
+    fit(QUICK, start, digits, silent, checkpoint=tmp_path)
+    assert (tmp_path / "epoch-mine.safetensors").read_bytes() == b"mine"
+    assert len(list(tmp_path.glob("epoch-*"))) == 2

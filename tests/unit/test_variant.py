@@ -46,6 +46,31 @@ def test_a_module_that_is_not_ours_says_how_to_save_it(cases, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+def test_saving_removes_its_own_old_file_and_nobody_elses(cases, onnx_cases, tmp_path):
+    mine = [
+        tmp_path / name for name in ("model-best.onnx", "model-v1.onnx", "model-0123456789ab.safetensors")
+    ]
+    for path in mine:
+        path.write_bytes(b"mine")
+    cases["image"][0].save(tmp_path)
+    onnx_cases["image"][0].save(tmp_path)
+    assert all(path.read_bytes() == b"mine" for path in mine)
+    assert len(list(tmp_path.iterdir())) == len(mine) + 2
+
+
+def test_a_config_that_claims_more_than_the_file_holds_costs_nothing(lenet, tmp_path):
+    lenet.save(tmp_path)
+    document = json.loads((tmp_path / "variant.json").read_text())
+    document["config"]["hidden"] = document["config"]["channels"][0] = document["config"]["channels"][1] = (
+        8192
+    )
+    (tmp_path / "variant.json").write_text(json.dumps(document))
+    started = time.monotonic()
+    with pytest.raises(ModelFileError, match="do not fit the architecture"):
+        Variant.load(tmp_path)
+    assert time.monotonic() - started < 2
+
+
 class Tied(torch.nn.Module):
     """Two layers that are one: what language models do with their first and last table."""
 
