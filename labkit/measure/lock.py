@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 
@@ -54,15 +54,15 @@ class Patience:
 
     def exclusive(self) -> AbstractContextManager[bool]:
         """`exclusive`, with what is left of our patience."""
-        return self._hold("exclusive")
+        return self._wait(exclusive)
 
     def shared(self) -> AbstractContextManager[bool]:
         """`shared`, with what is left of our patience: for one batch of training, calibration or scoring."""
-        return self._hold("shared")
+        return self._wait(shared)
 
     @contextmanager
-    def _hold(self, mode: str) -> Iterator[bool]:
-        with _hold(mode, self.timeout_s) as held:
+    def _wait(self, take: Callable[[float], AbstractContextManager[bool]]) -> Iterator[bool]:
+        with take(self.timeout_s) as held:
             if not held:
                 self.timeout_s = 0.0
             yield held

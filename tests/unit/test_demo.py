@@ -52,7 +52,7 @@ def test_every_technique_runtime_and_batch_size_is_in_it(demo):
         assert chain in chains
     screened = [record for record in document["records"] if record["num_workers"] == 1]
     assert {record["runtime"] for record in screened} == {"torch", "onnxruntime", "openvino"}
-    assert {record["batch_size"] for record in screened} == {1, 32}
+    assert {record["batch_size"] for record in screened} >= {1, 32}
     origins = {step["origin"] for record in document["records"] for step in record["lineage"]}
     assert origins == {"zoo", "here"}, "the network came along, the rest was made here"
     for word in ("Building", "Screening", "Pairing", "Confirming", "pool"):
