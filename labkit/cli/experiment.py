@@ -118,10 +118,15 @@ def register(app: typer.Typer) -> None:
         out: Annotated[Path, typer.Option(help="The folder for records.csv and index.html.")],
     ) -> None:
         """Write a study's records as a table in HTML and CSV."""
+        from labkit.errors import ConfigError
         from labkit.files import write_atomically
         from labkit.study import Study
 
         records = Study(study)
+        if out.resolve() == study.resolve():
+            raise ConfigError(
+                f"--out {out} is the study itself, whose index.html may be a report: choose another folder"
+            )
         write_atomically(out / "records.csv", records.to_csv().encode())
         write_atomically(out / "index.html", records.to_html().encode())
         print(f"wrote {out / 'index.html'} and {out / 'records.csv'}")

@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def demo(
-        dataset: DataOption = "digits",
+        dataset: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
         out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")] = Path(
             "results/demo"
         ),
@@ -29,9 +29,16 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Watch a real model become smaller and faster on this machine, and read why one variant is chosen."""
+        from labkit.errors import ConfigError
         from labkit.strategy import load_requirement
+        from labkit.zoo import names
 
-        name = f"resnet20@{Path(dataset).stem}"
+        name = f"resnet20@{dataset}"
+        if name not in names():
+            raise ConfigError(
+                f"--dataset {dataset!r}: the demo knows digits and fashion-mnist; for your own data, "
+                "labkit optimize MODEL --dataset DATA --requirement classroom --out FOLDER"
+            )
         _optimize(name, dataset, load_requirement("classroom"), out, 90.0, seed, json)
 
     @app.command()

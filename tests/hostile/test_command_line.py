@@ -106,6 +106,7 @@ BAD = [
     (("measure", "lenet5@digits", "--mean", "grey"), "--mean 'grey'"),
     (("measure", "lenet5@digits", "--std", "0"), "std above 0"),
     (("measure", "lenet5@digits", "--scale", "nan"), "finite numbers"),
+    (("demo", "--dataset", "small.npz"), "labkit optimize MODEL --dataset DATA"),
     (("compare", "nothing"), "no study"),
     (("compare", "folder"), "no study"),
     (("choose", "--requirement", "classroom", "--study", "nothing"), "no study"),
