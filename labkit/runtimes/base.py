@@ -38,7 +38,7 @@ class RunOptions:
     precision: str = "float32"
 
     def __post_init__(self) -> None:
-        if not isinstance(self.threads, int) or not 1 <= self.threads <= _MOST_THREADS:
+        if type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS:
             raise ConfigError(f"threads={self.threads!r} must be a whole number 1..{_MOST_THREADS}")
         if self.device != "cpu":
             raise ConfigError(f"device={self.device!r} is not supported; allowed: 'cpu'")
@@ -76,8 +76,12 @@ class Session(ABC):
     def synchronize(self) -> None:  # noqa: B027 - nothing to wait for is a fine default
         """Wait until the device has finished; on a CPU `execute` returns only then."""
 
-    def close(self) -> None:  # noqa: B027 - so is nothing to give back
-        """Give the model's memory back."""
+    def close(self) -> None:
+        """Give the model's memory back; closing twice is harmless, running afterwards is a LabkitError."""
+        self.execute = self._refuse  # type: ignore[method-assign]
+
+    def _refuse(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
+        raise LabkitError(f"this session of {self.variant.name!r} is closed: load the variant again")
 
     def __enter__(self) -> Session:
         return self

@@ -22,7 +22,7 @@ class OpenVinoSession(Session):
         core = openvino.Core()
         try:
             model = core.read_model(variant.payload)
-            self._request = core.compile_model(model, "CPU", dict(settings)).create_infer_request()
+            self._request: Any = core.compile_model(model, "CPU", dict(settings)).create_infer_request()
         except Exception as error:  # openvino raises RuntimeError and kinds of its own
             raise ModelFileError(f"OpenVINO refuses {variant.name!r}: {str(error)[-300:]}") from None
         self._names = [spec.name for spec in variant.outputs]
@@ -34,7 +34,8 @@ class OpenVinoSession(Session):
 
     def close(self) -> None:
         """Drop the request, and with it the compiled model."""
-        del self._request
+        self._request = None
+        super().close()
 
 
 class OpenVino(Runtime):

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.errors import ConfigError, TensorError, UnavailableError
+from labkit.errors import ConfigError, LabkitError, TensorError, UnavailableError
 from labkit.runtimes import RUNTIMES, Availability, RunOptions, get_runtime, reference_runtime
 from labkit.technique import probe
 from labkit.variant import TensorSpec
@@ -83,6 +83,18 @@ def test_a_bad_tensor_is_refused_by_name(runtime, fault, says, request):
             session.run(fault(good))
 
 
+@runtimes
+def test_a_closed_session_says_so_and_may_be_closed_again(runtime, request):
+    variant, _ = case_for(runtime, "image", request)
+    feeds = probe(variant)
+    with runtime.load(variant) as session:
+        session.run(feeds)
+    session.close()
+    for use in (session.run, session.execute):
+        with pytest.raises(LabkitError, match="session of 'lenet5@digits' is closed: load the variant again"):
+            use(feeds)
+
+
 def test_what_only_the_engine_can_know_is_refused_too(cases):
     variant, _ = cases["image"]
     free = (TensorSpec("image", "float32", ("batch", 1, "height", "width"), "NCHW"),)
@@ -136,7 +148,15 @@ def test_threads_are_what_was_asked_for(threads, cases, onnx_cases):
 
 
 @pytest.mark.parametrize(
-    "config", [{"threads": 0}, {"threads": -1}, {"threads": 1.5}, {"device": "tpu"}, {"precision": "float8"}]
+    "config",
+    [
+        {"threads": 0},
+        {"threads": -1},
+        {"threads": 1.5},
+        {"threads": True},
+        {"device": "tpu"},
+        {"precision": "float8"},
+    ],
 )
 def test_bad_run_options_name_the_field(config):
     with pytest.raises(ConfigError, match=next(iter(config))):
