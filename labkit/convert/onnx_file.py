@@ -110,6 +110,7 @@ def inspect(path: Path, payload: bytes, patience: float = 1.0) -> dict[str, Any]
     memory_bytes = int(patience * (200e6 + 6 * len(payload)))
     command = [sys.executable, "-P", str(_CHILD), str(memory_bytes), str(cpu_seconds)]
     environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
+    environment["ORT_DISABLE_TELEMETRY"] = "1"
     try:
         done = subprocess.run(
             command,

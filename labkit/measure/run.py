@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
@@ -119,7 +118,7 @@ class Run:
         is thrown away: otherwise whoever comes first would pay for all.
         """
         if candidate.runtime not in _engines_started:
-            importlib.import_module(get_runtime(candidate.runtime).package)
+            get_runtime(candidate.runtime).engine()
             self.opener(candidate).close()
             _engines_started.add(candidate.runtime)
         start = time.perf_counter_ns()

@@ -29,6 +29,7 @@ from labkit.variant import Variant
 
 _OPEN = {
     "onnxruntime": """\
+os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
 import onnxruntime
 options = onnxruntime.SessionOptions()
 for key, value in card["run"]["settings"].items():
@@ -45,7 +46,7 @@ outputs = model(feeds)[0]
 
 _SCRIPT = '''\
 """{title}: python run.py [samples.npz]   needs numpy and {runtime}"""
-import json, pathlib, sys
+import json, os, pathlib, sys
 import numpy as np
 
 folder = pathlib.Path(__file__).resolve().parent

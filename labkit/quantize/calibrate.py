@@ -21,6 +21,7 @@ from labkit.data import Split
 from labkit.errors import DataError, TensorError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
+from labkit.runtimes import get_runtime
 from labkit.variant import Array, Variant
 
 _BINS = 2048
@@ -45,8 +46,7 @@ def activations(
     `samples` must be a multiple of it (`pick`). Raises DataError for samples that do not fit the model, or
     that make a value NaN or infinite.
     """
-    import onnxruntime as ort
-
+    ort = get_runtime("onnxruntime").engine()
     observed = onnx.ModelProto()
     observed.CopyFrom(model)
     inputs = {value.name for value in model.graph.input}

@@ -6,6 +6,7 @@ every engine has its own ideas of both. A Session maps named arrays to named arr
 
 from __future__ import annotations
 
+import importlib
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -106,6 +107,10 @@ class Runtime(ABC):
         if find_spec(self.package) is None:
             return Availability(False, f"the package {self.package} is not installed", self.install)
         return Availability(True)
+
+    def engine(self) -> Any:
+        """Import the engine's package; one that keeps telemetry in the user's home is told not to first."""
+        return importlib.import_module(self.package)
 
     def load(self, variant: Variant, options: RunOptions | None = None) -> Session:
         """Prepare `variant` to run.

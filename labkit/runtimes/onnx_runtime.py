@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Mapping
 from typing import Any
 
@@ -13,10 +14,8 @@ from labkit.variant import Array, Variant
 class OrtSession(Session):
     """An InferenceSession with its own thread pool of exactly `options.threads`."""
 
-    def __init__(self, variant: Variant, options: RunOptions, settings: Mapping[str, Any]) -> None:
+    def __init__(self, variant: Variant, options: RunOptions, ort: Any, settings: Mapping[str, Any]) -> None:
         super().__init__(variant, options)
-        import onnxruntime as ort
-
         told = ort.SessionOptions()
         told.log_severity_level = 3
         for name, value in settings.items():
@@ -39,6 +38,11 @@ class OnnxRuntime(Runtime):
     formats = ("onnx",)
     package = "onnxruntime"
 
+    def engine(self) -> Any:
+        """Import onnxruntime without its telemetry, which is on by default (since 1.29 on Linux too)."""
+        os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
+        return super().engine()
+
     def settings(self, options: RunOptions) -> dict[str, Any]:
         """Fields of SessionOptions, and configuration entries (those with a dot)."""
         return {
@@ -50,4 +54,4 @@ class OnnxRuntime(Runtime):
 
     def open(self, variant: Variant, options: RunOptions) -> Session:
         """Create the InferenceSession; ModelFileError if onnxruntime refuses the file."""
-        return OrtSession(variant, options, self.settings(options))
+        return OrtSession(variant, options, self.engine(), self.settings(options))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Mapping
 from typing import Any
 
@@ -15,10 +16,10 @@ _ELEMENT_TYPE = {"float32": "f32", "bfloat16": "bf16"}
 class OpenVinoSession(Session):
     """A compiled model and one request; precision is pinned, because OpenVINO picks bfloat16 by itself."""
 
-    def __init__(self, variant: Variant, options: RunOptions, settings: Mapping[str, Any]) -> None:
+    def __init__(
+        self, variant: Variant, options: RunOptions, openvino: Any, settings: Mapping[str, Any]
+    ) -> None:
         super().__init__(variant, options)
-        import openvino
-
         core = openvino.Core()
         try:
             model = core.read_model(variant.payload)
@@ -47,6 +48,17 @@ class OpenVino(Runtime):
     package = "openvino"
     install = "pip install 'labkit[openvino]'"
 
+    def engine(self) -> Any:
+        """Import openvino as where its optional telemetry is not installed: its opt-out writes into the home itself."""
+        hidden: dict[str, Any] = sys.modules
+        if "openvino" in hidden or "openvino_telemetry" in hidden:
+            return super().engine()
+        hidden["openvino_telemetry"] = None  # an import of it now fails, as openvino expects that it may
+        try:
+            return super().engine()
+        finally:
+            del hidden["openvino_telemetry"]
+
     def settings(self, options: RunOptions) -> dict[str, Any]:
         """Properties for `compile_model`."""
         return {
@@ -59,4 +71,4 @@ class OpenVino(Runtime):
 
     def open(self, variant: Variant, options: RunOptions) -> Session:
         """Compile the model; ModelFileError if OpenVINO refuses the file."""
-        return OpenVinoSession(variant, options, self.settings(options))
+        return OpenVinoSession(variant, options, self.engine(), self.settings(options))

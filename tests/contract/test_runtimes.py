@@ -3,6 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -93,6 +97,33 @@ def test_a_closed_session_says_so_and_may_be_closed_again(runtime, request):
     for use in (session.run, session.execute):
         with pytest.raises(LabkitError, match="session of 'lenet5@digits' is closed: load the variant again"):
             use(feeds)
+
+
+ONCE = """
+import sys
+from labkit.convert import load_onnx
+from labkit.runtimes import get_runtime
+from labkit.technique import probe
+from labkit.zoo import load_model
+variant = load_onnx(sys.argv[2]) if sys.argv[2] else load_model("lenet5@digits")
+with get_runtime(sys.argv[1]).load(variant) as session:
+    session.run(probe(variant))
+"""
+
+
+@runtimes
+def test_no_engine_leaves_anything_in_the_home(runtime, onnx_cases, tmp_path):
+    """Telemetry would: an identifier of the machine, and what was run on it."""
+    file = tmp_path / "model.onnx"
+    file.write_bytes(onnx_cases["image"][0].payload)
+    source = "" if "torch" in runtime.formats else str(file)
+    home = tmp_path / "home"
+    home.mkdir()
+    kept = {name: value for name, value in os.environ.items() if name in ("PATH", "OMP_NUM_THREADS")}
+    environment = {**kept, "HOME": str(home), "PYTHONPATH": str(Path(__file__).parents[2])}
+    command = [sys.executable, "-c", ONCE, runtime.name, source]
+    subprocess.run(command, env=environment, check=True, capture_output=True, timeout=120)
+    assert [path.name for path in home.rglob("*")] == []
 
 
 def test_what_only_the_engine_can_know_is_refused_too(cases):
