@@ -8,6 +8,7 @@ is cut off at once.
 
 from __future__ import annotations
 
+import codecs
 import json
 import os
 import sys
@@ -29,7 +30,9 @@ def to_line(row: Mapping[str, Any]) -> str:
         raise TypeError(f"a {type(value).__name__} is not JSON")
 
     try:
-        return json.dumps(row, default=plain, allow_nan=False, ensure_ascii=False)
+        text = json.dumps(row, default=plain, allow_nan=False, ensure_ascii=False)
+        text.encode()  # half of a surrogate pair cannot be
+        return text
     except (TypeError, ValueError, RecursionError) as error:
         raise StudyError(f"this record cannot be kept: {error}; NaN and infinity must be null") from None
 
@@ -43,7 +46,7 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _locked(path.with_name(".lock")), open(path, "a+b", buffering=0) as file:
-            size_bytes = _end_of_last_line(file)
+            size_bytes = _end_of_last_line(path, file)
             file.truncate(size_bytes)
             try:
                 _write_whole(file, data)
@@ -64,12 +67,14 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
         raise StudyError(f"cannot read {path}: {error.strerror}") from None
     whole, _, torn = data.rpartition(b"\n")
     if torn:
+        _refuse_junk(path, torn)
         warnings.warn(f"{path}: the last line is cut off, and was left out", stacklevel=3)
     rows: list[dict[str, Any]] = []
     for number, line in enumerate(whole.split(b"\n") if whole else [], 1):
         try:
-            row = json.loads(line)
-        except (ValueError, RecursionError):
+            row = json.loads(line.decode("utf-8-sig"))
+            to_line(row)  # what could not be written is damage: NaN, a number like 1e999, nesting without end
+        except (ValueError, RecursionError, StudyError):
             row = None
         if not isinstance(row, dict):
             raise StudyError(
@@ -79,14 +84,28 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
     return rows
 
 
-def _end_of_last_line(file: BinaryIO) -> int:
+def _refuse_junk(path: Path, torn: bytes) -> None:
+    """Raise StudyError unless a line without an end can be what a killed writer left, or a power cut: zeros."""
+    try:
+        codecs.getincrementaldecoder("utf-8")().decode(torn)  # a letter may be cut in two
+        known = torn.startswith(b"{") or not torn.strip(b"\0")
+    except UnicodeDecodeError:
+        known = False
+    if not known:
+        raise StudyError(f"{path}: what stands after its last whole line is not labkit's: delete that")
+
+
+def _end_of_last_line(path: Path, file: BinaryIO) -> int:
     """Where the last whole line ends; beyond it lies, at most, what a killed writer left."""
     size_bytes = file.seek(0, os.SEEK_END)
     if size_bytes:
         file.seek(-1, os.SEEK_END)
         if file.read(1) != b"\n":
             file.seek(0)
-            return file.read().rfind(b"\n") + 1
+            data = file.read()
+            end = data.rfind(b"\n") + 1
+            _refuse_junk(path, data[end:])
+            return end
     return size_bytes
 
 

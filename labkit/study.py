@@ -117,7 +117,10 @@ class Study:
             raise StudyError(f"the study in {self.folder} holds no {kind} yet: measure something into it")
         run_id = rows[-1]["run_id"]
         last = [_out_of_sweep(row) for row in rows if row["run_id"] == run_id]
-        return Records.from_rows(last, self.sidecar(str(run_id)))
+        try:
+            return Records.from_rows(last, self.sidecar(str(run_id)))
+        except StudyError as error:
+            raise StudyError(f"{self.folder}, run {run_id}: {error}") from None
 
     def is_done(self, what: str, parameters: Record) -> bool:
         """Whether `what` was finished with exactly these parameters."""

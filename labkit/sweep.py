@@ -25,6 +25,7 @@ import math
 import shutil
 import tomllib
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ from labkit.study import Study, html_page, html_table, run_key
 Parameters = dict[str, Any]
 _MOST_RUNS = 10_000
 _LARGEST_GRID_BYTES = 1024 * 1024
+_OWN_COLUMNS = ("run", "status", "error")
 _KINDS = {bool: "true or false", int: "a whole number", float: "a number", str: "a text", list: "a list"}
 
 
@@ -96,10 +98,13 @@ def sweep(
         raise StudyError(
             f"{out} holds results already: add --resume to run what is missing, or give a new --out"
         )
+    what = f"{notebook.name} {hashlib.sha256(notebook.read_bytes()).hexdigest()[:16]}"
+    if study.exists():  # what cannot be read now cannot be read after the first run either
+        study.records()
+        study.is_done(what, {})
     study.append([])  # from now on the folder is a study, even if every run fails
     for left_over in study.folder.glob("runs/*.partial"):  # of a sweep that was killed
-        shutil.rmtree(left_over)
-    what = f"{notebook.name} {hashlib.sha256(notebook.read_bytes()).hexdigest()[:16]}"
+        _remove(left_over)
     runs: list[Run] = []
     try:
         for number, parameters in enumerate(grid):
@@ -161,6 +166,10 @@ def _combinations(path: str | Path, values: Any) -> list[Parameters]:
 def _check(path: str | Path, name: str, value: Any, defaults: Mapping[str, Any]) -> None:
     if name not in defaults:
         raise ConfigError(f"{path}: the notebook has no parameter {name!r}; {nearest(name, defaults)}")
+    if name in _OWN_COLUMNS:
+        raise ConfigError(
+            f"{path}: {name!r} is a column of the sweep itself: call the parameter something else"
+        )
     default = defaults[name]
     allowed = (int, float) if type(default) is float else (type(default),)
     if type(default) in _KINDS and type(value) not in allowed:
@@ -206,12 +215,12 @@ def _run(
             cell_timeout_s=cell_timeout_s,
             tick=lambda cell: report(cell / (len(node.cells) + 1), f"cell {cell} of {len(node.cells)}"),
         )
-        _collect(Study(aside), study, run_id)
+        _collect(aside, study, run_id)
     except NotebookError as error:
         write_atomically(failed, to_bytes(node))
         return Run(run_id, parameters, "failed", error)
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        _remove(aside)
     write_atomically(output, to_bytes(node))
     failed.unlink(missing_ok=True)
     study.finish(what, parameters)
@@ -227,15 +236,30 @@ def _with_parameters(notebook: Path, parameters: Parameters) -> Any:
     return parameterize_notebook(node, parameters, kernel_name="python3", language="python")
 
 
-def _collect(found: Study, study: Study, run_id: str) -> None:
-    """Move a run's rows and sidecars into the study, unless a sweep that was killed had done so."""
-    if not found.exists() or any(row.get("run") == run_id for row in study.records()):
+def _collect(aside: Path, study: Study, run_id: str) -> None:
+    """Move a run's rows and sidecars into the study, unless a sweep that was killed had done so.
+
+    Raises NotebookError if what the notebook left in its place is no study.
+    """
+    try:
+        found = Study(aside)
+        rows = found.records() if found.exists() else []
+    except StudyError as error:
+        raise NotebookError(f"what it wrote cannot be collected: {error}", kind="StudyError") from None
+    if not rows or any(row.get("run") == run_id for row in study.records()):
         return
     sidecars = study.folder / "sidecars"
     for path in found.folder.glob("sidecars/*.npz"):
         sidecars.mkdir(exist_ok=True)
         path.replace(sidecars / path.name)
-    study.append(found.records())
+    study.append(rows)
+
+
+def _remove(aside: Path) -> None:
+    """Whatever a run left there: a folder, or a file where the folder should be."""
+    shutil.rmtree(aside, ignore_errors=True)
+    with suppress(OSError):
+        aside.unlink(missing_ok=True)
 
 
 def _export(study: Study, runs: list[Run], title: str) -> None:

@@ -8,7 +8,6 @@ later, and a new question can be put to an old run.
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -25,6 +24,7 @@ Times = NDArray[np.float64]
 SCHEMA_VERSION = 1
 KINDS = ("inference", "load", "generation", "fleet")
 UNITS = ("sample", "token", "request")
+_TOO_LARGE = 1e300
 
 
 class Reason(str):
@@ -97,6 +97,11 @@ class Measurement:
             raise StudyError(
                 f"the record has schema version {self.schema_version}; this labkit reads {SCHEMA_VERSION}"
             )
+        for name in ("batch_size", "num_workers", "intra_op_threads"):
+            if getattr(self, name) < 1:
+                raise StudyError(f"{name}={getattr(self, name)} in a record must be 1 or more")
+        if not _is_number(share := self.environment.get("timing_cpu_share", 1.0)):
+            raise StudyError(f"environment.timing_cpu_share={share!r} in a record must be a number")
         for name, allowed in (("kind", KINDS), ("unit", UNITS)):
             if getattr(self, name) not in allowed:
                 raise StudyError(
@@ -138,7 +143,11 @@ class Measurement:
 
 
 def _is_number(value: object) -> bool:
-    return isinstance(value, (int, float)) and not isinstance(value, bool) and math.isfinite(value)
+    return isinstance(value, (int, float)) and not isinstance(value, bool) and abs(value) < _TOO_LARGE
+
+
+def _is_count(value: object) -> bool:
+    return type(value) is int and abs(value) < _TOO_LARGE
 
 
 def _is_interval(value: object) -> bool:
@@ -153,10 +162,10 @@ def _is_object(value: object) -> bool:
 
 _CHECKS: dict[str, Callable[[Any], bool]] = {
     "str": lambda value: isinstance(value, str),
-    "int": lambda value: type(value) is int,
+    "int": _is_count,
     "float | None": lambda value: value is None or _is_number(value),
     "str | None": lambda value: value is None or isinstance(value, str),
-    "int | None": lambda value: value is None or type(value) is int,
+    "int | None": lambda value: value is None or _is_count(value),
     "Interval | None": lambda value: value is None or _is_interval(value),
     "Mapping[str, Any]": _is_object,
     "Mapping[str, str]": lambda value: (
@@ -212,10 +221,24 @@ class Records:
             for name in _SIDECAR
         }
         baseline_key = str(arrays.get("baseline_key", "")) or None
+        _check_lengths(measurements, found, paired=baseline_key is not None)
         return cls(run_ids[0], measurements, **found, baseline_key=baseline_key)
 
 
 _SIDECAR = ("block_ms", "run_ms", "scores")
+
+
+def _check_lengths(measurements: Sequence[Measurement], found: Mapping[str, Any], paired: bool) -> None:
+    """Raise StudyError unless blocks that pair are as many, and each sample of a record has its score."""
+    for each in measurements:
+        blocks, runs, scores = (found[name][each.key] for name in _SIDECAR)
+        first = found["block_ms"][measurements[0].key]
+        if min(len(blocks), len(runs)) == 0 or min(blocks.min(), runs.min()) <= 0:
+            raise StudyError(f"the sidecar's times of {each.key!r} must be above 0: measure again")
+        if paired and len(blocks) != len(first):
+            raise StudyError(f"{each.key!r} has {len(blocks)} blocks, the run {len(first)}: measure again")
+        if each.n_samples is not None and len(scores) != each.n_samples:
+            raise StudyError(f"{each.key!r} has {len(scores)} scores, not {each.n_samples}: measure again")
 
 
 def _checked(arrays: Mapping[str, NDArray[Any]], name: str) -> NDArray[np.float64]:

@@ -153,6 +153,11 @@ def test_a_record_survives_json() -> None:
     [
         ({"batch_size": "32"}, "batch_size='32'"),
         ({"batch_size": True}, "batch_size=True"),
+        ({"batch_size": 0}, "batch_size=0 in a record must be 1 or more"),
+        ({"size_bytes": 10**400}, "size_bytes=1000"),
+        ({"latency_p50_ms": 10**400}, "latency_p50_ms=1000"),
+        ({"environment": {"timing_cpu_share": "all"}}, "timing_cpu_share='all'"),
+        ({"environment": {"timing_cpu_share": None}}, "timing_cpu_share=None"),
         ({"quality": "high"}, "quality='high'"),
         ({"latency_p50_ms": float("nan")}, "latency_p50_ms=nan"),
         ({"quality_ci95": [0.9, 0.1]}, "quality_ci95"),
@@ -207,6 +212,11 @@ def test_a_run_without_baseline_comes_back_without_one() -> None:
         lambda rows, arrays: arrays.update(run_ms_0=np.array([1.0, np.nan])),
         lambda rows, arrays: arrays.update(run_ms_0=np.array([[1.0]])),
         lambda rows, arrays: arrays.update(run_ms_0=np.array(["1"])),
+        lambda rows, arrays: arrays.update(block_ms_1=np.array([1.0])),
+        lambda rows, arrays: arrays.update(block_ms_0=np.zeros(4)),
+        lambda rows, arrays: arrays.update(run_ms_0=np.array([])),
+        lambda rows, arrays: arrays.update(scores_1=np.array([1.0])),
+        lambda rows, arrays: arrays.update(scores_0=np.array([]), scores_1=np.array([])),
     ],
 )
 def test_a_damaged_run_is_a_study_error(damage: Callable[[list[Any], dict[str, Any]], object]) -> None:

@@ -62,13 +62,30 @@ def test_torn_last_line_is_left_out_with_a_warning_and_cut_off_by_the_next_appen
     assert path.read_text() == '{"a": 1}\n{"a": 3}\n'
 
 
-@pytest.mark.parametrize("line", ["not json", "[1]", "", "[" * 100_000])
+@pytest.mark.parametrize(
+    "line",
+    ["not json", "[1]", "", "[" * 100_000, '{"a": NaN}', '{"a": 1e999}', '{"a": "\\ud800"}', '{"a": "\xff"}'],
+)
 def test_damaged_line_in_the_middle_is_an_error_that_names_it(study: Study, line: str) -> None:
     study.append([{"a": 1}])
     path = study.folder / "records.jsonl"
-    path.write_text(path.read_text() + line + '\n{"a": 2}\n')
+    path.write_bytes(path.read_bytes() + line.encode("latin-1") + b'\n{"a": 2}\n')
     with pytest.raises(StudyError, match="records.jsonl, line 2 is damaged"):
         study.records()
+
+
+@pytest.mark.parametrize("whole", [b"", b'{"a": 1}\n'])
+@pytest.mark.parametrize("junk", [b"\x93NUMPY\x01", b"[1, 2]", b'{"a": "\xff\xff', b"notes of mine"])
+def test_junk_at_the_end_is_no_torn_line_and_nobody_cuts_it_off(
+    study: Study, whole: bytes, junk: bytes
+) -> None:
+    path = study.folder / "records.jsonl"
+    study.folder.mkdir()
+    path.write_bytes(whole + junk)
+    for use in (study.records, lambda: study.append([{"a": 2}])):
+        with pytest.raises(StudyError, match="records.jsonl: what stands after its last whole line"):
+            use()
+    assert path.read_bytes() == whole + junk
 
 
 def test_two_processes_that_append_never_mix_their_lines(study: Study) -> None:
@@ -141,7 +158,7 @@ for call in (
     assert not list(study.folder.glob("sidecars/*"))
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), object(), {1, 2}])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), np.float32("nan"), object(), {1, 2}, "\ud800"])
 def test_what_json_cannot_hold_is_refused_and_nothing_of_the_batch_is_kept(study: Study, value: Any) -> None:
     study.append([{"a": 1}])
     with pytest.raises(StudyError, match="cannot be kept"):

@@ -239,6 +239,40 @@ def test_cell_that_takes_too_long_fails_its_run(tmp_path: Path) -> None:
     assert run.error is not None and run.error.kind == "Timeout"
 
 
+LEFT_BEHIND = """import os
+from pathlib import Path
+place = Path(os.environ['LABKIT_STUDY'])
+place.parent.mkdir(exist_ok=True)
+if WHAT == 'a file':
+    place.write_text('x')
+else:
+    place.mkdir()
+    (place / ('thesis.txt' if WHAT == 'strangers' else 'records.jsonl')).write_text('junk\\n')"""
+
+
+def test_a_notebook_that_writes_junk_for_a_study_fails_alone(tmp_path: Path) -> None:
+    end = "from labkit.study import note\nif WHAT == 'records':\n    note(fine=1)"
+    notebook = write_notebook(
+        tmp_path / "n.ipynb", "WHAT = ''", f"if WHAT != 'records':\n    exec({LEFT_BEHIND!r})", end
+    )
+    grid = write(tmp_path / "grid.toml", "[parameters]\nWHAT = ['a file', 'strangers', 'junk', 'records']\n")
+    report = sweep(notebook, grid, tmp_path / "out")
+    assert [run.status for run in report.runs] == ["failed", "failed", "failed", "finished"]
+    assert all("cannot be collected" in str(run.error) for run in report.runs[:3])
+    assert len(results(tmp_path / "out")) == 1 and not list((tmp_path / "out").glob("runs/*.partial"))
+
+
+@pytest.mark.parametrize("journal", ["records.jsonl", "manifest.jsonl"])
+def test_a_damaged_study_is_told_before_the_first_run(tmp_path: Path, journal: str) -> None:
+    notebook = write_notebook(tmp_path / "n.ipynb", "N = 1", "open('started', 'w').close()")
+    (tmp_path / "out").mkdir()
+    write(tmp_path / "out" / journal, "junk\n")
+    grid = write(tmp_path / "grid.toml", "[[runs]]\nN = 1\n")
+    with pytest.raises(StudyError, match=f"{journal}, line 1 is damaged"):
+        sweep(notebook, grid, tmp_path / "out", resume=True)
+    assert not (tmp_path / "started").exists() and not (tmp_path / "out" / "index.html").exists()
+
+
 SLEEPER = (
     "N = 0",
     "import os, subprocess\nfrom labkit.study import note\nnote(n=N)",
@@ -337,6 +371,9 @@ def test_grid_that_does_not_fit_is_refused_by_name(tmp_path: Path, grid: str, me
         (["N = 1\nM = N + 1"], "[[runs]]\nN = 1", "cell 1.* NAME = literal"),
         (["N = 1\nprint(N)"], "[[runs]]\nN = 1", "cell 1.* NAME = literal"),
         (["N = = 1"], "[[runs]]\nN = 1", "cell 1.* NAME = literal"),
+        (["run = 1"], "[[runs]]\nrun = 2", "'run' is a column of the sweep itself"),
+        (["status = ''"], "[[runs]]\nstatus = 'x'", "'status' is a column of the sweep itself"),
+        (["error = ''"], "[[runs]]\nerror = 'x'", "'error' is a column of the sweep itself"),
         ([], "[[runs]]\nN = 1", "no parameter 'N'"),
     ],
 )
