@@ -5,6 +5,9 @@ from __future__ import annotations
 import json
 import os
 import secrets
+import stat
+import tempfile
+import tomllib
 from collections import Counter
 from contextlib import suppress
 from pathlib import Path
@@ -13,6 +16,18 @@ from typing import Any
 from labkit.errors import LabkitError, ModelFileError
 
 _LARGEST_JSON_BYTES = 16 * 1024 * 1024
+
+
+def check_writable(folder: str | Path) -> None:
+    """Raise LabkitError now if `folder` cannot be made or written, not at the end of long work. Leaves no trace."""
+    there = Path(folder).absolute()
+    try:
+        while not _is_there(there):
+            there = there.parent
+        with tempfile.TemporaryFile(dir=there):
+            pass
+    except (OSError, ValueError) as error:
+        raise LabkitError(f"cannot write into {folder}: {why(error)}; choose another folder") from None
 
 
 def write_atomically(path: str | Path, data: bytes) -> None:
@@ -36,20 +51,39 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             aside.unlink(missing_ok=True)
 
 
-def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
-    """A JSON object from a file of at most 16 MiB; every failure is a `kind` that names the path."""
+def read_regular(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> bytes:
+    """The bytes of a regular file that may be `what`; a device, a pipe or a larger file is a `kind`, in no time."""
     path = Path(path)
     try:
-        if path.stat().st_size > _LARGEST_JSON_BYTES:
-            raise kind(f"{path} is larger than {_LARGEST_JSON_BYTES} bytes: not a file that labkit wrote")
-        document = json.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise kind(f"cannot read {path}: {error.strerror}") from None
+        found = path.stat()
+        if not stat.S_ISREG(found.st_mode):
+            raise kind(f"cannot read {path}: it is not a file on a disk, so not {what}")
+        if found.st_size > largest_bytes:
+            raise kind(f"{path} is larger than {largest_bytes} bytes: not {what}")
+        with open(path, "rb") as file:
+            return file.read(found.st_size)
+    except (OSError, ValueError) as error:
+        raise kind(f"cannot read {path}: {why(error)}") from None
+
+
+def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
+    """A JSON object from a file of at most 16 MiB; every failure is a `kind` that names the path."""
+    data = read_regular(path, kind, _LARGEST_JSON_BYTES, "a file that labkit wrote")
+    try:
+        document = json.loads(data.decode())
     except (ValueError, RecursionError) as error:
         raise kind(f"{path} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise kind(f"{path} holds a {type(document).__name__}, not an object")
     return document
+
+
+def read_toml(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> dict[str, Any]:
+    """A TOML file that a person wrote; every failure is a `kind` that names the path."""
+    try:
+        return tomllib.loads(read_regular(path, kind, largest_bytes, what).decode())
+    except (ValueError, RecursionError) as error:
+        raise kind(f"{path} is not valid TOML: {error}") from None
 
 
 def check_safetensors_header(payload: bytes) -> None:
@@ -75,3 +109,17 @@ def check_safetensors_header(payload: bytes) -> None:
         json.loads(payload[8 : 8 + length], object_pairs_hook=refuse_repeats)
     except (ValueError, RecursionError) as error:
         raise ModelFileError(f"the safetensors file's header is not JSON: {error}") from None
+
+
+def _is_there(path: Path) -> bool:
+    """Whether the name is taken, by a broken link too; OSError or ValueError if it can be no name."""
+    try:
+        path.lstat()
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def why(error: OSError | ValueError) -> str:
+    """What the system says about a path, without the path."""
+    return getattr(error, "strerror", None) or str(error)

@@ -19,6 +19,9 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from labkit.errors import StudyError
+from labkit.files import read_regular
+
+_LARGEST_BYTES = 2**30
 
 
 def to_line(row: Mapping[str, Any]) -> str:
@@ -60,11 +63,10 @@ def append_lines(path: Path, lines: Sequence[str]) -> None:
 def read_lines(path: Path) -> list[dict[str, Any]]:
     """The objects in a file of JSON lines; [] if there is no file, and a warning where its end is torn."""
     try:
-        data = path.read_bytes()
+        path.lstat()
     except FileNotFoundError:
         return []
-    except OSError as error:
-        raise StudyError(f"cannot read {path}: {error.strerror}") from None
+    data = read_regular(path, StudyError, _LARGEST_BYTES, "a journal")
     whole, _, torn = data.rpartition(b"\n")
     if torn:
         _refuse_junk(path, torn)

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import tomllib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,7 +21,7 @@ from labkit.convert import ExportOnnx
 from labkit.data import Dataset
 from labkit.distill import Distill
 from labkit.errors import ConfigError, nearest
-from labkit.files import write_atomically
+from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude
 from labkit.quantize import QuantizeInt8
@@ -93,13 +92,7 @@ class Pipeline(Technique):
     def load(cls, path: str | Path) -> Pipeline:
         """Read what `save` wrote, or what a person typed; ConfigError names the step and the field."""
         path = Path(path)
-        try:
-            if path.stat().st_size > _LARGEST_FILE_BYTES:
-                raise ConfigError(f"{path} is larger than {_LARGEST_FILE_BYTES} bytes: not a pipeline")
-            document = tomllib.loads(path.read_text(encoding="utf-8"))
-        except (OSError, ValueError) as error:
-            raise ConfigError(f"{path} is not a TOML file that can be read: {error}") from None
-        steps = document.get("step")
+        steps = read_toml(path, ConfigError, _LARGEST_FILE_BYTES, "a pipeline").get("step")
         if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise ConfigError(f"{path} has no steps: begin each with a line [[step]]")
         return cls(tuple(make_technique(str(step.pop("technique", "")), step) for step in steps))

@@ -27,7 +27,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ConfigError, LabkitError, StudyError
-from labkit.files import write_atomically
+from labkit.files import read_regular, why, write_atomically
 from labkit.journal import append_lines, read_lines, to_line
 
 if TYPE_CHECKING:
@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 Record = Mapping[str, Any]
 _PREFIX = "parameter."
+_LARGEST_SIDECAR_BYTES = 2**30
 _STYLE = "table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
 
 
@@ -52,8 +53,8 @@ class Study:
             strangers = not self.exists() and any(path.name != ".lock" for path in self.folder.iterdir())
         except FileNotFoundError:
             strangers = False
-        except OSError as error:
-            raise StudyError(f"{self.folder} cannot be a study: {error.strerror}; choose a folder") from None
+        except (OSError, ValueError) as error:
+            raise StudyError(f"{self.folder} cannot be a study: {why(error)}; choose a folder") from None
         if strangers:
             raise StudyError(f"{self.folder} holds other files and no records: choose a new folder")
 
@@ -90,7 +91,8 @@ class Study:
 
         path = self._sidecar_path(run_id)
         try:
-            with np.load(path, allow_pickle=False) as arrays:
+            data = read_regular(path, StudyError, _LARGEST_SIDECAR_BYTES, "a sidecar")
+            with np.load(io.BytesIO(data), allow_pickle=False) as arrays:
                 return dict(arrays)
         except Exception as error:  # a damaged .npz fails in zipfile, zlib or numpy
             raise StudyError(f"cannot read {path}: {error}; measure again") from None

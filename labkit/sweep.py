@@ -23,7 +23,6 @@ import itertools
 import json
 import math
 import shutil
-import tomllib
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import ConfigError, NotebookError, StudyError, nearest
-from labkit.files import write_atomically
+from labkit.files import read_toml, write_atomically
 from labkit.notebook import parameters_of, read_notebook, run_notebook, to_bytes
 from labkit.progress import Progress, part, silent
 from labkit.study import Study, html_page, html_table, run_key
@@ -121,7 +120,7 @@ def read_grid(path: str | Path, defaults: Mapping[str, Any]) -> list[Parameters]
 
     Raises ConfigError for a name that the notebook lacks, or a value of another type than its default.
     """
-    grid = _read_toml(Path(path))
+    grid = read_toml(path, ConfigError, _LARGEST_GRID_BYTES, "a grid")
     if len(grid) != 1 or not {"parameters", "runs"} & set(grid):
         raise ConfigError(
             f"{path} must hold either [parameters] or [[runs]], it holds {sorted(grid) or 'nothing'}"
@@ -135,17 +134,6 @@ def read_grid(path: str | Path, defaults: Mapping[str, Any]) -> list[Parameters]
         for name, value in run.items():
             _check(path, name, value, defaults)
     return list({run_key("", run): run for run in runs}.values())
-
-
-def _read_toml(path: Path) -> dict[str, Any]:
-    try:
-        if path.stat().st_size > _LARGEST_GRID_BYTES:
-            raise ConfigError(f"{path} is larger than {_LARGEST_GRID_BYTES} bytes: not a grid")
-        return tomllib.loads(path.read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"cannot read {path}: {error.strerror}") from None
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{path} is not valid TOML: {error}") from None
 
 
 def _combinations(path: str | Path, values: Any) -> list[Parameters]:

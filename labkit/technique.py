@@ -65,11 +65,11 @@ def check_knobs(config: Any) -> None:
                 raise ConfigError(f"{where} is unknown; {nearest(str(value), meta['choices'])}")
             continue
         kind = float if field.default is None else type(field.default)  # None: no limit is set
+        if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
+            raise ConfigError(
+                f"{type(config).__name__}.{field.name} is out of range; allowed: {_range(field.name, meta)}"
+            )
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
-            if abs(value) > _LARGEST_NUMBER:
-                raise ConfigError(
-                    f"{type(config).__name__}.{field.name} is out of range; allowed: {_range(field.name, meta)}"
-                )
             object.__setattr__(config, field.name, float(value))
             value = float(value)
         if type(value) is not kind:

@@ -22,10 +22,12 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import ModelFileError, TensorError
-from labkit.files import check_safetensors_header, read_json, write_atomically
+from labkit.files import check_safetensors_header, read_json, read_regular, write_atomically
 
 Array = NDArray[Any]
 SCHEMA_VERSION = 1
+LARGEST_BYTES = 2**31 - 1
+"""Of a model's file: protobuf's own limit."""
 _SUFFIX = {"torch": ".safetensors", "onnx": ".onnx"}
 
 
@@ -293,9 +295,9 @@ def _read_payload(path: Path, expected: str) -> bytes:
     try:
         if path.is_symlink():
             raise ModelFileError(f"{path} is a link: refused, because it may lead out of the folder")
-        payload = path.read_bytes()
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
+    payload = read_regular(path, ModelFileError, LARGEST_BYTES, "a model's file")
     if hashlib.sha256(payload).hexdigest() != expected:
         raise ModelFileError(
             f"{path} is not the file that was saved (its checksum differs): restore or save again"

@@ -24,12 +24,13 @@ def register(app: typer.Typer) -> None:
         browser: Annotated[bool, typer.Option(help="Open a browser.")] = True,
     ) -> None:
         """Open JupyterLab on the lessons."""
+        import os
         import subprocess
         import sys
 
         from labkit.errors import ConfigError
 
-        if not folder.is_dir():
+        if not os.path.isdir(folder):
             raise ConfigError(
                 f"there is no folder {folder}: run this in labkit's checkout, or name your own folder"
             )

@@ -51,7 +51,7 @@ def parse_settings(settings: Sequence[str]) -> dict[str, Any]:
             raise ConfigError(f"--set {setting!r} must have the form FIELD=VALUE, such as --set sparsity=0.5")
         try:
             value = json.loads(text)
-        except ValueError:
+        except (ValueError, RecursionError):
             value = text
         parsed[key.replace("-", "_")] = value if not isinstance(value, (list, Mapping)) else text
     return parsed

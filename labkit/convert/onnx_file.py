@@ -22,13 +22,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ConfigError, ModelFileError
+from labkit.files import read_regular
 from labkit.task import get_task
-from labkit.variant import Preprocessing, Step, TensorSpec, Variant
+from labkit.variant import LARGEST_BYTES, Preprocessing, Step, TensorSpec, Variant
 
 if TYPE_CHECKING:
     import onnx
 
-_LARGEST_BYTES = 2**31 - 1  # protobuf's own limit
 _CHILD = Path(__file__).with_name("inspect_child.py")
 
 
@@ -91,14 +91,9 @@ def _check_given(path: Path, variant: Variant) -> None:
 
 
 def _read(path: Path) -> bytes:
-    try:
-        if not path.is_file():
-            raise ModelFileError(f"{path} is not a file" if path.exists() else f"{path} does not exist")
-        if path.stat().st_size > _LARGEST_BYTES:
-            raise ModelFileError(f"{path} is larger than 2 GiB, the most that one ONNX file can hold")
-        payload = path.read_bytes()
-    except OSError as error:
-        raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
+    if not os.path.exists(path):
+        raise ModelFileError(f"{path} does not exist")
+    payload = read_regular(path, ModelFileError, LARGEST_BYTES, "an ONNX file")
     if not payload:
         raise ModelFileError(f"{path} is empty")
     return payload

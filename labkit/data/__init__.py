@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from labkit.data.dataset import SPLITS, Dataset, Split
@@ -31,11 +32,12 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
     from labkit.data.own import load_folder, load_npz
 
     path = Path(name_or_path)
-    if path.is_dir():
+    there = os.path.exists(path)  # unlike Path's, it takes any text: nothing there has that name
+    if there and path.is_dir():
         return load_folder(path)
-    if path.suffix == ".npz" and path.is_file():
+    if there and path.suffix == ".npz" and path.is_file():
         return load_npz(path)
-    if path.suffix == ".npz" or "/" in str(name_or_path) or path.exists():
-        reason = "is not an .npz file or a folder of images per class" if path.exists() else "does not exist"
+    if there or path.suffix == ".npz" or "/" in str(name_or_path):
+        reason = "is not an .npz file or a folder of images per class" if there else "does not exist"
         raise DataError(f"{path} {reason}")
     return load_named(str(name_or_path))

@@ -12,13 +12,14 @@ max_size_bytes = 400_000
 from __future__ import annotations
 
 import dataclasses
-import tomllib
+import os
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import ConfigError, nearest
+from labkit.files import read_toml
 from labkit.runtimes import RUNTIMES
 from labkit.technique import check_knobs, knob
 
@@ -105,17 +106,11 @@ def load_requirement(name_or_path: str | Path) -> Requirement:
     path = Path(name_or_path)
     if str(name_or_path) in sheets():
         path = SHEETS / f"{name_or_path}.toml"
-    if not path.is_file():
+    if not os.path.isfile(path):  # unlike Path's, it takes any text: no file has that name
         raise ConfigError(
             f"no requirement sheet {str(name_or_path)!r}; {nearest(str(name_or_path), sheets())}; or a .toml"
         )
-    try:
-        if path.stat().st_size > _LARGEST_SHEET_BYTES:
-            raise ConfigError(f"{path} is larger than {_LARGEST_SHEET_BYTES} bytes: not a requirement sheet")
-        sheet = tomllib.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError) as error:
-        raise ConfigError(f"{path} is not a TOML file that can be read: {error}") from None
-    return _from_sheet(path, sheet)
+    return _from_sheet(path, read_toml(path, ConfigError, _LARGEST_SHEET_BYTES, "a requirement sheet"))
 
 
 def _from_sheet(path: Path, sheet: Mapping[str, Any]) -> Requirement:

@@ -22,6 +22,7 @@ bytes: cell ids are "answer-1", "prose-7" and so on.
 from __future__ import annotations
 
 import ast
+import os
 import tempfile
 from collections import Counter
 from dataclasses import dataclass, field
@@ -29,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import NotebookError
-from labkit.files import write_atomically
+from labkit.files import read_regular, write_atomically
 from labkit.notebook import parameters_of, read_notebook, run_notebook, to_bytes
 from labkit.teach.guard import drop_widgets, refuse_private_folders, refuse_secrets, secrets_in
 
@@ -38,6 +39,7 @@ PLACEHOLDER = "# your answer"
 VIEWS = {"lesson": "", "exercises": "exercises", "solutions": "solutions"}
 """The three notebooks made from one source → the folder of each below `out`."""
 
+_LARGEST_SOURCE_BYTES = 1024 * 1024
 _EXERCISE_TAGS = {"parameters", "setup", "exercise", "answer", "check"}
 _METADATA = {
     "kernelspec": {"display_name": "Python 3", "language": "python", "name": "python3"},
@@ -107,8 +109,8 @@ def generate(source: Path) -> Lesson:
     from nbformat import v4
 
     try:
-        text = source.read_text(encoding="utf-8").lstrip()
-        cells = jupytext.reads(text, fmt="py:percent").cells
+        text = read_regular(source, NotebookError, _LARGEST_SOURCE_BYTES, "a lesson's source").decode()
+        cells = jupytext.reads(text.replace("\r\n", "\n").lstrip(), fmt="py:percent").cells
     except Exception as error:  # jupytext and nbformat raise many kinds
         raise NotebookError(f"cannot read {source}: {str(error).splitlines()[0]}") from None
     new: Any = v4.new_notebook
@@ -226,7 +228,7 @@ def _is_current(path: Path, view: str, lesson: Lesson) -> bool:
 
 
 def _sources(source: Path) -> list[Path]:
-    found = sorted(source.glob("[0-9][0-9]_*.py")) if source.is_dir() else [source]
+    found = sorted(source.glob("[0-9][0-9]_*.py")) if os.path.isdir(source) else [source]
     if not found:
         raise NotebookError(f"{source} holds no lesson: name one NN_topic.py, such as 03_quantization.py")
     return found

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import os
 import shutil
 import tomllib
 from pathlib import Path
@@ -44,7 +45,7 @@ def load_model(name_or_path: str | Path) -> Variant:
         from labkit.convert import load_onnx
 
         return load_onnx(path)
-    if path.is_dir():
+    if os.path.isdir(path):  # unlike Path's, it takes any text: no folder has that name
         variant = Variant.load(path)
         if variant.format == "onnx":
             from labkit.convert import inspect

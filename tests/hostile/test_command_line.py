@@ -47,6 +47,8 @@ def files(tmp_path, monkeypatch):
     (tmp_path / "text_limit.toml").write_text("[limits]\nmax_size_bytes = 'small'")
     (tmp_path / "nan.toml").write_text("[limits]\nmax_size_bytes = nan")
     (tmp_path / "not.toml").write_text("[[")
+    (tmp_path / "deep.toml").write_text("title = " + "[" * 50_000)
+    (tmp_path / "vast.toml").write_text("batch_size = 1" + "0" * 400)
     (tmp_path / "words.toml").write_text("[parameters]\nMODEL = 3")
     np.savez(tmp_path / "one_class.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.zeros(40, int))
     np.savez(tmp_path / "small.npz", x=np.zeros((40, 8, 8), np.uint8), y=np.arange(40) % 2)
@@ -77,6 +79,14 @@ BAD = [
     (("optimize", "lenet5@digits", "--requirement", "text_limit.toml", "--out", "out"), "must be a number"),
     (("optimize", "lenet5@digits", "--requirement", "nan.toml", "--out", "out"), "max_size_bytes"),
     (("optimize", "lenet5@digits", "--requirement", "not.toml", "--out", "out"), "not.toml"),
+    (("optimize", "lenet5@digits", "--requirement", "deep.toml", "--out", "out"), "deep.toml"),
+    (
+        ("optimize", "lenet5@digits", "--requirement", "vast.toml", "--out", "out"),
+        "batch_size is out of range",
+    ),
+    (("optimize", "lenet5@digits", "--requirement", "a" * 300, "--out", "out"), "no requirement sheet"),
+    (("optimize", "a" * 300, *OPTIMIZE), "unknown model"),
+    (("optimize", "lenet5@digits", "--dataset", "a" * 300, *OPTIMIZE), "unknown dataset"),
     (("optimize", "lenet5@digits", "--requirement", "classroom", "--out", "small.npz"), "small.npz"),
     (("optimize", "lenet5@digits", "--requirement", "classroom", "--out", "."), "choose a new folder"),
     (("demo", "--dataset", "nothing"), "nothing"),
@@ -88,6 +98,8 @@ BAD = [
     (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=1.0"), "sparsity=1.0"),
     (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=-0.1"), "sparsity=-0.1"),
     (("prune", "lenet5@digits", "--out", "out", "--set", "sparsity=NaN"), "sparsity=nan"),
+    (("prune", "lenet5@digits", "--out", "out", "--set", f"seed=1{'0' * 400}"), "seed is out of range"),
+    (("prune", "lenet5@digits", "--out", "out", "--set", f"seed={'[' * 100_000}"), "must be of type int"),
     (("prune", "lenet5@digits", "--out", "out", "--method", "chanels"), "did you mean 'channels'"),
     (("distill", "lenet5@digits", "--out", "out", "--set", "temperature=0"), "temperature=0"),
     (("distill", "lenet5@digits", "--out", "out", "--set", "alpha=1.5"), "alpha=1.5"),
@@ -115,10 +127,11 @@ BAD = [
     (("data", "fetch", "cifar"), "unknown dataset 'cifar'"),
     (("course", "grade", "nothing.ipynb", "--pristine", "nothing.ipynb"), "nothing.ipynb"),
     (("lab", "nothing"), "nothing"),
+    (("lab", "a" * 300), "there is no folder"),
 ]
 
 
-@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(words[:6]) for words, _ in BAD])
+@pytest.mark.parametrize(("words", "says"), BAD, ids=[" ".join(words[:6])[:80] for words, _ in BAD])
 def test_bad_input_gets_one_line_and_exit_1(words, says, run, files):
     before = set(files.rglob("*"))
     status, out, err, seconds = run(*words)
