@@ -7,6 +7,7 @@ import os
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from torch import nn
 
 from labkit.convert import ExportOnnx
@@ -16,6 +17,8 @@ from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
 
 os.environ.setdefault("LABKIT_HEADLESS", "1")
+settings.register_profile("patient", deadline=None)  # a busy machine is not a fault of the code
+settings.load_profile("patient")
 
 
 class TwoInputs(nn.Module):

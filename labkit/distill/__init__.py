@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.distill.soft_targets import Distill, distillation_loss
+from labkit.distill.soft_targets import Taught, distillation_loss
+from labkit.distill.student import Distill
 
-__all__ = ["Distill", "distillation_loss"]
+__all__ = ["Distill", "Taught", "distillation_loss"]

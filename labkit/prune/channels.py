@@ -69,7 +69,7 @@ class PruneChannels(FineTuned):
         module = build(narrow_config)
         module.load_state_dict(narrow_state)
         result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module.eval())
-        return dataclasses.replace(result, model=self.fine_tune(result, dataset, progress))
+        return dataclasses.replace(result, model=self.fine_tune(result, variant, dataset, progress))
 
     def choose(self, config: Mapping[str, Any], state: State) -> dict[Group, Tensor]:
         """The channels to keep: group → ascending indices, [K] int64 with 1 ≤ K ≤ C."""

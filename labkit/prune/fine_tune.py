@@ -7,17 +7,22 @@ from dataclasses import dataclass
 from torch import nn
 
 from labkit.data import Dataset
+from labkit.distill import Taught
 from labkit.progress import Progress
 from labkit.technique import knob
-from labkit.train import Hook, Trains, fit
+from labkit.train import Hook, fit
 from labkit.variant import Variant
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuned(Trains):
-    """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data."""
+class FineTuned(Taught):
+    """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data.
+
+    With `alpha` above 0 the whole network teaches what is left of it, which mends more than the labels do alone.
+    """
 
     fine_tune_epochs: int = knob(0, "epochs of training after the pruning", min=0, max=1000)
+    alpha: float = knob(0.0, "how much fine-tuning listens to the unpruned network", min=0.0, max=1.0)
     learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
 
     @property
@@ -26,10 +31,16 @@ class FineTuned(Trains):
         return self.fine_tune_epochs > 0
 
     def fine_tune(
-        self, variant: Variant, dataset: Dataset | None, progress: Progress, after_step: Hook | None = None
+        self,
+        pruned: Variant,
+        whole: Variant,
+        dataset: Dataset | None,
+        progress: Progress,
+        after_step: Hook | None = None,
     ) -> nn.Module:
-        """`variant.model` after the fine-tuning that the knobs ask for: the module itself if that is none."""
+        """`pruned.model` after the fine-tuning that the knobs ask for: the module itself if that is none."""
         if dataset is None or not self.fine_tune_epochs:
-            module: nn.Module = variant.model
+            module: nn.Module = pruned.model
             return module
-        return fit(self.recipe(self.fine_tune_epochs), variant, dataset, progress, after_step=after_step)
+        recipe = self.recipe(self.fine_tune_epochs)
+        return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)

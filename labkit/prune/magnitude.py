@@ -66,7 +66,9 @@ class PruneMagnitude(FineTuned):
 
         hold_at_zero(module)
         result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module)
-        return dataclasses.replace(result, model=self.fine_tune(result, dataset, progress, hold_at_zero))
+        return dataclasses.replace(
+            result, model=self.fine_tune(result, variant, dataset, progress, hold_at_zero)
+        )
 
 
 def prunable_weights(module: nn.Module) -> list[Tensor]:

@@ -96,21 +96,32 @@ def _float_variants(
         return
     yield 0.0, 0.1, lambda progress: model
     yield 0.1, 0.2, lambda progress: bench.attempt(PruneMagnitude(), model, progress)
-    for index, technique in enumerate(trained_techniques(model, bench.dataset)):
-        make = functools.partial(_trained, technique, model, bench, training_seconds)
-        yield 0.2 + 0.4 * index, 0.6 + 0.4 * index, make
+    makes = [
+        make
+        for technique in trained_techniques(model, bench.dataset)
+        for make in _trained(technique, model, bench, training_seconds)
+    ]
+    for index, make in enumerate(makes):
+        yield 0.2 + 0.8 * index / len(makes), 0.2 + 0.8 * (index + 1) / len(makes), make
 
 
-def _trained(
+def _trained(technique: Technique, model: Variant, bench: _Bench, training_seconds: float) -> list[Make]:
+    """All that the zoo has by this technique, trained beforehand; else training it here, if the time allows."""
+    ready = [variant for variant in derived(model) if variant.lineage[-1].technique == technique.name]
+    if ready:
+        return [functools.partial(_from_zoo, technique, variant, bench) for variant in ready]
+    return [functools.partial(_train_here, technique, model, bench, training_seconds)]
+
+
+def _from_zoo(technique: Technique, variant: Variant, bench: _Bench, progress: Progress) -> Variant:
+    bench.narrate(f"  {technique.title}: {variant.size_bytes:,} bytes, trained beforehand, from the zoo")
+    return variant
+
+
+def _train_here(
     technique: Technique, model: Variant, bench: _Bench, training_seconds: float, progress: Progress
 ) -> Variant | None:
-    """From the zoo if it was trained beforehand, else here if the time allows."""
-    for variant in derived(model):
-        if variant.lineage[-1].technique == technique.name:
-            bench.narrate(
-                f"  {technique.title}: {variant.size_bytes:,} bytes, trained beforehand, from the zoo"
-            )
-            return variant
+    """The technique's result if it fits and the time that is given allows it; else None, with the reason noted."""
     try:
         technique.requires(model, bench.dataset)
         seconds = seconds_to_train(technique, model, bench.dataset)

@@ -12,10 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.distill import Distill, distillation_loss
-from labkit.distill.soft_targets import scaled
+from labkit.distill.student import scaled
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.progress import silent
+from labkit.prune import PruneMagnitude
 from labkit.train import Train, fit
 from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
@@ -234,9 +235,10 @@ def test_it_needs_data(lenet):
         QUICK(lenet)
 
 
-def test_a_regression_is_refused(cases):
-    with pytest.raises(TechniqueError, match="not for regression"):
-        QUICK(*cases["regression"])
+def test_a_regression_has_no_soft_targets(cases):
+    for technique in (QUICK, PruneMagnitude(fine_tune_epochs=1, alpha=0.5)):
+        with pytest.raises(TechniqueError, match="not for regression"):
+            technique(*cases["regression"])
 
 
 def test_a_teacher_of_something_else_than_images_is_refused(cases):

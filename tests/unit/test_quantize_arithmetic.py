@@ -59,13 +59,13 @@ def agree(x, scale, zero_point, signed, axis):
     np.testing.assert_array_equal(dequantize(ours, scale, zero_point, axis), y)
 
 
-@settings(deadline=None, max_examples=300)
+@settings(max_examples=300)
 @given(vectors, scales, st.integers(0, 255), st.booleans())
 def test_every_bit_agrees_with_onnx_runtime_per_tensor(x, scale, zero_point, signed):
     agree(x[None], np.float32(scale), zero_point - 128 * signed, signed, None)
 
 
-@settings(deadline=None, max_examples=200)
+@settings(max_examples=200)
 @given(st.data(), st.integers(1, 5), st.booleans())
 def test_every_bit_agrees_with_onnx_runtime_per_channel(data, channels, signed):
     x = data.draw(arrays(np.float32, (channels, 7), elements=finite))
@@ -87,7 +87,6 @@ def test_rounding_half_away_from_zero_would_be_noticed(monkeypatch):
         agree(np.float32([[0.5, 2.5]]), np.float32(1), 0, False, None)
 
 
-@settings(deadline=None)
 @given(vectors, st.integers(2, 8), st.booleans(), st.booleans())
 def test_what_lies_in_the_range_comes_back_within_one_step(x, bits, symmetric, signed):
     low, high = x.min(), x.max()
@@ -99,7 +98,6 @@ def test_what_lies_in_the_range_comes_back_within_one_step(x, bits, symmetric, s
     assert error.max() <= float(scale) * 1.0001
 
 
-@settings(deadline=None)
 @given(finite, finite, st.integers(2, 8), st.booleans(), st.booleans())
 def test_zero_is_always_exact(a, b, bits, symmetric, signed):
     scale, zero_point = choose_scale(min(a, b), max(a, b), bits, symmetric, signed)
