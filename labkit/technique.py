@@ -17,6 +17,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from labkit.data import Dataset
+from labkit.doors import door
 from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.progress import Progress, silent
 from labkit.runtimes import reference_runtime
@@ -49,8 +50,16 @@ def knob(
 
 def knobs(config: Any) -> list[dataclasses.Field[Any]]:
     """The knobs of a dataclass in the order to show them in: its own, then those that it shares with others."""
-    fields = [field for field in dataclasses.fields(config) if field.metadata]
-    return sorted(fields, key=lambda field: field.kw_only is True)
+    family = (config if isinstance(config, type) else type(config)).__mro__
+    own_first = {
+        name: place
+        for place, cls in reversed(list(enumerate(family)))
+        for name in vars(cls).get("__annotations__", ())
+    }
+    return sorted(
+        (field for field in dataclasses.fields(config) if field.metadata),
+        key=lambda field: own_first[field.name],
+    )
 
 
 def check_knobs(config: Any) -> None:
@@ -118,6 +127,7 @@ class Technique(ABC):
     def __post_init__(self) -> None:
         check_knobs(self)
 
+    @door
     def __call__(
         self, variant: Variant, dataset: Dataset | None = None, progress: Progress | None = None
     ) -> Variant:

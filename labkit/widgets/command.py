@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import dataclasses
 import json
 import shlex
 from collections.abc import Iterable
 
-from labkit.technique import Technique
+from labkit.technique import Technique, knobs
 
 
 def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
@@ -19,9 +18,9 @@ def technique_command(technique: Technique, source: str, dataset: str, out: str)
     words = ["labkit", "convert" if command == "export" else command, source]
     if method:
         words += ["--to" if command == "export" else "--method", method]
-    for field in dataclasses.fields(technique):
+    for field in knobs(technique):
         given = getattr(technique, field.name)
-        if field.metadata and given != field.default:
+        if given != field.default:
             words += ["--set", f"{field.name}={given if isinstance(given, str) else json.dumps(given)}"]
     return shlex.join([*words, "--dataset", dataset, "--out", out])
 

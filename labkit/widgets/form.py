@@ -21,6 +21,8 @@ import ipywidgets as widgets
 from traitlets import Any as AnyTrait
 from traitlets import Tuple
 
+from labkit.technique import knobs
+
 _STYLE = {"description_width": "9.5em"}
 _LAYOUT = {"width": "22em"}
 _SLIDER_STEPS = 100
@@ -37,7 +39,7 @@ class Form(widgets.VBox):  # type: ignore[misc]
 
     def __init__(self, config_class: type[Any], show: tuple[str, ...] = (), **start: Any) -> None:
         self._class, self._start = config_class, start
-        fields = {field.name: field for field in dataclasses.fields(config_class) if field.metadata}
+        fields = {field.name: field for field in knobs(config_class)}
         self.controls = {
             name: _control(field, start.get(name, field.default))
             for name, field in fields.items()

@@ -14,7 +14,7 @@ import pytest
 
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.pipeline import TECHNIQUES, Pipeline, make_technique
-from labkit.technique import Technique, knob
+from labkit.technique import Technique, knob, knobs
 
 QUICK = {
     "train": {"epochs": 1, "max_samples": 64},
@@ -62,14 +62,20 @@ def test_the_same_seed_gives_the_same_bytes(cls, request):
 
 @techniques
 def test_every_knob_refuses_what_is_out_of_range_and_names_it(cls):
-    knobs = [field for field in dataclasses.fields(cls) if field.metadata]
-    assert knobs, "a technique without knobs has no user interface"
-    for field in knobs:
+    assert knobs(cls), "a technique without knobs has no user interface"
+    for field in knobs(cls):
         assert field.metadata["help"]
         for value in bad_values(field):
             with pytest.raises(ConfigError, match=field.name) as caught:
                 cls(**{field.name: value})
             assert repr(value) in str(caught.value)
+
+
+@techniques
+def test_its_own_knobs_are_shown_before_those_that_it_shares(cls):
+    names = [field.name for field in knobs(cls)]
+    own = [name for name in vars(cls).get("__annotations__", {}) if name in names]
+    assert set(names[: len(own)]) == set(own) and names == [field.name for field in knobs(cls())]
 
 
 def bad_values(field):
