@@ -9,6 +9,8 @@ from __future__ import annotations
 
 import ast
 import asyncio
+import copy
+import json
 import os
 import signal
 from collections.abc import Callable, Coroutine, Mapping
@@ -24,19 +26,30 @@ _TICK_S = 0.2
 
 
 def read_notebook(path: str | Path) -> Any:
-    """An nbformat 4 notebook as nbformat's node. Raises NotebookError for anything else, in no time."""
+    """An nbformat 4 notebook as nbformat's node. Raises NotebookError for anything else, and says where it is odd."""
     if Path(path).suffix != ".ipynb":
         raise NotebookError(f"{path} is not a notebook: give the path of an .ipynb file")
     document = read_json(path, NotebookError)  # a look of our own first: nbformat takes seconds to import
     cells = document.get("cells")
-    if document.get("nbformat") != 4 or not isinstance(cells, list):
+    if (
+        document.get("nbformat") != 4
+        or not isinstance(cells, list)
+        or not all(isinstance(c, dict) for c in cells)
+    ):
         raise NotebookError(f"{path} is not a notebook of format 4: open it in JupyterLab and save it again")
     import nbformat
 
     try:
-        return nbformat.reads(Path(path).read_bytes().decode(), as_version=4)  # type: ignore[no-untyped-call]
+        notebook = nbformat.reads(json.dumps(document), as_version=4)  # type: ignore[no-untyped-call]
+        nbformat.validate(notebook)  # `reads` only mutters
+        nbformat.writes(copy.deepcopy(notebook)).encode()  # type: ignore[no-untyped-call]  # what fails here fails later
     except Exception as error:  # nbformat and jsonschema raise many kinds
-        raise NotebookError(f"{path} is not a valid notebook: {str(error).splitlines()[0]}") from None
+        place = "".join(f"/{key}" for key in getattr(error, "absolute_path", ()))
+        reason = (str(error).splitlines() or [type(error).__name__])[0][:200]
+        raise NotebookError(
+            f"{path} is not a valid notebook: {reason}{place and f' (in {place})'}: save it again in JupyterLab"
+        ) from None
+    return notebook
 
 
 def to_bytes(notebook: Any) -> bytes:

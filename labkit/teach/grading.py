@@ -62,16 +62,21 @@ def _code_cells(path: str | Path) -> list[dict[str, Any]]:
     document = read_json(path, NotebookError)
     try:
         return [
-            {
-                "id": str(cell["id"]),
-                "source": "".join(cell["source"]),
-                "tags": cell["metadata"].get("tags", []),
-            }
+            {"id": str(cell["id"]), "source": "".join(cell["source"]), "tags": _tags(cell["metadata"])}
             for cell in document["cells"]
             if cell["cell_type"] == "code"
         ]
     except (KeyError, TypeError, AttributeError):
-        raise NotebookError(f"{path} has no cell ids: open it in JupyterLab and save it again") from None
+        raise NotebookError(
+            f"{path} has no cell ids, or odd cells or tags: open it in JupyterLab and save it again"
+        ) from None
+
+
+def _tags(metadata: dict[str, Any]) -> list[str]:
+    tags = metadata.get("tags", [])
+    if not isinstance(tags, list):
+        raise TypeError
+    return [tag for tag in tags if isinstance(tag, str)]
 
 
 def _run(job: dict[str, Any], timeout_s: float) -> tuple[dict[str, list[str]], str]:
@@ -90,15 +95,24 @@ def _run(job: dict[str, Any], timeout_s: float) -> tuple[dict[str, list[str]], s
         )
         try:
             output, _ = child.communicate(json.dumps(job).encode(), timeout_s)
-            return json.loads(output), ""
+            return _results(json.loads(output)), ""
         except subprocess.TimeoutExpired:
             return {}, f"took longer than {timeout_s:g} s"
-        except ValueError:
-            return {}, f"the process ended early (exit code {child.returncode})"
+        except (ValueError, RecursionError):
+            end = "answered with something else than results" if output else "ended early"
+            return {}, f"the process {end} (exit code {child.returncode})"
         finally:
             with suppress(OSError):
                 os.killpg(child.pid, signal.SIGKILL) if os.name == "posix" else child.kill()
             child.wait()
+
+
+def _results(answer: Any) -> dict[str, list[str]]:
+    """Cell id of each check → its status and message; ValueError for anything else."""
+    pairs = answer.values() if isinstance(answer, dict) else [None]
+    if not all(isinstance(pair, list) and [type(text) for text in pair] == [str, str] for pair in pairs):
+        raise ValueError
+    return dict(answer)
 
 
 def _child() -> None:

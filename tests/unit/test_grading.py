@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -129,6 +130,23 @@ def test_process_that_ends_itself_is_noted(course: tuple[Path, Path, Path]) -> N
     assert graded.score_pct == 0 and graded.note == "the process ended early (exit code 3)"
 
 
+@pytest.mark.parametrize(
+    "answer", ["", "[]", "3", "junk", '{"check-1": 1}', '{"check-1": ["right"]}', "[" * 99_999]
+)
+def test_whatever_the_process_answers_is_a_grade(
+    course: tuple[Path, Path, Path], monkeypatch: pytest.MonkeyPatch, tmp_path: Path, answer: str
+) -> None:
+    """An answer cell may find the pipe, and write into it."""
+    (tmp_path / "answer").write_text(answer)
+    stand_in = tmp_path / "python"
+    stand_in.write_text(f"#!/bin/sh\ncat > {os.devnull}\ncat {tmp_path / 'answer'}\n")
+    stand_in.chmod(0o700)
+    monkeypatch.setattr(sys, "executable", str(stand_in))
+    graded = grade(course[2], course[1])
+    words = "answered with something else than results" if answer else "ended early"
+    assert graded.score_pct == 0 and graded.note == f"the process {words} (exit code 0)"
+
+
 def test_endless_loop_ends_at_the_limit_with_all_it_started(
     course: tuple[Path, Path, Path], tmp_path: Path
 ) -> None:
@@ -175,6 +193,18 @@ def test_the_tour_is_graded_the_same_on_every_machine(
         ("{", "not valid JSON"),
         ('{"cells": 3}', "has no cell ids"),
         ('{"cells": [{"cell_type": "code", "source": "x", "metadata": {}}]}', "has no cell ids"),
+        ('{"cells": [3]}', "has no cell ids"),
+        ('{"cells": [{"cell_type": "code", "id": "a", "source": [1], "metadata": {}}]}', "odd cells"),
+        ('{"cells": [{"cell_type": "code", "id": "a", "source": "", "metadata": null}]}', "odd cells"),
+        (
+            '{"cells": [{"cell_type": "code", "id": "a", "source": "", "metadata": {"tags": 5}}]}',
+            "odd .*tags",
+        ),
+        (
+            '{"cells": [{"cell_type": "code", "id": "a", "source": "", "metadata": {"tags": "x"}}]}',
+            "odd .*tags",
+        ),
+        ("[" * 100_000, "not valid JSON"),
     ],
 )
 def test_what_is_no_notebook_is_refused(

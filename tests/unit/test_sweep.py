@@ -44,6 +44,20 @@ def write_notebook(path: Path, *cells: str) -> Path:
     return path
 
 
+def odd(cell: dict[str, Any] | None = None, **changes: Any) -> str:
+    """A notebook of one cell, with something changed in it."""
+    plain = {
+        "cell_type": "code",
+        "execution_count": None,
+        "outputs": [],
+        "id": "a",
+        "metadata": {},
+        "source": "",
+    }
+    document = {"nbformat": 4, "nbformat_minor": 5, "metadata": {}, "cells": [{**plain, **(cell or {})}]}
+    return json.dumps({**document, **changes})
+
+
 def write(path: Path, text: str) -> Path:
     path.write_text(text)
     return path
@@ -393,7 +407,22 @@ def test_notebook_that_does_not_fit_the_grid_is_refused_before_anything_is_writt
         ("n.ipynb", "{", "not valid JSON"),
         ("n.ipynb", "[1]", "not an object"),
         ("n.ipynb", '{"nbformat": 3, "worksheets": []}', "not a notebook of format 4"),
-        ("n.ipynb", '{"nbformat": 4, "cells": [3]}', "not a valid notebook"),
+        ("n.ipynb", '{"nbformat": 4, "cells": [3]}', "not a notebook of format 4"),
+        ("n.ipynb", odd(cell={"metadata": {"tags": None}}), "not of type 'array' .in /cells/0/metadata/tags"),
+        ("n.ipynb", odd(cell={"metadata": {"tags": "parameters"}}), "/cells/0/metadata/tags"),
+        ("n.ipynb", odd(cell={"metadata": {"tags": [5]}}), "/cells/0/metadata/tags"),
+        ("n.ipynb", odd(cell={"metadata": None}), "not a valid notebook"),
+        ("n.ipynb", odd(cell={"source": [1]}), "not a valid notebook"),
+        ("n.ipynb", odd(cell={"source": "print('\ud800')"}), "not a valid notebook"),
+        ("n.ipynb", odd(cell={"outputs": None}), "not a valid notebook"),
+        ("n.ipynb", odd(cell={"cell_type": "cake"}), "not a valid notebook"),
+        ("n.ipynb", odd(nbformat_minor="x"), "not a valid notebook"),
+        ("n.ipynb", odd(nbformat_minor=2.5), "not a valid notebook"),
+        ("n.ipynb", odd(nbformat_minor=-1), "not a valid notebook"),
+        ("n.ipynb", odd(nbformat="4"), "not a notebook of format 4"),
+        ("n.ipynb", odd(metadata=None), "not a valid notebook"),
+        ("n.ipynb", odd(metadata={"kernelspec": 5}), "/metadata/kernelspec"),
+        ("n.ipynb", odd(metadata={"x": json.loads("[" * 500 + "]" * 500)}), "not a valid notebook"),
         ("n.py", "N = 1", "give the path of an .ipynb file"),
     ],
 )
@@ -402,6 +431,12 @@ def test_what_is_no_notebook_is_refused(tmp_path: Path, name: str, content: str 
         (tmp_path / name).write_text(content)
     with pytest.raises(NotebookError, match=message):
         sweep(tmp_path / name, write(tmp_path / "grid.toml", "[[runs]]\nN = 1"), tmp_path / "out")
+
+
+def test_a_huge_notebook_is_refused_unread(tmp_path: Path) -> None:
+    (tmp_path / "n.ipynb").write_text(odd(cell={"source": "#" * 17 * 2**20}))
+    with pytest.raises(NotebookError, match="is larger than"):
+        sweep(tmp_path / "n.ipynb", write(tmp_path / "grid.toml", "[[runs]]\nN = 1"), tmp_path / "out")
 
 
 def test_annotated_parameters_and_comments_are_understood(tmp_path: Path) -> None:
