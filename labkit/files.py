@@ -51,6 +51,15 @@ def write_atomically(path: str | Path, data: bytes) -> None:
             aside.unlink(missing_ok=True)
 
 
+def check_text(kind: type[LabkitError], *texts: str) -> None:
+    """Raise a `kind` for a text that no file can hold: a name in another coding than UTF-8 becomes such a one."""
+    for text in texts:
+        try:
+            text.encode()
+        except UnicodeEncodeError:
+            raise kind(f"{text!r} is not valid UTF-8, so no record could hold it: rename it") from None
+
+
 def read_regular(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> bytes:
     """The bytes of a regular file that may be `what`; a device, a pipe or a larger file is a `kind`, in no time."""
     path = Path(path)

@@ -30,7 +30,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.errors import ConfigError, NotebookError, StudyError, nearest
-from labkit.files import read_toml, write_atomically
+from labkit.files import check_text, read_toml, write_atomically
 from labkit.notebook import parameters_of, read_notebook, run_notebook, to_bytes
 from labkit.progress import Progress, part, silent
 from labkit.study import Study, html_page, html_table, run_key
@@ -91,6 +91,7 @@ def sweep(
     `out` holds results and `resume` is not set. A run that fails is in the report, and the sweep goes on.
     """
     notebook, report = Path(notebook).resolve(), progress or silent
+    check_text(NotebookError, notebook.name)
     grid = read_grid(grid_file, parameters_of(read_notebook(notebook), notebook))
     study = Study(Path(out).resolve())
     if study.exists() and not resume:

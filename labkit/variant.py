@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import ModelFileError, TensorError
-from labkit.files import check_safetensors_header, read_json, read_regular, write_atomically
+from labkit.files import check_safetensors_header, check_text, read_json, read_regular, write_atomically
 
 Array = NDArray[Any]
 SCHEMA_VERSION = 1
@@ -128,6 +128,9 @@ class Variant:
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     lineage: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_text(ModelFileError, self.name, *self.labels)
 
     @functools.cached_property
     def payload(self) -> bytes:

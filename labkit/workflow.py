@@ -17,8 +17,10 @@ from pathlib import Path
 
 from labkit.data import Dataset
 from labkit.environment import current
+from labkit.errors import ConfigError
+from labkit.files import check_writable
 from labkit.measure import Candidate, Comparison, Measurement, Protocol, compare, measure
-from labkit.package import write_package
+from labkit.package import check_replaceable, write_package
 from labkit.parallel import pool_gain
 from labkit.progress import Progress, part, silent
 from labkit.report import write_report
@@ -61,10 +63,17 @@ def optimize(
     from labkit.strategy.candidates import build_variants  # brings torch
 
     report = progress or silent
+    check_writable(out)
+    check_replaceable(Path(out) / "package")
     study = Study(out)
     known, model = bool(model.preprocessing), fit_to(model, dataset)
     if model.preprocessing and not known:
         narrate(_assumed(model))
+    if model.fixed_batch not in (None, requirement.batch_size):
+        raise ConfigError(
+            f"{model.name} takes batches of exactly {model.fixed_batch}, the requirement asks for batch_size = "
+            f"{requirement.batch_size}: export it with a free batch, or ask for batch_size = {model.fixed_batch}"
+        )
     narrate(f"Building variants of {model.name} ({model.size_bytes:,} bytes, {model.format})")
     built = build_variants(model, dataset, training_seconds, narrate, part(report, 0.0, 0.4))
 

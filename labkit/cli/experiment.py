@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, numbers
+from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, folder_option, numbers
 from labkit.cli.terminal import print_json, progress_line
 
 if TYPE_CHECKING:
@@ -52,7 +52,7 @@ def register(app: typer.Typer) -> None:
         mean: Mean = "",
         std: Std = "",
         seed: Seed = 0,
-        out: Annotated[Path | None, typer.Option(help="Add the records to this study.")] = None,
+        out: Annotated[Path | None, folder_option("Add the records to this study.")] = None,
         json: Json = False,
     ) -> None:
         """Measure variants side by side; the first, on its first runtime, is the baseline."""
@@ -115,7 +115,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def report(
         study: StudyFolder,
-        out: Annotated[Path, typer.Option(help="The folder for records.csv and index.html.")],
+        out: Annotated[Path, folder_option("The folder for records.csv and index.html.")],
     ) -> None:
         """Write a study's records as a table in HTML and CSV."""
         from labkit.errors import ConfigError
@@ -135,7 +135,7 @@ def register(app: typer.Typer) -> None:
     def sweep(
         notebook: Annotated[Path, typer.Argument(help="A notebook with a `parameters` cell.")],
         grid: Annotated[Path, typer.Option(help="A TOML file: [parameters] name = [values…], or [[runs]].")],
-        out: Annotated[Path, typer.Option(help="The study's folder.")] = Path("results/sweep"),
+        out: Annotated[Path, folder_option("The study's folder.")] = Path("results/sweep"),
         resume: Annotated[bool, typer.Option("--resume", help="Skip the runs that are finished.")] = False,
     ) -> None:
         """Run a notebook once for every combination of parameters, each in a fresh kernel."""

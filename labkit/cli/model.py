@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Out
+from labkit.cli.options import DataOption, Json, Out, folder_option
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 
 Model = Annotated[str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")]
@@ -32,7 +32,7 @@ def register(app: typer.Typer) -> None:
         dataset: DataOption = "digits",
         settings: Settings = [],  # noqa: B006 - typer reads the default
         checkpoint: Annotated[
-            Path | None, typer.Option(help="Keep each epoch here; a later call resumes.")
+            Path | None, folder_option("Keep each epoch here; a later call resumes.", "--checkpoint")
         ] = None,
         json: Json = False,
     ) -> None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Mean, Prepared, Scale, Seed, Std, numbers
+from labkit.cli.options import DataOption, Json, Mean, Prepared, Scale, Seed, Std, folder_option, numbers
 from labkit.cli.terminal import print_json, progress_line, say
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def demo(
         dataset: Annotated[str, typer.Option(help="digits or fashion-mnist.")] = "digits",
-        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")] = Path(
+        out: Annotated[Path, folder_option("The folder to write the report and the package to.")] = Path(
             "results/demo"
         ),
         seed: Seed = 0,
@@ -47,7 +47,7 @@ def register(app: typer.Typer) -> None:
             str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")
         ],
         requirement: Annotated[str, typer.Option(help="A sheet's name (classroom, edge) or your own .toml.")],
-        out: Annotated[Path, typer.Option(help="The folder to write the report and the package to.")],
+        out: Annotated[Path, folder_option("The folder to write the report and the package to.")],
         dataset: DataOption = "digits",
         training_seconds: Annotated[
             float,

@@ -3,9 +3,23 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+
+from labkit.files import check_writable
+
+
+def folder_option(help: str, name: str = "--out") -> Any:
+    """A folder to write to, refused at once if nothing could be written there at the end."""
+
+    def check(folder: Path | None) -> Path | None:
+        if folder is not None:
+            check_writable(folder)
+        return folder
+
+    return typer.Option(name, help=help, callback=check)
+
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 DataOption = Annotated[
@@ -17,7 +31,7 @@ Mean = Annotated[
 ]
 Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
 Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0, max=2**31 - 1)]
-Out = Annotated[Path, typer.Option("--out", help="The folder to write the variant to.")]
+Out = Annotated[Path, folder_option("The folder to write the variant to.")]
 Prepared = tuple[float | None, list[float], list[float]]
 
 

@@ -16,6 +16,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import ConfigError, DataError, nearest
+from labkit.files import check_text
 from labkit.task import Task, get_task
 from labkit.variant import Preprocessing, Variant
 
@@ -56,6 +57,9 @@ class Dataset:
     labels: tuple[str, ...] = ()
     card: str = ""
     checksum: str = ""
+
+    def __post_init__(self) -> None:
+        check_text(DataError, self.name, *self.labels)
 
     @property
     def task(self) -> Task:

@@ -117,6 +117,11 @@ def _split(path: Path, part: str, arrays: Mapping[str, Array]) -> Split:
     return Split({name: _as_images(array) for name, array in inputs.items()}, _as_target(target))
 
 
+def _kinds(split: Split) -> dict[str, str]:
+    """Each input's dtype and shape of a sample."""
+    return {name: f"{array.dtype} {array.shape[1:]}" for name, array in sorted(split.inputs.items())}
+
+
 def _as_images(array: Array) -> Array:
     """Grey images [N, H, W] of bytes gain a channel axis; everything else stays as it is."""
     return array[..., None] if array.dtype == np.uint8 and array.ndim == 3 else array
@@ -135,7 +140,11 @@ def _assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> D
     task = "classification" if rest.target.dtype == np.int64 else "regression"
     if task == "classification" and not labels:
         labels = tuple(str(index) for index in range(max(1, min(int(rest.target.max()) + 1, 100_000))))
-    for split in parts.values():
+    for part, split in parts.items():
+        if _kinds(split) != _kinds(rest):
+            raise DataError(
+                f"{path}: samples of one size and kind are needed, train holds {_kinds(rest)}, {part} {_kinds(split)}"
+            )
         get_task(task).check_target(split.target, labels)
     splits = make_splits(rest, parts.get("test"), parts.get("validation"), task)
     digest = hashlib.sha256()

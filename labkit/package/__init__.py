@@ -2,6 +2,6 @@
 
 from __future__ import annotations
 
-from labkit.package.folder import write_package
+from labkit.package.folder import check_replaceable, write_package
 
-__all__ = ["write_package"]
+__all__ = ["check_replaceable", "write_package"]

@@ -23,10 +23,11 @@ import numpy as np
 
 from labkit.data import Split
 from labkit.errors import LabkitError, TechniqueError
-from labkit.files import write_atomically
+from labkit.files import read_json, write_atomically
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.variant import Variant
 
+FILES = {"model.onnx", "card.json", "samples.npz", "run.py", "README.md"}
 _OPEN = {
     "onnxruntime": """\
 os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")
@@ -64,6 +65,23 @@ _ANSWER = {
 }
 
 
+def check_replaceable(folder: str | Path) -> None:
+    """Raise LabkitError if `folder` is there and is not a package of labkit's: its files are somebody else's."""
+    folder = Path(folder)
+    if not os.path.lexists(folder):
+        return
+    try:
+        names = {path.name for path in folder.iterdir()}
+        card = read_json(folder / "card.json", LabkitError) if names else {"sha256_of_variant": ""}
+        ours = names <= FILES and "sha256_of_variant" in card and not folder.is_symlink()
+    except (OSError, LabkitError):
+        ours = False
+    if not ours:
+        raise LabkitError(
+            f"{folder} is not a package that labkit wrote: move it away, or choose another folder"
+        )
+
+
 def write_package(
     variant: Variant,
     runtime: str,
@@ -76,7 +94,7 @@ def write_package(
     """Write the package for `variant` (ONNX) as it runs on `runtime` ("onnxruntime" or "openvino").
 
     samples: stored samples (not preprocessed) that go along to try it; evidence: measured figures for the card.
-    The folder appears whole or not at all; an older package there is replaced.
+    The folder appears whole or not at all; an older package there is replaced, anything else refused.
     Raises TechniqueError for a variant that is not ONNX or a runtime that has no script.
     """
     if variant.format != "onnx" or runtime not in _OPEN:
@@ -84,6 +102,7 @@ def write_package(
             f"{variant.name!r} ({variant.format} on {runtime}) cannot be packaged; allowed: onnx on {', '.join(_OPEN)}"
         )
     folder = Path(folder)
+    check_replaceable(folder)
     aside = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.partial")
     try:
         write_atomically(aside / "model.onnx", variant.payload)

@@ -65,6 +65,14 @@ FAULTS = {
     "objects": ({"x": np.array([{}] * 40, dtype=object), "y": Y[:40]}, "Python objects"),
     "scalar": ({"x": np.float32(3), "y": Y[:40]}, "40 targets"),
     "two samples": ({"x": X[:2], "y": Y[:2]}, "too few samples"),
+    "test of another size": (
+        {"x_train": X, "y_train": Y, "x_test": X[:9, :7], "y_test": Y[:9]},
+        "test .*7, 8",
+    ),
+    "validation of another kind": (
+        {"x": X, "y": Y, "x_val": X[:9] / 255, "y_val": Y[:9]},
+        "validation .*float64",
+    ),
     "test only": ({"x_test": X, "y_test": Y}, "x_train"),
 }
 

@@ -82,6 +82,16 @@ def test_a_second_package_replaces_the_first(onnx_cases, tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["p"]
 
 
+@pytest.mark.parametrize("theirs", ["notes.txt", "card.json", "model.onnx"])
+def test_only_a_package_of_ours_is_replaced(theirs, onnx_cases, tmp_path):
+    variant, dataset = onnx_cases["image"]
+    (tmp_path / "package").mkdir()
+    (tmp_path / "package" / theirs).write_text("{}")
+    with pytest.raises(LabkitError, match="package is not a package that labkit wrote"):
+        write_package(variant, "onnxruntime", 1, "float32", dataset.split("test"), tmp_path / "package")
+    assert [path.read_text() for path in tmp_path.rglob("*") if path.is_file()] == ["{}"]
+
+
 def test_a_full_disk_leaves_the_old_package(onnx_cases, tmp_path, monkeypatch):
     variant, dataset = onnx_cases["image"]
     samples = dataset.split("test").take(slice(0, 2))

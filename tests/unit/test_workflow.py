@@ -16,7 +16,7 @@ from sklearn.neural_network import MLPClassifier
 
 from labkit.convert import load_onnx
 from labkit.data import load_dataset
-from labkit.errors import Cancelled, DataError, LabkitError, TensorError
+from labkit.errors import Cancelled, ConfigError, DataError, LabkitError, TensorError
 from labkit.strategy import Limits, Requirement, candidates, fit_to
 from labkit.study import Study
 from labkit.workflow import optimize
@@ -199,3 +199,26 @@ def test_a_file_with_a_frozen_batch_size_goes_all_the_way(outside):
     result = optimize(frozen, load_dataset(outside / "mine.npz"), requirement, outside / "frozen")
     assert result.decision.chosen.batch_size == 4 and result.pool is None
     assert result.decision.chosen.n_samples % 4, "the last batch should be a partial one"
+
+
+def test_a_frozen_batch_is_held_against_the_requirement_before_any_work(outside, tmp_path):
+    model = load_onnx(outside / "mine.onnx")
+    inputs = tuple(dataclasses.replace(spec, shape=(4, *spec.shape[1:])) for spec in model.inputs)
+    frozen, told = dataclasses.replace(model, inputs=inputs), []
+    with pytest.raises(ConfigError, match="batches of exactly 4, .* batch_size = 8"):
+        optimize(
+            frozen, load_dataset(outside / "mine.npz"), REQUIREMENT, tmp_path / "out", narrate=told.append
+        )
+    assert not any("Building" in line for line in told) and list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("where", ["model", "data", "class"])
+def test_a_name_that_is_not_utf8_is_refused_when_it_is_read(where, outside):
+    model, data = load_onnx(outside / "mine.onnx"), load_dataset(outside / "mine.npz")
+    with pytest.raises(LabkitError, match=r"udcff' is not valid UTF-8"):
+        if where == "model":
+            dataclasses.replace(model, name="t\udcff")
+        elif where == "data":
+            dataclasses.replace(data, name="t\udcff")
+        else:
+            dataclasses.replace(data, labels=("a", "t\udcff"))
