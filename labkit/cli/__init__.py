@@ -1,14 +1,17 @@
 """The command line: thin faces over the calls that a notebook makes.
 
 `--json` prints one JSON document on stdout and nothing else; progress and words go to stderr. Exit status: 0 done,
-1 a LabkitError (one line), 2 wrong usage, 130 after Ctrl-C. `--debug` shows the traceback.
+1 a LabkitError (one line), 2 wrong usage, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP, which end the
+command in the same order. `--debug` shows the traceback.
 """
 
 from __future__ import annotations
 
+import io
 import os
+import signal
 import sys
-from typing import Annotated
+from typing import Annotated, NoReturn
 
 import typer
 
@@ -19,6 +22,9 @@ import labkit.cli.model as model
 import labkit.cli.optimize as optimize
 from labkit import __version__
 from labkit.errors import LabkitError
+from labkit.files import why
+
+_ENDS = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
 
 app = typer.Typer(
     name="labkit",
@@ -54,19 +60,52 @@ def _root(
 def main() -> None:
     """Run the command line and exit with an honest status."""
     # Argument errors are typer's and exit with 2; everything that labkit itself refuses exits with 1.
+    _prepare_streams()
+    for number in _ENDS:
+        if signal.getsignal(number) is not signal.SIG_IGN:  # nohup means it
+            signal.signal(number, _end)
     try:
-        app()
+        try:
+            app()
+        finally:
+            sys.stdout.flush()  # here, where a full disk can still be told
     except LabkitError as error:
         if "--debug" in sys.argv:
             raise
         print(f"labkit: {error}", file=sys.stderr)
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as end:
-        if isinstance(end, SystemExit) and end.code != 130:
+        status = end.code if isinstance(end, SystemExit) else 130
+        if status not in (130, *(128 + number for number in _ENDS)):
             raise
         print("\nlabkit: stopped", file=sys.stderr)
-        sys.exit(130)
-    except BrokenPipeError:
-        # The reader (`| head`) has gone; point stdout elsewhere so that the interpreter can close it quietly.
+        sys.exit(status)
+    except OSError as error:
+        if "--debug" in sys.argv:
+            raise
+        # Point stdout elsewhere, so that the interpreter can close it quietly.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(0)
+        if isinstance(error, BrokenPipeError):  # the reader (`| head`) has gone
+            sys.exit(0)
+        print(f"labkit: {why(error)}", file=sys.stderr)
+        sys.exit(1)
+
+
+def _prepare_streams() -> None:
+    """Give a closed stream a place to go, and let every terminal show what it can."""
+    for descriptor in range(3):
+        try:
+            os.fstat(descriptor)
+        except OSError:
+            os.open(os.devnull, os.O_RDWR)  # takes the lowest number that is free: this one
+    sys.stdout, sys.stderr = (stream or open(os.devnull, "w") for stream in (sys.stdout, sys.stderr))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
+
+
+def _end(number: int, frame: object) -> NoReturn:
+    """End as Ctrl-C does: whoever started a child or a file puts it away on the way out."""
+    for each in _ENDS:  # `timeout` sends it twice
+        signal.signal(each, signal.SIG_IGN)
+    raise SystemExit(128 + number)

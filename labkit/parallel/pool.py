@@ -118,7 +118,7 @@ class WorkerPool:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if kind is not None and issubclass(kind, (KeyboardInterrupt, Cancelled, CancelledError)):
+        if kind is not None and issubclass(kind, (KeyboardInterrupt, SystemExit, Cancelled, CancelledError)):
             self._drop_waiting()
         self.close()
 

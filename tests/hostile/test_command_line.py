@@ -144,6 +144,49 @@ def test_bad_input_gets_one_line_and_exit_1(words, says, run, files):
     assert seconds < 2 or run(*words)[3] < 2
 
 
+WRITERS = [
+    ("demo", "--out"),
+    ("optimize", "lenet5@digits", "--requirement", "classroom", "--out"),
+    ("train", "lenet5", "--out"),
+    ("train", "lenet5", "--out", "new", "--checkpoint"),
+    ("convert", "lenet5@digits", "--out"),
+    ("quantize", "lenet5@digits", "--out"),
+    ("prune", "lenet5@digits", "--out"),
+    ("distill", "lenet5@digits", "--out"),
+    ("measure", "lenet5@digits", "--out"),
+    ("report", "folder", "--out"),
+    ("sweep", "lesson.ipynb", "--grid", "words.toml", "--out"),
+]
+
+
+@pytest.mark.parametrize("folder", ["small.npz", "small.npz/below", "/proc/nowhere", "a" * 300])
+@pytest.mark.parametrize("words", WRITERS, ids=" ".join)
+def test_where_nothing_can_be_written_is_said_before_any_work(words, folder, run, files):
+    before = set(files.rglob("*"))
+    status, out, err, _ = run(*words, folder)
+    assert status == 1 and out == "" and err.count("\n") == 1  # nothing was told of any step
+    assert err.startswith(f"labkit: cannot write into {folder}: ")
+    assert set(files.rglob("*")) == before
+
+
+@pytest.mark.parametrize("kind", ["files", "a link", "a file"])
+def test_somebody_elses_package_folder_is_refused_before_any_work(kind, run, files):
+    (files / "theirs").mkdir()
+    (files / "theirs" / "card.json").write_text("{}")
+    (files / "out").mkdir()
+    (files / "out" / "records.jsonl").touch()
+    package = files / "out" / "package"
+    {
+        "files": lambda: (files / "theirs").rename(package),
+        "a link": lambda: package.symlink_to(files / "theirs"),
+        "a file": package.touch,
+    }[kind]()
+    before = set(files.rglob("*"))
+    status, _, err, _ = run("optimize", "lenet5@digits", *OPTIMIZE)
+    assert status == 1 and "out/package is not a package that labkit wrote" in err and "Building" not in err
+    assert set(files.rglob("*")) == before
+
+
 @pytest.mark.parametrize(
     "words",
     [
@@ -172,6 +215,48 @@ def test_json_is_one_document_and_nothing_else(run, files):
     assert document["format"] == "onnx" and document["quality"] > 0.95
     status, out, _, _ = run("measure", "int8", "lenet5@digits", "--runtime", "onnxruntime", "--json")
     assert status == 0 and [row["variant"] for row in json.loads(out)]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGHUP])
+def test_a_command_that_is_ended_leaves_no_child_and_no_file(number, tmp_path):
+    cell = {"cell_type": "code", "id": "c", "source": "while True: pass", "metadata": {"tags": ["check"]}}
+    (tmp_path / "mine.ipynb").write_text(json.dumps({"nbformat": 4, "cells": [cell]}))
+    (tmp_path / "aside").mkdir()
+    process = subprocess.Popen(
+        [*LABKIT, "course", "grade", "mine.ipynb", "--pristine", "mine.ipynb"],
+        cwd=tmp_path,
+        env={**os.environ, "TMPDIR": str(tmp_path / "aside")},
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    while not (children := psutil.Process(process.pid).children(recursive=True)):
+        assert process.poll() is None
+        time.sleep(0.05)
+    for _ in range(2):  # `timeout` sends it to the process, and then to its group
+        process.send_signal(number)
+    rest = process.communicate(timeout=60)[1]
+    _, alive = psutil.wait_procs(children, timeout=3)
+    assert process.returncode == 128 + number and rest == "\nlabkit: stopped\n"
+    assert not alive and not list((tmp_path / "aside").iterdir())
+
+
+@pytest.mark.parametrize(
+    ("shell", "status", "says"),
+    [
+        ("{} data list --json >&-", 0, ""),
+        ("{} measure nothing.onnx 2>&-", 1, ""),
+        ("{} data list >/dev/full", 1, "labkit: No space left on device"),
+        ("{} --help >/dev/full", 1, "labkit: No space left on device"),
+        ("{} data list | true", 0, ""),
+        ("PYTHONIOENCODING=ascii {} measure nothing-ü.onnx", 1, "labkit: nothing-\\xfc.onnx does not exist"),
+        ("PYTHONIOENCODING=ascii {} doctor >/dev/null", 0, ""),
+    ],
+)
+def test_whatever_the_terminal_is_there_is_no_traceback(shell, status, says, tmp_path):
+    command = shell.format(f"{sys.executable} -c 'from labkit.cli import main; main()'")
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
+    assert (done.returncode, done.stderr.strip()) == (status, says)
+    assert "labkit: " not in done.stdout
 
 
 def test_ctrl_c_leaves_no_child_and_no_half_file(tmp_path):

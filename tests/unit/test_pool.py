@@ -102,7 +102,7 @@ def test_map_never_holds_more_than_two_batches_a_worker(slow):
         outputs.close()
 
 
-@pytest.mark.parametrize("stop", [KeyboardInterrupt, Cancelled])
+@pytest.mark.parametrize("stop", [KeyboardInterrupt, SystemExit, Cancelled])
 def test_stopping_drops_what_waits(slow, stop):
     started = time.monotonic()
     with pytest.raises(stop), WorkerPool(slow, "slow", 1, max_waiting=64) as workers_pool:
