@@ -74,6 +74,6 @@ def nearest(name: str, known: Iterable[str]) -> str:
     nearest("resnet2", ["lenet5", "resnet20"]) → "did you mean 'resnet20'? known: lenet5, resnet20"
     """
     names = sorted(known)
-    close = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
+    close = difflib.get_close_matches(str(name), names, n=1, cutoff=0.5)
     hint = f"did you mean {close[0]!r}? " if close else ""
     return f"{hint}known: {', '.join(names)}"

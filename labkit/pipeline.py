@@ -20,6 +20,7 @@ from typing import Any, ClassVar
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset
 from labkit.distill import Distill
+from labkit.doors import door
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
@@ -79,6 +80,7 @@ class Pipeline(Technique):
             variant = step(variant, dataset, share)
         return variant
 
+    @door
     def save(self, path: str | Path) -> None:
         """Write the pipeline as TOML."""
         lines = []
@@ -89,6 +91,7 @@ class Pipeline(Technique):
         write_atomically(path, "\n".join(lines).encode())
 
     @classmethod
+    @door
     def load(cls, path: str | Path) -> Pipeline:
         """Read what `save` wrote, or what a person typed; ConfigError names the step and the field."""
         path = Path(path)

@@ -26,6 +26,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.doors import door
 from labkit.errors import ConfigError, LabkitError, StudyError
 from labkit.files import read_regular, why, write_atomically
 from labkit.journal import append_lines, read_lines, to_line
@@ -45,6 +46,7 @@ class Study:
     Raises StudyError if `folder` is a file, or holds other things and no records.
     """
 
+    @door
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
         self._records = self.folder / "records.jsonl"

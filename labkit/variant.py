@@ -21,13 +21,15 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from labkit.errors import ModelFileError, TensorError
+from labkit.doors import door
+from labkit.errors import ConfigError, ModelFileError, TensorError
 from labkit.files import check_safetensors_header, check_text, read_json, read_regular, write_atomically
 
 Array = NDArray[Any]
 SCHEMA_VERSION = 1
 LARGEST_BYTES = 2**31 - 1
 """Of a model's file: protobuf's own limit."""
+_LARGEST, _SMALLEST_STD = 3e38, 1e-30  # beyond these a float32 is infinite, or dividing by it is
 _SUFFIX = {"torch": ".safetensors", "onnx": ".onnx"}
 
 
@@ -81,12 +83,24 @@ class Preprocessing:
 
     x: images [N, H, W, C] (any dtype) → float32 [N, C, H, W] when layout is "NCHW"; other arrays [N, …] keep
     their order with layout None. mean and std hold one number per channel (the last axis of x).
+    Raises ConfigError for what is no finite number, a std that is not above 0, or another layout.
     """
 
     scale: float = 1.0
     mean: tuple[float, ...] = (0.0,)
     std: tuple[float, ...] = (1.0,)
     layout: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std)):
+            least = _SMALLEST_STD if name == "std" else -_LARGEST
+            if not values or not all(_is_number(value) and least <= value <= _LARGEST for value in values):
+                wanted = "above 0" if name == "std" else "finite"
+                raise ConfigError(
+                    f"preprocessing.{name}={getattr(self, name)!r} must hold numbers, each {wanted}"
+                )
+        if self.layout not in (None, "NCHW"):
+            raise ConfigError(f"preprocessing.layout={self.layout!r} is unknown; allowed: 'NCHW' or none")
 
     def __call__(self, x: Array) -> Array:
         """Return float32 [N, C, H, W] for layout "NCHW", else float32 of x's shape."""
@@ -171,6 +185,7 @@ class Variant:
         sizes = [spec.shape[0] for spec in self.inputs if spec.shape]
         return next((size for size in sizes if isinstance(size, int)), None)
 
+    @door
     def feeds(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Stored samples (name → [N, …]) to model inputs, preprocessed and checked.
 
@@ -194,8 +209,9 @@ class Variant:
     def check_feeds(self, feeds: Mapping[str, Array]) -> None:
         """Raise TensorError unless `feeds` has exactly the model's inputs, each fitting its TensorSpec."""
         names = [spec.name for spec in self.inputs]
-        if set(feeds) != set(names):
-            raise TensorError(f"the model takes the inputs {names}, got {list(feeds)}")
+        given = list(feeds) if isinstance(feeds, Mapping) else type(feeds).__name__
+        if not isinstance(feeds, Mapping) or set(feeds) != set(names):
+            raise TensorError(f"the model takes a mapping of the inputs {names}, got {given}")
         sizes: dict[str, int] = {}
         for spec in self.inputs:
             spec.check(feeds[spec.name], sizes)
@@ -205,6 +221,7 @@ class Variant:
         """A new variant with `changes`, its lineage longer by `step`."""
         return dataclasses.replace(self, name=name, lineage=(*self.lineage, step), **changes)
 
+    @door
     def save(self, folder: str | Path) -> Path:
         """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole."""
         folder = Path(folder)
@@ -234,6 +251,7 @@ class Variant:
         return folder
 
     @classmethod
+    @door
     def load(cls, folder: str | Path) -> Variant:
         """Read what `save` wrote. Raises ModelFileError if anything is missing, changed or malformed."""
         folder = Path(folder)
@@ -255,21 +273,21 @@ class Variant:
                 name=str(document["name"]),
                 format=format_,
                 model=model,
-                inputs=tuple(_spec(item) for item in document["inputs"]),
-                outputs=tuple(_spec(item) for item in document["outputs"]),
+                inputs=_specs(document["inputs"], "inputs"),
+                outputs=_specs(document["outputs"], "outputs"),
                 task=str(document["task"]),
                 labels=tuple(map(str, document["labels"])),
                 preprocessing={
-                    key: _preprocessing(value) for key, value in document["preprocessing"].items()
+                    key: read_preprocessing(value) for key, value in document["preprocessing"].items()
                 },
                 lineage=tuple(
-                    Step(item["technique"], item["config"], tuple(item["parents"]), item["origin"])
-                    for item in document["lineage"]
+                    _step(item, f"lineage[{index}]") for index, item in enumerate(document["lineage"])
                 ),
             )
-        except (KeyError, TypeError, ValueError, AttributeError) as error:
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ConfigError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
             raise ModelFileError(
-                f"{folder}/variant.json is malformed: {error!r}; save the variant again"
+                f"{folder}/variant.json is malformed ({reason}): save the variant again"
             ) from None
 
 
@@ -286,12 +304,42 @@ def _former_file(folder: Path) -> str | None:
     )
 
 
-def _spec(item: Mapping[str, Any]) -> TensorSpec:
-    return TensorSpec(item["name"], str(np.dtype(item["dtype"])), tuple(item["shape"]), item["layout"])
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)
 
 
-def _preprocessing(item: Mapping[str, Any]) -> Preprocessing:
-    return Preprocessing(float(item["scale"]), tuple(item["mean"]), tuple(item["std"]), item["layout"])
+def _specs(items: Any, what: str) -> tuple[TensorSpec, ...]:
+    specs = tuple(_spec(item, f"{what}[{index}]") for index, item in enumerate(items))
+    if not specs:
+        raise ValueError(f"{what} is empty")
+    return specs
+
+
+def _spec(item: Mapping[str, Any], what: str) -> TensorSpec:
+    shape = tuple(item["shape"])
+    if not isinstance(item["name"], str) or isinstance(item["shape"], str):
+        raise ValueError(f"{what} has no name or no shape")
+    if not all(isinstance(size, str) or type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"{what}.shape={item['shape']!r} must hold names or sizes above 0")
+    return TensorSpec(item["name"], str(np.dtype(item["dtype"])), shape, item["layout"])
+
+
+def read_preprocessing(item: Mapping[str, Any]) -> Preprocessing:
+    """Preprocessing from plain data; ConfigError names the field, other errors mean that it has another form."""
+    return Preprocessing(item["scale"], tuple(item["mean"]), tuple(item["std"]), item["layout"])
+
+
+def _step(item: Mapping[str, Any], what: str) -> Step:
+    technique, config, parents, origin = (item[name] for name in ("technique", "config", "parents", "origin"))
+    if not all(isinstance(text, str) for text in (technique, origin, *parents)):
+        raise ValueError(f"{what}: technique, parents and origin must be texts")
+    if not isinstance(config, dict) or not isinstance(parents, list):
+        raise ValueError(f"{what}: config must be an object, parents a list")
+    try:
+        json.dumps(config, allow_nan=False)
+    except ValueError:
+        raise ValueError(f"{what}.config holds NaN or infinity") from None
+    return Step(technique, config, tuple(parents), origin)
 
 
 def _read_payload(path: Path, expected: str) -> bytes:

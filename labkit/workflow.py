@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from labkit.data import Dataset
+from labkit.doors import door
 from labkit.environment import current
 from labkit.errors import ConfigError
 from labkit.files import check_writable
@@ -43,6 +44,7 @@ from labkit.variant import Variant
 FINALISTS = 6
 
 
+@door
 def optimize(
     model: Variant,
     dataset: Dataset,

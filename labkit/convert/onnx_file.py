@@ -21,6 +21,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular
 from labkit.task import get_task
@@ -43,6 +44,7 @@ def write_metadata(model: onnx.ModelProto, variant: Variant) -> None:
     onnx.helper.set_model_props(model, {**kept, **entries})
 
 
+@door
 def load_onnx(
     path: str | Path,
     task: str | None = None,

@@ -15,6 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.data import Dataset
+from labkit.doors import door
 from labkit.errors import ConfigError, ParityError, TensorError, nearest
 from labkit.runtimes import RunOptions, Runtime, Session, reference_runtime
 from labkit.task import Classification, get_task
@@ -82,6 +83,7 @@ class ParityReport:
             lines.append(f"{row.batch_size:>5}  {row.output:<12} {errors} {top1:>14}")
         return "\n".join(lines)
 
+    @door
     def check(self, tolerance: float) -> ParityReport:
         """Return this report, or raise ParityError with the table if `max_rel_error` exceeds `tolerance`."""
         if not self.max_rel_error <= tolerance:  # so that a NaN fails
@@ -93,6 +95,7 @@ class ParityReport:
         return self
 
 
+@door
 def parity(
     reference: Variant,
     other: Variant,
@@ -108,6 +111,8 @@ def parity(
     `other` in `runtime` with `options`. A model with a fixed batch is compared at that one.
     Raises ParityError if the outputs differ in number or shape.
     """
+    if not batches or min(batches) < 1:
+        raise ConfigError(f"batches={list(batches)} must hold at least one size, each 1 or more")
     rows: list[ParityRow] = []
     with (
         reference_runtime(reference).load(reference) as first,
@@ -135,6 +140,7 @@ def _batches(
             yield size, reference.feeds(stored), other.feeds(stored)
         else:
             feeds = {name: array[start : start + size] for name, array in samples.items()}
+            reference.check_feeds(feeds)
             yield size, feeds, _renamed(reference, other, feeds)
         start += size
 
@@ -150,6 +156,10 @@ def _run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:
 
 
 def _renamed(reference: Variant, other: Variant, feeds: Mapping[str, Array]) -> dict[str, Array]:
+    if len(reference.inputs) != len(other.inputs):
+        raise ParityError(
+            f"{reference.name!r} takes {len(reference.inputs)} inputs, {other.name!r} takes {len(other.inputs)}"
+        )
     return {b.name: feeds[a.name] for a, b in zip(reference.inputs, other.inputs, strict=True)}
 
 

@@ -7,6 +7,7 @@ from pathlib import Path
 
 from labkit.data.dataset import SPLITS, Dataset, Split
 from labkit.data.named import DATASETS, cache_folder, card, load_named, location, registry
+from labkit.doors import door
 from labkit.errors import DataError
 
 __all__ = [
@@ -22,6 +23,7 @@ __all__ = [
 ]
 
 
+@door
 def load_dataset(name_or_path: str | Path) -> Dataset:
     """Load a dataset by its name in DATASETS, or your own from a path.
 

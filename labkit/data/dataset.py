@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from labkit.doors import door
 from labkit.errors import ConfigError, DataError, nearest
 from labkit.files import check_text
 from labkit.task import Task, get_task
@@ -39,6 +40,7 @@ class Split:
         """The samples at `indices`, in that order."""
         return Split({name: array[indices] for name, array in self.inputs.items()}, self.target[indices])
 
+    @door
     def batches(self, batch_size: int) -> Iterator[Split]:
         """Consecutive batches of `batch_size`; the last may be smaller."""
         if batch_size < 1:
@@ -66,6 +68,7 @@ class Dataset:
         """The Task that scores this data."""
         return get_task(self.task_name)
 
+    @door
     def split(self, name: str) -> Split:
         """One of the four splits; ConfigError for another name."""
         if name not in self.splits:

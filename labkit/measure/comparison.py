@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 
+from labkit.doors import door
 from labkit.errors import ConfigError, MeasurementError, nearest
 from labkit.measure.front import front
 from labkit.measure.records import Measurement, Reason, Records, split_reasons
@@ -135,6 +136,7 @@ _PAIR_COLUMNS = (
 )  # fmt: skip
 
 
+@door
 def compare(
     records: Records | Sequence[Measurement], against: str | None = None, allow_mixed_runs: bool = False
 ) -> Comparison:

@@ -20,6 +20,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labkit.data import Dataset
+from labkit.doors import door
 from labkit.errors import ConfigError
 from labkit.measure.candidate import Candidate
 from labkit.measure.figures import make_records
@@ -92,6 +93,7 @@ class Protocol:
         return min(max(filling, self.min_runs_per_block), self.max_runs_per_block)
 
 
+@door
 def measure(
     candidates: Sequence[Candidate],
     dataset: Dataset,
@@ -114,6 +116,8 @@ def measure(
     Raises ConfigError for candidates that cannot be measured together, MeasurementError for an answer that is
     not finite, changes under the clock, or comes from a memory.
     """
+    if seed < 0:
+        raise ConfigError(f"seed={seed} must be 0 or more")
     everything = _distinct([*([against] if against else []), *candidates])
     protocol = protocol or (Protocol.paired() if against else Protocol.quick())
     _check_request(everything, dataset, against, protocol)

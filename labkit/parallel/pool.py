@@ -13,6 +13,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future
 from types import TracebackType
 
+from labkit.doors import door
 from labkit.errors import Cancelled, ConfigError, LabkitError
 from labkit.runtimes import RunOptions, Session, get_runtime
 from labkit.variant import Array, Variant
@@ -31,6 +32,7 @@ class WorkerPool:
         for outputs in pool.map(batches): ...
     """
 
+    @door
     def __init__(
         self,
         variant: Variant,
@@ -77,6 +79,7 @@ class WorkerPool:
             self._requests.put((feeds, future))
         return future
 
+    @door
     def map(self, batches: Iterable[Feeds]) -> Iterator[Outputs]:
         """The outputs of each batch, in order; at most two batches per worker are under way at once."""
         under_way: list[Future[Outputs]] = []

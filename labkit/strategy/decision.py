@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
+from labkit.doors import door
 from labkit.errors import ConfigError
 from labkit.measure import Comparison, Measurement
 from labkit.strategy.requirement import OBJECTIVES, Requirement
@@ -66,6 +67,7 @@ class Decision:
         }
 
 
+@door
 def choose(comparison: Comparison, requirement: Requirement) -> Decision:
     """Take the candidate that meets every limit and is best by the objective.
 

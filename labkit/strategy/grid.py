@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from labkit.environment import current
+from labkit.errors import ConfigError
 from labkit.measure import Candidate
 from labkit.runtimes import PRECISIONS, get_runtime
 from labkit.variant import Variant
@@ -30,9 +31,15 @@ def grid(
 
     Of `precisions`, bfloat16 is left out where the runtime or the CPU has none, where the model is int8 already, and
     for PyTorch variants: PyTorch as it is written is what the others are compared with.
+    Raises ConfigError for a variant that was exported with a fixed batch which is not among those asked for.
     """
     candidates = []
     for variant in variants:
+        if variant.fixed_batch not in (None, *batch_sizes):
+            raise ConfigError(
+                f"{variant.name!r} takes batches of exactly {variant.fixed_batch}: ask for batch size "
+                f"{variant.fixed_batch}, or export it with a free batch"
+            )
         for name in runtimes:
             runtime = get_runtime(name)
             if variant.format not in runtime.formats or not runtime.is_available().ok:

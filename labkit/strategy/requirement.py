@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from labkit.doors import door
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml
 from labkit.runtimes import RUNTIMES
@@ -101,6 +102,7 @@ def sheets() -> tuple[str, ...]:
     return tuple(sorted(path.stem for path in SHEETS.glob("*.toml")))
 
 
+@door
 def load_requirement(name_or_path: str | Path) -> Requirement:
     """A shipped sheet by name, or your own TOML file. ConfigError names the field, its value and what is allowed."""
     path = Path(name_or_path)

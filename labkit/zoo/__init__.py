@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from labkit.data import load_dataset
+from labkit.doors import door
 from labkit.environment import current
 from labkit.errors import ConfigError, ModelFileError, nearest
 from labkit.files import read_json, write_atomically
@@ -33,6 +34,7 @@ def names() -> tuple[str, ...]:
     return tuple(name for name in recipes() if (FOLDER / name / "variant.json").exists())
 
 
+@door
 def load_model(name_or_path: str | Path) -> Variant:
     """A shipped network by name, a saved variant's folder, or somebody's own `.onnx` file.
 

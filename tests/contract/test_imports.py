@@ -16,6 +16,7 @@ PACKAGE = Path(labkit.__file__).parent
 # Lower may not import higher; what stands on one line may import each other.
 ORDER = [
     {"errors"},
+    {"doors"},
     {"files", "progress", "statistics", "models"},
     {"environment", "variant", "task"},
     {"data"},

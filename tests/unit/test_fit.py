@@ -9,7 +9,7 @@ import pytest
 
 from labkit.data import Dataset, Split
 from labkit.errors import ConfigError, DataError
-from labkit.strategy import fit_to
+from labkit.strategy import fit_to, grid
 from labkit.variant import TensorSpec, Variant
 
 BYTES = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3), np.uint8)
@@ -29,6 +29,11 @@ def data(array) -> Dataset:
 def fed(array, shape=("batch", 3, 8, 8), **given) -> np.ndarray:
     fitted = fit_to(model(shape), data(array), **given)
     return fitted.feeds({"x": array})["picture"]
+
+
+def test_a_batch_that_the_file_fixed_and_nobody_asked_for_is_said():
+    with pytest.raises(ConfigError, match="'mine' takes batches of exactly 4: ask for batch size 4"):
+        grid([model((4, 3, 8, 8))], ["onnxruntime"], [1, 32], [1])
 
 
 def test_bytes_become_fractions_in_the_models_layout():

@@ -341,7 +341,9 @@ def test_a_model_that_cannot_run_one_row_is_not_refused_for_it(tmp_path):
 def test_what_is_given_wins_over_what_the_file_says(tmp_path):
     path = written(tmp_path, with_metadata("labkit.task", '"regression"'))
     assert load_onnx(path).task == "regression"
-    given = load_onnx(path, task="classification", labels="abcd", preprocessing={"x": Preprocessing(2.0)})
+    given = load_onnx(
+        path, task="classification", labels=list("abcd"), preprocessing={"x": Preprocessing(2.0)}
+    )
     assert (given.task, given.labels, given.preprocessing["x"].scale) == (
         "classification",
         tuple("abcd"),
@@ -352,7 +354,7 @@ def test_what_is_given_wins_over_what_the_file_says(tmp_path):
 @pytest.mark.parametrize(
     ("given", "error", "says"),
     [
-        ({"labels": "abc"}, ModelFileError, "3 labels for a model with 4 outputs"),
+        ({"labels": ["a", "b", "c"]}, ModelFileError, "3 labels for a model with 4 outputs"),
         ({"task": "divination"}, ConfigError, "unknown task"),
         ({"preprocessing": {"z": Preprocessing()}}, ModelFileError, "'z'"),
         ({"patience": 0}, ConfigError, "patience"),

@@ -146,6 +146,7 @@ FAULTS = {
     "a list": lambda folder: (folder / "variant.json").write_text("[]"),
     "deep": lambda folder: (folder / "variant.json").write_text("[" * 100_000),
     "no inputs": lambda folder: edit(folder, inputs=None),
+    "no outputs": lambda folder: edit(folder, outputs=[]),
     "path escape": lambda folder: edit(folder, file="../model.safetensors"),
     "absolute": lambda folder: edit(folder, file="/etc/passwd"),
     "format": lambda folder: edit(folder, format="pickle"),
@@ -174,6 +175,49 @@ def test_a_damaged_or_hostile_folder_is_refused(fault, lenet, tmp_path):
         Variant.load(tmp_path)
     assert "\n" not in str(caught.value)
     assert time.monotonic() - started < 2
+
+
+NAN = float("nan")
+PREPARED = {"scale": 1.0, "mean": [0.0], "std": [1.0], "layout": "NCHW"}
+STEP = {"technique": "x", "config": {}, "parents": [], "origin": "here"}
+INPUT = {"name": "image", "dtype": "float32", "shape": ["batch", 1, 32, 32], "layout": "NCHW"}
+
+
+@pytest.mark.parametrize(
+    ("field", "change", "says"),
+    [
+        *[("preprocessing", {"scale": value}, "scale=") for value in ("0.5", True, None, NAN, 10**400)],
+        *[
+            ("preprocessing", {"mean": value}, "mean=")
+            for value in (["a"], [[1, 2]], [NAN], [], "1", [10**400])
+        ],
+        *[("preprocessing", {"std": value}, "std=") for value in ([0.0], [-1.0], [1e-300], [float("inf")])],
+        ("preprocessing", {"mean": 5}, "TypeError"),
+        *[("preprocessing", {"layout": value}, "layout=") for value in ("NHWC", [1])],
+        *[("lineage", {"config": {"a": value}}, r"lineage\[0\].config") for value in (NAN, [float("inf")])],
+        *[("lineage", {"config": value}, r"lineage\[0\]: config") for value in (5, None, "x", [])],
+        *[("lineage", {"parents": value}, r"lineage\[0\]") for value in ([5], "abc")],
+        *[("lineage", {name: 5}, r"lineage\[0\]: technique") for name in ("technique", "origin")],
+        *[("inputs", {"name": value}, r"inputs\[0\]") for value in (["a"], None)],
+        *[
+            ("inputs", {"shape": value}, r"inputs\[0\]")
+            for value in ("bchw", [0], [-1], [True], [None], [1.5])
+        ],
+    ],
+)
+def test_values_that_variant_json_must_not_hold_are_named(field, change, says, lenet, tmp_path):
+    lenet.save(tmp_path)
+    good = {"preprocessing": {"image": PREPARED}, "lineage": [STEP], "inputs": [INPUT]}
+    edit(tmp_path, **good)
+    Variant.load(tmp_path)
+    bad = {
+        "preprocessing": {"image": {**PREPARED, **change}},
+        "lineage": [{**STEP, **change}],
+        "inputs": [{**INPUT, **change}],
+    }
+    edit(tmp_path, **{field: bad[field]})
+    with pytest.raises(ModelFileError, match=rf"variant.json is malformed .*{says}"):
+        Variant.load(tmp_path)
 
 
 def test_a_safetensors_file_with_duplicate_keys_is_refused(lenet, tmp_path):
