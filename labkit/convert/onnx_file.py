@@ -25,7 +25,7 @@ from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular
 from labkit.task import get_task
-from labkit.variant import LARGEST_BYTES, Preprocessing, Step, TensorSpec, Variant
+from labkit.variant import LARGEST_BYTES, Preprocessing, Step, TensorSpec, Variant, read_preprocessing
 
 if TYPE_CHECKING:
     import onnx
@@ -152,19 +152,8 @@ def _stored(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     try:
         stored = {key.removeprefix("labkit."): json.loads(value) for key, value in metadata.items()}
         preprocessing = {
-            str(name): Preprocessing(
-                float(item["scale"]),
-                tuple(map(float, item["mean"])),
-                tuple(map(float, item["std"])),
-                item["layout"],
-            )
-            for name, item in stored.get("preprocessing", {}).items()
+            str(name): read_preprocessing(item) for name, item in stored.get("preprocessing", {}).items()
         }
-        for each in preprocessing.values():
-            if not all(map(math.isfinite, (each.scale, *each.mean, *(1 / std for std in each.std)))):
-                raise ValueError("a number in it is not finite")
-            if each.layout not in (None, "NCHW"):
-                raise ValueError("unknown layout")
         return {
             "task": get_task(str(stored.get("task", "classification"))).name,
             "labels": [str(label) for label in stored.get("labels", [])],
