@@ -41,7 +41,7 @@ def read_notebook(path: str | Path) -> Any:
 
     try:
         notebook = nbformat.reads(json.dumps(document), as_version=4)  # type: ignore[no-untyped-call]
-        nbformat.validate(notebook)  # `reads` only mutters
+        nbformat.validate(notebook, relax_add_props=True)  # `reads` only mutters; extra keys hurt nobody
         nbformat.writes(copy.deepcopy(notebook)).encode()  # type: ignore[no-untyped-call]  # what fails here fails later
     except Exception as error:  # nbformat and jsonschema raise many kinds
         place = "".join(f"/{key}" for key in getattr(error, "absolute_path", ()))

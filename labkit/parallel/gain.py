@@ -20,7 +20,7 @@ from labkit.runtimes import Session
 from labkit.statistics import Interval
 from labkit.variant import Array
 
-BATCHES_IN_A_RUN = 8
+BATCHES_IN_A_RUN = 16
 """How many batches one timed run streams, so that filling and emptying the pool weigh little."""
 
 
