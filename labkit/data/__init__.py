@@ -31,7 +31,8 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
     """
     if isinstance(name_or_path, str) and name_or_path in DATASETS:
         return load_named(name_or_path)
-    from labkit.data.own import load_folder, load_npz
+    from labkit.data.images import load_folder
+    from labkit.data.own import load_npz
 
     path = Path(name_or_path)
     there = os.path.exists(path)  # unlike Path's, it takes any text: nothing there has that name

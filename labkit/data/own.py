@@ -1,9 +1,8 @@
-"""Your own data: an `.npz` file, or a folder with one sub-folder of images per class.
+"""Your own data: an `.npz` file here, a folder of images per class in images.py, both made a dataset here.
 
 `.npz`: arrays `x` and `y`, or `x_train`, `y_train`, `x_test`, `y_test` (and `x_val`, `y_val`). A model with several
 inputs takes one array per input, named as the input is, with the target in `y` (or `label`, `target`).
 Whole-number targets mean classification, others regression. `labels` may name the classes.
-A folder: CLASS/*.png (jpg, bmp, gif, webp), or train/CLASS/… and test/CLASS/….
 """
 
 from __future__ import annotations
@@ -21,14 +20,13 @@ from labkit.errors import DataError
 from labkit.task import get_task
 
 _TARGETS = ("y", "label", "target")
-_SUFFIXES = {
+PARTS = {
     "train": "train",
     "test": "test",
     "val": "validation",
     "valid": "validation",
     "validation": "validation",
 }
-_IMAGES = {".png", ".jpg", ".jpeg", ".bmp", ".gif", ".webp"}
 _LARGEST_RATIO = 500
 
 
@@ -47,32 +45,19 @@ def load_npz(path: Path) -> Dataset:
     parts: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
         stem, _, suffix = key.rpartition("_")
-        part, name = (_SUFFIXES[suffix], stem) if stem and suffix in _SUFFIXES else ("all", key)
+        part, name = (PARTS[suffix], stem) if stem and suffix in PARTS else ("all", key)
         parts.setdefault(part, {})[name] = array
-    return _assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
+    return assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
 
 
-def load_folder(path: Path) -> Dataset:
-    """Read images per class; every image must have the same size and mode (else DataError names two that differ)."""
-    tops = [entry for entry in sorted(path.iterdir()) if entry.is_dir() and not entry.name.startswith(".")]
-    if not tops:
-        raise DataError(f"{path} has no sub-folders: put the images of each class into a folder of its own")
-    named = {entry.name: entry for entry in tops}
-    parts = {_SUFFIXES[name]: entry for name, entry in named.items() if name in _SUFFIXES}
-    if "train" not in parts:
-        parts = {"all": path}
-    classes = _classes(parts.get("train", path))
-    for part, folder in parts.items():
-        if part != "all" and (strangers := sorted(set(_classes(folder)) - set(classes))):
-            raise DataError(f"{folder} has a class {strangers[0]!r} that {parts['train']} has no images of")
-    splits = {
-        part: _read_classes(path, folder, classes, part in ("all", "train")) for part, folder in parts.items()
-    }
-    return _assemble(path, splits, classes)
-
-
-def _classes(folder: Path) -> tuple[str, ...]:
-    return tuple(entry.name for entry in sorted(folder.iterdir()) if entry.is_dir() and entry.name[0] != ".")
+def refuse_more_than_memory(path: Path, unpacked: int) -> None:
+    """Raise DataError if data of so many bytes would leave too little for working with them."""
+    allowed = memory_limit().bytes // 4
+    if unpacked > allowed:
+        raise DataError(
+            f"{path} unpacks to {unpacked / 1e6:,.0f} MB, more than a quarter of this machine's memory "
+            f"({allowed / 1e6:,.0f} MB): bring fewer samples"
+        )
 
 
 def _refuse_bomb(path: Path) -> None:
@@ -81,13 +66,9 @@ def _refuse_bomb(path: Path) -> None:
             entries = archive.infolist()
     except (OSError, zipfile.BadZipFile, NotImplementedError) as error:
         raise DataError(f"{path} is not an .npz file: {error}") from None
-    unpacked, allowed = sum(entry.file_size for entry in entries), memory_limit().bytes // 4
+    unpacked = sum(entry.file_size for entry in entries)
     packed = max(1, sum(entry.compress_size for entry in entries))
-    if unpacked > allowed:
-        raise DataError(
-            f"{path} unpacks to {unpacked / 1e6:,.0f} MB, more than a quarter of this machine's memory "
-            f"({allowed / 1e6:,.0f} MB): bring fewer samples"
-        )
+    refuse_more_than_memory(path, unpacked)
     if unpacked > 16e6 and unpacked / packed > _LARGEST_RATIO:
         raise DataError(f"{path} unpacks to {unpacked / packed:,.0f} times its size: refused as a zip bomb")
 
@@ -133,7 +114,8 @@ def _as_target(target: Array) -> Array:
     return np.ascontiguousarray(flat.astype(np.int64 if whole else np.float32))
 
 
-def _assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> Dataset:
+def assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> Dataset:
+    """One dataset of the parts, their splits made where they lack; DataError where they do not go together."""
     rest = parts.get("train", parts.get("all"))
     if rest is None:
         raise DataError(f"{path} has no training samples: name the arrays x and y, or x_train and y_train")
@@ -152,54 +134,3 @@ def _assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> D
         for array in (*splits[name].inputs.values(), splits[name].target):
             digest.update(np.ascontiguousarray(array).data)
     return Dataset(path.stem, task, splits, labels, f"Your own data: {path.name}", digest.hexdigest())
-
-
-def _read_classes(root: Path, folder: Path, classes: tuple[str, ...], complete: bool) -> Split:
-    images: list[Array] = []
-    target: list[int] = []
-    first: tuple[Path, tuple[int, ...]] | None = None
-    for index, name in enumerate(classes):
-        for file in sorted((folder / name).glob("*")):
-            if file.suffix.lower() not in _IMAGES or file.name.startswith("."):
-                continue
-            if root.resolve() not in file.resolve().parents:
-                raise DataError(f"{file} is a link that leads out of {root}: copy the image itself")
-            image = _read_image(file)
-            first = first or (file, image.shape)
-            if image.shape != first[1]:
-                raise DataError(
-                    f"images must all have one size: {first[0].name} is {first[1]}, {file.name} is {image.shape} "
-                    "(height, width, channels); resize them first"
-                )
-            images.append(image)
-            target.append(index)
-    if not images:
-        raise DataError(f"{folder} holds no images in its class folders ({', '.join(sorted(_IMAGES))})")
-    if complete and (empty := sorted(set(range(len(classes))) - set(target))):
-        raise DataError(
-            f"{folder / classes[empty[0]]} holds no image of {', '.join(sorted(_IMAGES))}: add or remove it"
-        )
-    return Split({"image": np.stack(images)}, np.array(target, np.int64))
-
-
-def _read_image(path: Path) -> Array:
-    import warnings
-
-    from PIL import Image
-
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("error", Image.DecompressionBombWarning)
-            with Image.open(path) as image:
-                if image.mode.startswith("I"):  # 16 bits a pixel: `convert` would cut off all above 255
-                    return np.atleast_3d((np.asarray(image).astype(np.uint32) // 257).astype(np.uint8))
-                grey = image.mode in ("1", "L", "LA")
-                return np.atleast_3d(np.asarray(image.convert("L" if grey else "RGB"), dtype=np.uint8))
-    except (
-        OSError,
-        ValueError,
-        SyntaxError,
-        Image.DecompressionBombError,
-        Image.DecompressionBombWarning,
-    ) as error:
-        raise DataError(f"{path} is not an image that can be read: {error}") from None

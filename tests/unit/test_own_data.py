@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 import zipfile
 
@@ -157,6 +158,23 @@ def test_a_link_out_of_the_folder_is_refused(tmp_path):
     (tmp_path / "pets" / "dog" / "link.png").symlink_to(tmp_path / "secret.png")
     with pytest.raises(DataError, match="leads out"):
         load_dataset(tmp_path / "pets")
+
+
+def test_data_that_would_not_leave_room_to_work_is_refused_before_it_is_read(tmp_path, monkeypatch):
+    folder, archive = images(tmp_path / "own"), npz(tmp_path, x=X, y=Y)
+    for path, size in ((folder, 2 * 20 * 64 * 3), (archive, X.nbytes)):
+        load_dataset(path)
+        with monkeypatch.context() as patch:
+            patch.setenv("MEM_LIMIT", str(4 * size - 4))
+            with pytest.raises(DataError, match=r"more than a quarter of this machine's memory .* fewer samples"):
+                load_dataset(path)
+
+
+def test_a_pipe_with_an_image_s_name_is_not_opened(tmp_path):
+    folder = images(tmp_path / "own")
+    os.mkfifo(folder / "cat" / "z.png")
+    with pytest.raises(DataError, match=r"z\.png is named like an image, but is no regular file"):
+        load_dataset(folder)
 
 
 def test_an_empty_folder_is_refused(tmp_path):
