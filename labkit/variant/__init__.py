@@ -1,0 +1,18 @@
+"""A Variant: one model in one format, what goes in and out, and how it came to be."""
+
+from __future__ import annotations
+
+from labkit.variant.files import LARGEST_BYTES
+from labkit.variant.lineage import Step
+from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing
+from labkit.variant.variant import Variant
+
+__all__ = [
+    "LARGEST_BYTES",
+    "Array",
+    "Preprocessing",
+    "Step",
+    "TensorSpec",
+    "Variant",
+    "read_preprocessing",
+]

@@ -1,0 +1,121 @@
+"""What goes into a model and comes out: each tensor's name, dtype and shape, and how a stored sample becomes one."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.errors import ConfigError, TensorError
+
+Array = NDArray[Any]
+_LARGEST, _SMALLEST_STD = 3e38, 1e-30  # beyond these a float32 is infinite, or dividing by it is
+
+
+@dataclass(frozen=True)
+class TensorSpec:
+    """One named input or output: dtype is numpy's name, a str in `shape` is a dimension that may vary.
+
+    TensorSpec("image", "float32", ("batch", 1, 32, 32), "NCHW")
+    """
+
+    name: str
+    dtype: str
+    shape: tuple[int | str, ...]
+    layout: str | None = None
+
+    def check(self, array: Array, sizes: dict[str, int]) -> None:
+        """Raise TensorError unless `array` fits; `sizes` collects what each named dimension was so far."""
+        if not isinstance(array, np.ndarray):
+            raise TensorError(f"input {self.name!r} is a {type(array).__name__}; pass a numpy array")
+        if array.dtype != np.dtype(self.dtype):
+            raise TensorError(
+                f"input {self.name!r} has dtype {array.dtype}, the model takes {self.dtype}: "
+                f"use .astype({self.dtype!r}) if that loses nothing"
+            )
+        if array.ndim != len(self.shape):
+            raise TensorError(
+                f"input {self.name!r} has {array.ndim} dimensions {array.shape}, the model takes {self.shape}"
+            )
+        for axis, (size, expected) in enumerate(zip(array.shape, self.shape, strict=True)):
+            if isinstance(expected, str):
+                expected = sizes.setdefault(expected, size)
+            if size != expected:
+                raise TensorError(
+                    f"input {self.name!r} has size {size} on axis {axis}, expected {expected} of {self.shape}"
+                )
+            if size == 0:
+                raise TensorError(f"input {self.name!r} is empty on axis {axis}: pass at least one sample")
+
+    def check_finite(self, array: Array) -> None:
+        """Raise TensorError if a floating array holds NaN or infinity."""
+        if array.dtype.kind == "f" and not np.isfinite(array).all():
+            bad = int(array.size - np.isfinite(array).sum())
+            raise TensorError(
+                f"{self.name!r} holds {bad} values that are NaN or infinite: clean the data first"
+            )
+
+
+@dataclass(frozen=True)
+class Preprocessing:
+    """How a stored sample becomes the model's input, as data: ((x · scale) − mean) / std, then the layout.
+
+    x: images [N, H, W, C] (any dtype) → float32 [N, C, H, W] when layout is "NCHW"; other arrays [N, …] keep
+    their order with layout None. mean and std hold one number per channel (the last axis of x).
+    Raises ConfigError for what is no finite number, a std that is not above 0, or another layout.
+    """
+
+    scale: float = 1.0
+    mean: tuple[float, ...] = (0.0,)
+    std: tuple[float, ...] = (1.0,)
+    layout: str | None = None
+
+    def __post_init__(self) -> None:
+        for name, values in (("scale", (self.scale,)), ("mean", self.mean), ("std", self.std)):
+            least = _SMALLEST_STD if name == "std" else -_LARGEST
+            if not values or not all(_is_number(value) and least <= value <= _LARGEST for value in values):
+                wanted = "above 0" if name == "std" else "finite"
+                raise ConfigError(
+                    f"preprocessing.{name}={getattr(self, name)!r} must hold numbers, each {wanted}"
+                )
+        if self.layout not in (None, "NCHW"):
+            raise ConfigError(f"preprocessing.layout={self.layout!r} is unknown; allowed: 'NCHW' or none")
+
+    def __call__(self, x: Array) -> Array:
+        """Return float32 [N, C, H, W] for layout "NCHW", else float32 of x's shape."""
+        mean, std = np.array(self.mean, np.float32), np.array(self.std, np.float32)
+        y: Array = (x.astype(np.float32) * np.float32(self.scale) - mean) / std
+        if self.layout == "NCHW" and y.ndim == 4:
+            y = y.transpose(0, 3, 1, 2)
+        return y.copy(
+            order="C"
+        )  # not ascontiguousarray: that leaves a grey image's strides looking like NHWC
+
+
+def read_specs(items: Any, what: str) -> tuple[TensorSpec, ...]:
+    """Specs from plain data, at least one; ValueError names the place, as in inputs[0], and the fault."""
+    specs = tuple(_spec(item, f"{what}[{index}]") for index, item in enumerate(items))
+    if not specs:
+        raise ValueError(f"{what} is empty")
+    return specs
+
+
+def _spec(item: Mapping[str, Any], what: str) -> TensorSpec:
+    shape = tuple(item["shape"])
+    if not isinstance(item["name"], str) or isinstance(item["shape"], str):
+        raise ValueError(f"{what} has no name or no shape")
+    if not all(isinstance(size, str) or type(size) is int and size > 0 for size in shape):
+        raise ValueError(f"{what}.shape={item['shape']!r} must hold names or sizes above 0")
+    return TensorSpec(item["name"], str(np.dtype(item["dtype"])), shape, item["layout"])
+
+
+def read_preprocessing(item: Mapping[str, Any]) -> Preprocessing:
+    """Preprocessing from plain data; ConfigError names the field, other errors mean that it has another form."""
+    return Preprocessing(item["scale"], tuple(item["mean"]), tuple(item["std"]), item["layout"])
+
+
+def _is_number(value: object) -> bool:
+    return isinstance(value, (int, float)) and not isinstance(value, bool)

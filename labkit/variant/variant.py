@@ -1,0 +1,193 @@
+"""A Variant: one model in one format, what goes in and out, and how it came to be.
+
+Variants are frozen. A technique makes a *new* one and leaves its input as it was, so that before and after
+can be compared. Two formats live here: `torch` (an architecture's config + its parameters) and `onnx` (the
+file's bytes). Saving writes JSON and safetensors or ONNX, never pickle, and is atomic: the model's file is
+named after its content, and `variant.json`, which names it, is renamed into place last.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import hashlib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.doors import door
+from labkit.errors import ConfigError, ModelFileError, TensorError
+from labkit.files import check_text, read_json, write_atomically
+from labkit.variant.files import former_file, read_payload, torch_bytes, torch_model
+from labkit.variant.lineage import Step, read_step
+from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing, read_specs
+
+SCHEMA_VERSION = 1
+_SUFFIX = {"torch": ".safetensors", "onnx": ".onnx"}
+
+
+@dataclass(frozen=True, eq=False)
+class Variant:
+    """A model in one format (`model`: a torch Module, or ONNX bytes) and everything needed to run it.
+
+    `preprocessing` maps an input's name to its Preprocessing; an input that is not named there is fed as it is.
+    """
+
+    name: str
+    format: str
+    model: Any
+    inputs: tuple[TensorSpec, ...]
+    outputs: tuple[TensorSpec, ...]
+    task: str = "classification"
+    labels: tuple[str, ...] = ()
+    preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
+    lineage: tuple[Step, ...] = ()
+
+    def __post_init__(self) -> None:
+        check_text(ModelFileError, self.name, *self.labels)
+
+    @functools.cached_property
+    def payload(self) -> bytes:
+        """The bytes that would be shipped for the model itself: the safetensors or the ONNX file."""
+        if self.format == "onnx":
+            return bytes(self.model)
+        return torch_bytes(self.model)
+
+    @property
+    def size_bytes(self) -> int:
+        """Length of `payload`."""
+        return len(self.payload)
+
+    @functools.cached_property
+    def digest(self) -> str:
+        """SHA-256 of format, config and payload as they were when first asked for."""
+        return self.fingerprint()
+
+    def fingerprint(self) -> str:
+        """The digest computed afresh from the model as it is now: this is how tampering is noticed."""
+        body = bytes(self.model) if self.format == "onnx" else torch_bytes(self.model)
+        config = json.dumps(getattr(self.model, "config", None), sort_keys=True)
+        return hashlib.sha256(f"{self.format}\n{config}\n".encode() + body).hexdigest()
+
+    @functools.cached_property
+    def quantized(self) -> bool:
+        """Whether the graph turns activations into integers; a PyTorch variant never does."""
+        if self.format != "onnx":
+            return False
+        import onnx
+
+        nodes = onnx.load_model_from_string(self.model).graph.node
+        return any(node.op_type in ("QuantizeLinear", "DynamicQuantizeLinear") for node in nodes)
+
+    @property
+    def fixed_batch(self) -> int | None:
+        """The number of samples that the model insists on (some files are exported so), None if it takes any."""
+        sizes = [spec.shape[0] for spec in self.inputs if spec.shape]
+        return next((size for size in sizes if isinstance(size, int)), None)
+
+    @door
+    def feeds(self, batch: Mapping[str, Array]) -> dict[str, Array]:
+        """Stored samples (name → [N, …]) to model inputs, preprocessed and checked.
+
+        With a single input and a single stored array the names may differ; otherwise they must match.
+        Raises TensorError for a missing name or an array that does not fit.
+        """
+        given = dict(batch)
+        if len(self.inputs) == 1 and len(given) == 1:
+            given = {self.inputs[0].name: next(iter(given.values()))}
+        names = [spec.name for spec in self.inputs]
+        missing = [name for name in names if name not in given]
+        if missing:
+            raise TensorError(f"input {missing[0]!r} is missing; the model takes {names}, got {list(given)}")
+        feeds = {
+            name: self.preprocessing[name](given[name]) if name in self.preprocessing else given[name]
+            for name in names
+        }
+        self.check_feeds(feeds)
+        return feeds
+
+    def check_feeds(self, feeds: Mapping[str, Array]) -> None:
+        """Raise TensorError unless `feeds` has exactly the model's inputs, each fitting its TensorSpec."""
+        names = [spec.name for spec in self.inputs]
+        given = list(feeds) if isinstance(feeds, Mapping) else type(feeds).__name__
+        if not isinstance(feeds, Mapping) or set(feeds) != set(names):
+            raise TensorError(f"the model takes a mapping of the inputs {names}, got {given}")
+        sizes: dict[str, int] = {}
+        for spec in self.inputs:
+            spec.check(feeds[spec.name], sizes)
+            spec.check_finite(feeds[spec.name])
+
+    def derive(self, name: str, step: Step, **changes: Any) -> Variant:
+        """A new variant with `changes`, its lineage longer by `step`."""
+        return dataclasses.replace(self, name=name, lineage=(*self.lineage, step), **changes)
+
+    @door
+    def save(self, folder: str | Path) -> Path:
+        """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole."""
+        folder = Path(folder)
+        if self.format == "torch" and not hasattr(self.model, "config"):
+            raise ModelFileError(
+                f"{type(self.model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
+                "without pickle: convert it to ONNX first (labkit.ExportOnnx()) and save that"
+            )
+        checksum = hashlib.sha256(self.payload).hexdigest()
+        file_name = f"model-{checksum[:12]}{_SUFFIX[self.format]}"
+        former = former_file(folder)
+        write_atomically(folder / file_name, self.payload)
+        document = {
+            "schema_version": SCHEMA_VERSION,
+            **{key: getattr(self, key) for key in ("name", "format", "task", "labels")},
+            "inputs": [dataclasses.asdict(spec) for spec in self.inputs],
+            "outputs": [dataclasses.asdict(spec) for spec in self.outputs],
+            "preprocessing": {key: dataclasses.asdict(value) for key, value in self.preprocessing.items()},
+            "lineage": [dataclasses.asdict(step) for step in self.lineage],
+            "config": getattr(self.model, "config", None),
+            "file": file_name,
+            "sha256": checksum,
+        }
+        write_atomically(folder / "variant.json", json.dumps(document, indent=1).encode())
+        if former not in (None, file_name):
+            (folder / str(former)).unlink(missing_ok=True)
+        return folder
+
+    @classmethod
+    @door
+    def load(cls, folder: str | Path) -> Variant:
+        """Read what `save` wrote. Raises ModelFileError if anything is missing, changed or malformed."""
+        folder = Path(folder)
+        document = read_json(folder / "variant.json", ModelFileError)
+        try:
+            if document["schema_version"] != SCHEMA_VERSION:
+                raise ModelFileError(
+                    f"{folder} was written by schema version {document['schema_version']}; this labkit reads "
+                    f"{SCHEMA_VERSION}"
+                )
+            file_name, format_ = document["file"], document["format"]
+            if Path(file_name).name != file_name or format_ not in _SUFFIX:
+                raise ModelFileError(
+                    f"{folder}/variant.json names {file_name!r} of format {format_!r}: refused"
+                )
+            payload = read_payload(folder / file_name, document["sha256"])
+            model = payload if format_ == "onnx" else torch_model(document["config"], payload)
+            return cls(
+                name=str(document["name"]),
+                format=format_,
+                model=model,
+                inputs=read_specs(document["inputs"], "inputs"),
+                outputs=read_specs(document["outputs"], "outputs"),
+                task=str(document["task"]),
+                labels=tuple(map(str, document["labels"])),
+                preprocessing={
+                    key: read_preprocessing(value) for key, value in document["preprocessing"].items()
+                },
+                lineage=tuple(
+                    read_step(item, f"lineage[{index}]") for index, item in enumerate(document["lineage"])
+                ),
+            )
+        except (KeyError, TypeError, ValueError, AttributeError, RecursionError, ConfigError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:300]}"
+            raise ModelFileError(
+                f"{folder}/variant.json is malformed ({reason}): save the variant again"
+            ) from None
