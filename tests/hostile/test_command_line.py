@@ -228,6 +228,7 @@ def test_a_command_that_is_ended_leaves_no_child_and_no_file(number, tmp_path):
         env={**os.environ, "TMPDIR": str(tmp_path / "aside")},
         stderr=subprocess.PIPE,
         text=True,
+        preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),  # the tests may run under nohup
     )
     while not (children := psutil.Process(process.pid).children(recursive=True)):
         assert process.poll() is None

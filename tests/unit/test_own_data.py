@@ -166,7 +166,9 @@ def test_data_that_would_not_leave_room_to_work_is_refused_before_it_is_read(tmp
         load_dataset(path)
         with monkeypatch.context() as patch:
             patch.setenv("MEM_LIMIT", str(4 * size - 4))
-            with pytest.raises(DataError, match=r"more than a quarter of this machine's memory .* fewer samples"):
+            with pytest.raises(
+                DataError, match=r"more than a quarter of this machine's memory .* fewer samples"
+            ):
                 load_dataset(path)
 
 
