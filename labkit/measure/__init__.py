@@ -7,8 +7,10 @@ from types import ModuleType
 from typing import Any
 
 from labkit.measure.candidate import Candidate
-from labkit.measure.comparison import Comparison, Pair, compare
-from labkit.measure.protocol import Protocol, measure
+from labkit.measure.comparison import Comparison, compare
+from labkit.measure.measuring import measure
+from labkit.measure.pair import Pair
+from labkit.measure.protocol import Protocol
 from labkit.measure.records import Measurement, Records
 
 __all__ = ["Candidate", "Comparison", "Measurement", "Pair", "Protocol", "Records", "compare", "measure"]

@@ -9,8 +9,8 @@ from __future__ import annotations
 import csv
 import io
 import json
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -18,50 +18,13 @@ import numpy as np
 from labkit.doors import door
 from labkit.errors import ConfigError, MeasurementError, nearest
 from labkit.measure.front import front
+from labkit.measure.pair import Pair
 from labkit.measure.records import Measurement, Reason, Records, split_reasons
+from labkit.measure.table import render
 from labkit.statistics import Interval, ratio_interval
 from labkit.task import TASKS, Task
 
 _BUSY = 0.8
-
-
-@dataclass(frozen=True)
-class Pair:
-    """One candidate against the baseline. What could not be told is None, and `null_reasons` says why.
-
-    speedup: baseline's time per sample / candidate's, so above 1 is faster. quality_drop: positive is worse,
-    in the metric's own unit; accuracy_drop_pp is the same in percentage points, where the metric is accuracy.
-    Verdicts are "better", "worse" or "no difference detected", by whether the interval excludes 1 or 0.
-    """
-
-    key: str
-    baseline_key: str
-    speedup: float | None
-    speedup_ci95: Interval | None
-    speed_verdict: str | None
-    quality_metric: str | None
-    quality_drop: float | None
-    quality_drop_ci95: Interval | None
-    p_value: float | None
-    quality_verdict: str | None
-    null_reasons: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def accuracy_drop_pp(self) -> float | None:
-        """The drop in percentage points; None where quality is not an accuracy."""
-        return (
-            100 * self.quality_drop
-            if self.quality_metric == "accuracy" and self.quality_drop is not None
-            else None
-        )
-
-    @property
-    def accuracy_drop_pp_ci95(self) -> Interval | None:
-        """Its interval."""
-        if self.quality_metric != "accuracy" or self.quality_drop_ci95 is None:
-            return None
-        low, high = self.quality_drop_ci95
-        return (100 * low, 100 * high)
 
 
 @dataclass(frozen=True, eq=False)
@@ -125,9 +88,7 @@ class Comparison:
 
     def table(self) -> str:
         """The comparison as aligned plain text, the baseline first among what was measured."""
-        from labkit.measure.table import render
-
-        return render(self)
+        return render(list(self.with_pairs()), self.notes)
 
 
 _PAIR_COLUMNS = (

@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
@@ -16,14 +15,12 @@ from labkit.errors import ConfigError
 from labkit.measure import honesty
 from labkit.measure.candidate import Candidate
 from labkit.measure.lock import Patience
+from labkit.measure.protocol import Protocol
 from labkit.measure.quality import score_samples
 from labkit.measure.timing import Feeds, Timed, Timing, time_sessions
 from labkit.progress import Progress, part
 from labkit.runtimes import Session, get_runtime
 from labkit.task import Scores
-
-if TYPE_CHECKING:
-    from labkit.measure.protocol import Protocol
 
 Opener = Callable[[Candidate], Session]
 _TIMED_BATCHES = 4

@@ -2,26 +2,24 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
 
+from labkit.measure.pair import Pair
 from labkit.measure.records import Measurement
 from labkit.statistics import Interval
-
-if TYPE_CHECKING:
-    from labkit.measure.comparison import Comparison, Pair
 
 _NONE = "–"
 
 
-def render(comparison: Comparison) -> str:
+def render(items: Sequence[tuple[Measurement, Pair | None]], notes: Sequence[str]) -> str:
     """One line per record. A figure that could not be told is a dash; the reasons are in the records.
 
     Percentages carry their 95 % interval in brackets; `drop` is paired with the baseline, positive is worse;
     latencies are of one batch; a speedup above 1 is faster than the baseline, per sample.
     """
-    metric = comparison.measurements[0].quality_metric or "quality"
+    metric = items[0][0].quality_metric or "quality"
     header = ["name", metric, "drop", "size", "p50", "p95", "throughput", "speedup"]
-    rows = [header, *(_row(item, pair) for item, pair in comparison.with_pairs())]
+    rows = [header, *(_row(item, pair) for item, pair in items)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = []
     for row in rows:
@@ -30,7 +28,7 @@ def render(comparison: Comparison) -> str:
             for index, (cell, width) in enumerate(zip(row, widths, strict=True))
         )
         lines.append("  ".join([name, *figures]).rstrip())
-    return "\n".join([*lines, *(f"note: {note}" for note in comparison.notes)])
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
 
 
 def _row(item: Measurement, pair: Pair | None) -> list[str]:

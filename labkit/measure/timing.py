@@ -18,18 +18,15 @@ import gc
 import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
 
 import numpy as np
 from numpy.typing import NDArray
 
 from labkit.measure import lock
+from labkit.measure.protocol import Protocol
 from labkit.progress import Progress, silent
 from labkit.runtimes import Session
 from labkit.variant import Array
-
-if TYPE_CHECKING:
-    from labkit.measure.protocol import Protocol
 
 Feeds = Mapping[str, Array]
 Outputs = Mapping[str, Array]
