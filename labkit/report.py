@@ -23,6 +23,7 @@ _STYLE = """
 body { font: 16px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 84rem; padding: 0 1rem; color: #222 }
 table { border-collapse: collapse; font-size: 0.86rem; width: 100% } caption { text-align: left; font-weight: 600 }
 th, td { border-bottom: 1px solid #ddd; padding: 0.3rem 0.5rem; text-align: left; vertical-align: top }
+td:first-child { overflow-wrap: anywhere; min-width: 9rem }
 td.n, th.n { text-align: right; font-variant-numeric: tabular-nums; white-space: nowrap }
 tr.chosen { background: #e8f3ee } .note { color: #555 } img { max-width: 100% } h2 { margin-top: 2rem }
 .box { border-left: 4px solid #0a7d55; background: #f3f8f6; padding: 0.6rem 1rem } .wide { overflow-x: auto }
@@ -83,8 +84,10 @@ def _decision(outcome: Outcome) -> str:
         return (
             f"<div class='box'><p><b>Nothing qualifies.</b> {_e(decision.advice)}</p><p>{_e(asked)}</p></div>"
         )
-    lines = [f"<p><b>Run {_e(decision.chosen.key)}</b> ({_e(decision.platform)}, {_e(decision.method)}).</p>"]
-    lines.append(f"<p>Required: {_e(asked)}. {_e(decision.advice.capitalize())}.</p>")
+    lines = [
+        f"<p><b>Run {_e(decision.chosen.key)}</b> (platform: {_e(decision.platform)}, method: {_e(decision.method)}).</p>"
+    ]
+    lines.append(f"<p>Required: {_e(asked)}. {_e(decision.advice[:1].upper() + decision.advice[1:])}.</p>")
     if outcome.confirmation is not None:
         measured = outcome.confirmation.measured
         lines.append(
@@ -126,8 +129,8 @@ def pair_in_words(pair: Pair | None) -> str:
 
 _COLUMNS = ("variant", "runtime", "precision")
 _NUMBER_COLUMNS = (
-    "batch", "threads", "quality [95 %]", "drop [95 %]", "size, bytes", "p50, ms", "p95, ms", "samples/s",
-    "speed ratio [95 %]",
+    "speed ratio [95 %]", "drop [95 %]", "quality [95 %]", "size, bytes", "p50, ms", "p95, ms", "samples/s", "batch",
+    "threads",
 )  # fmt: skip
 
 
@@ -150,15 +153,15 @@ def _row(record: Measurement, pair: Pair | None, chosen: str | None) -> str:
         ratio = _interval(pair.speedup, pair.speedup_ci95, ".2f")
     names = "".join(f"<td>{_e(text)}</td>" for text in (record.variant, record.runtime, record.precision))
     numbers = (
-        str(record.batch_size),
-        str(record.intra_op_threads),
-        _quality(record),
+        ratio,
         drop,
+        _quality(record),
         f"{record.size_bytes:,}",
         _number(record.latency_p50_ms),
         _number(record.latency_p95_ms),
         _number(record.throughput_samples_per_s),
-        ratio,
+        str(record.batch_size),
+        str(record.intra_op_threads),
     )
     mark = " class='chosen'" if record.key == chosen else ""
     return f"<tr{mark}>{names}{''.join(f'<td class=n>{_e(text)}</td>' for text in numbers)}</tr>"

@@ -71,11 +71,7 @@ def optimize(
     known, model = bool(model.preprocessing), fit_to(model, dataset)
     if model.preprocessing and not known:
         narrate(_assumed(model))
-    if model.fixed_batch not in (None, requirement.batch_size):
-        raise ConfigError(
-            f"{model.name} takes batches of exactly {model.fixed_batch}, the requirement asks for batch_size = "
-            f"{requirement.batch_size}: export it with a free batch, or ask for batch_size = {model.fixed_batch}"
-        )
+    _check_requirement(model, dataset, requirement)
     narrate(f"Building variants of {model.name} ({model.size_bytes:,} bytes, {model.format})")
     built = build_variants(model, dataset, training_seconds, narrate, part(report, 0.0, 0.4))
 
@@ -99,6 +95,8 @@ def optimize(
     paired = measure(finalists, dataset, against=baseline, seed=seed, progress=part(report, 0.7, 0.85))
     finals = compare(paired)
     decision = _merge(choose(finals, requirement), choose(screening, requirement), finals)
+    if doubt:
+        decision = dataclasses.replace(decision, advice=f"{decision.advice}. {doubt}")
 
     runs = [screened, paired]
     confirmation, pool, package = None, None, None
@@ -126,6 +124,22 @@ def optimize(
     return outcome
 
 
+def _check_requirement(model: Variant, dataset: Dataset, requirement: Requirement) -> None:
+    """Raise ConfigError for what this model or this data can never meet."""
+    if model.fixed_batch not in (None, requirement.batch_size):
+        raise ConfigError(
+            f"{model.name} takes batches of exactly {model.fixed_batch}, the requirement asks for batch_size = "
+            f"{requirement.batch_size}: export it with a free batch, or ask for batch_size = {model.fixed_batch}"
+        )
+    metric = dataset.task.metric
+    for field in requirement.limits.given():
+        if "accuracy" in field and metric != "accuracy":
+            raise ConfigError(
+                f"{field} is for classification, and {dataset.name} is {dataset.task_name}, measured by its {metric}: "
+                "use max_quality_drop"
+            )
+
+
 def _baseline(model: Variant, requirement: Requirement) -> Candidate:
     runtime = "torch" if model.format == "torch" else "onnxruntime"
     return Candidate(model, runtime, model.fixed_batch or requirement.batch_size, requirement.threads)
@@ -136,7 +150,7 @@ def _assumed(model: Variant) -> str:
     return (
         f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
         + (", channels first" if how.layout else "")
-        + "; if it was trained otherwise, --scale, --mean and --std"
+        + "; if it was trained otherwise, pass --scale, --mean and --std"
     )
 
 
@@ -147,8 +161,8 @@ def _doubt(screening: Comparison, dataset: Dataset) -> str:
     if accuracy is None or accuracy > 1.5 * chance:
         return ""
     return (
-        f"Note: the model as it came is right on {accuracy:.1%} of validation, and guessing would be on {chance:.1%}: "
-        "were its inputs prepared as in training (--scale, --mean, --std), and are the classes in its order?"
+        f"Doubtful: the model as it came is right on {accuracy:.1%} of validation, guessing would be on {chance:.1%}: "
+        "see that its inputs are prepared as in training (--scale, --mean, --std) and the classes are in its order"
     )
 
 
@@ -230,6 +244,7 @@ def _package(
     record, pairs = confirmation.measured, confirmation.comparison.pairs
     evidence = {
         "confirmation": f"{confirmation.status}: {confirmation.reason}",
+        "advice": decision.advice,
         "against_baseline": pair_row(pairs[0]) if pairs else None,
         "measured_on": record.split,
         "dataset": dataset.name,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -130,4 +132,8 @@ def _tell(outcome: Outcome, out: Path) -> None:
         print(f"  … and {len(decision.rejected) - 8} more, each with its reason, in the report")
     print(f"\nReport: {out / 'index.html'}")
     if outcome.package:
-        print(f"Package: {outcome.package} (python {outcome.package / 'run.py'} runs it without labkit)")
+        python = Path(os.path.relpath(sys.executable))
+        python = Path(sys.executable) if ".." in python.parts else python
+        print(
+            f"Package: {outcome.package} ({python} {outcome.package / 'run.py'} runs it, and labkit is not needed)"
+        )

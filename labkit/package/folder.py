@@ -134,7 +134,12 @@ def _card(
         "inputs": [dataclasses.asdict(spec) for spec in variant.inputs],
         "outputs": [dataclasses.asdict(spec) for spec in variant.outputs],
         "preprocessing": {key: dataclasses.asdict(value) for key, value in variant.preprocessing.items()},
-        "run": {"runtime": runtime, "threads": threads, "precision": precision, "settings": settings},
+        "run": {
+            "runtime": runtime,
+            "threads": threads,
+            "precision": "int8" if variant.quantized else precision,
+            "settings": settings,
+        },
         "size_bytes": variant.size_bytes,
         "sha256_of_variant": variant.digest,
         "evidence": dict(evidence),

@@ -35,15 +35,26 @@ def confirm(comparison: Comparison, requirement: Requirement) -> Confirmation:
     record = comparison.measurements[-1]
     wall = first_wall(comparison, record, requirement)
     if wall is None:
-        return Confirmation(
-            "confirmed", f"every limit holds on {record.n_samples:,} test samples", comparison
-        )
+        reason = f"every limit holds on {record.n_samples:,} test samples"
+        return Confirmation("confirmed", reason + _not_ruled_out(comparison, record, requirement), comparison)
     interval = _interval(comparison, record, wall.broke)
     if interval is None or wall.limit is None or interval[0] <= wall.limit <= interval[1]:
         around = "" if interval is None else f", 95 % interval [{interval[0]:.2f}, {interval[1]:.2f}]"
         reason = f"on {record.n_samples:,} test samples {wall.reason}{around}: too close to tell"
         return Confirmation("not resolved", reason, comparison)
     return Confirmation("broken", f"on {record.n_samples:,} test samples {wall.reason}", comparison)
+
+
+def _not_ruled_out(comparison: Comparison, record: Measurement, requirement: Requirement) -> str:
+    """What the limits on quality allow, but so few samples cannot vouch for; "" if they can."""
+    for field, limit in requirement.limits.given().items():
+        interval = _interval(comparison, record, field)
+        if interval is None:
+            continue
+        worst = interval[1] if field.startswith("max_") else interval[0]
+        if worst > limit if field.startswith("max_") else worst < limit:
+            return f", though so few cannot rule out {worst:.3g} where {field} is {limit:g}"
+    return ""
 
 
 def _interval(comparison: Comparison, record: Measurement, field: str) -> Sequence[float] | None:

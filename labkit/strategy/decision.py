@@ -180,7 +180,11 @@ def _beaten(
 ) -> Rejection:
     field = requirement.objective
     mine, best = (_merit(comparison, each, field) for each in (record, chosen))
-    reason = f"meets every limit; {_plain(field)} is {_number(mine, field)}, the chosen one has {_number(best, field)}"
+    paired = " by the paired ratio" if _paired_speed(comparison, record, field) else ""
+    reason = (
+        f"meets every limit; {_plain(field)}{paired} is {_number(mine, field)}, "
+        f"the chosen one has {_number(best, field)}"
+    )
     if _overlap(comparison, record, chosen, field):
         reason += "; their intervals overlap: no difference detected"
     return Rejection(record.key, "objective", mine, best, reason)

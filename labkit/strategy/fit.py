@@ -49,10 +49,33 @@ def fit_to(
         ):
             chosen = _preprocessing(spec.shape, array, scale, mean, std)
             model = dataclasses.replace(model, preprocessing={spec.name: chosen})
+    _check_images(model, dataset)
     count = model.fixed_batch or 2
     model.feeds(dataset.split("validation").take(np.arange(count) % len(dataset.split("validation"))).inputs)
     _check_targets(model, dataset)
     return model
+
+
+def _check_images(model: Variant, dataset: Dataset) -> None:
+    """Say in an image's words what TensorSpec would say in axes."""
+    arrays = list(dataset.split("validation").inputs.values())
+    if len(model.inputs) != 1 or len(arrays) != 1 or arrays[0].ndim != 4 or len(model.inputs[0].shape) != 4:
+        return
+    given = arrays[0].shape[1:]
+    how = model.preprocessing.get(model.inputs[0].name)
+    if (how and how.layout == "NCHW") or (given[2] in _CHANNELS and given[0] not in _CHANNELS):
+        given = (given[2], *given[:2])
+    wanted = model.inputs[0].shape[1:]
+    if any(isinstance(want, int) and want != size for want, size in zip(wanted, given, strict=True)):
+        raise DataError(
+            f"the images of {dataset.name!r} are {_image(given)}, and {model.name!r} takes {_image(wanted)}: "
+            "resize or convert them first"
+        )
+
+
+def _image(shape: Sequence[int | str]) -> str:
+    channels, height, width = shape
+    return f"{width}×{height} pixels with {channels} channel{'' if channels == 1 else 's'}"
 
 
 def _check_targets(model: Variant, dataset: Dataset) -> None:

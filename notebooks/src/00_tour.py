@@ -148,8 +148,8 @@ one_grid = np.rint(weight / scale.max()) * scale.max()
 claim("one grid for all filters is worse", np.abs(one_grid - weight).mean() > np.abs(back - weight).mean())
 
 # %% [markdown]
-# Half a step is the whole price. Whether the *network* notices is another question, and only a measurement
-# answers it.
+# Half a step is the whole price for the weights. Whether the *network* notices is another question, and only a
+# measurement answers it.
 
 # %% [markdown]
 # ## Make the variants
@@ -286,8 +286,8 @@ claim("and it is not even 1.5 times as fast", against_dense.speedup < 1.5)
 
 # %% [markdown]
 # A dense engine multiplies by zero like by any other number, and a zero takes 32 bits like any other
-# number. Zeros pay off only if something *skips* them (lesson 04) or *codes* them (lesson 06). Remember
-# this when a paper promises "70 % fewer weights".
+# number. Zeros pay off only if something *skips* them or *codes* them. Remember this when
+# a paper promises "70 % fewer weights".
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: choose by hand
@@ -369,9 +369,9 @@ decision(
 # ## In short
 #
 # - A variant is a model in one format; a technique makes a new one; a runtime executes it.
-# - Int8 moves each weight by half a step at most, and takes a quarter of the bytes.
+# - Int8 moves each weight by half a step at most, and the file takes little more than a quarter of the bytes.
 # - Speed is a ratio with an interval, never without the quality beside it.
 # - Zeros alone make nothing faster.
 # - A requirement turns "I like this one" into a decision with reasons.
 #
-# Next: **01 · Deployment strategy**, where the requirement comes from.
+# Planned next: **01 · Deployment strategy**, where the requirement comes from.

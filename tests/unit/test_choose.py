@@ -193,6 +193,14 @@ def test_the_winner_is_held_to_its_limits_on_test(wrong, limits, status):
     )
 
 
+def test_what_so_few_samples_cannot_rule_out_is_said():
+    limits = {"max_accuracy_drop_pp": 0.5}
+    for wrong, said in ((22, True), (20, False)):
+        verdict = confirm(comparison(BASE, {**GOOD, "wrong": wrong}, split="test"), requirement(**limits))
+        assert verdict.status == "confirmed"
+        assert ("so few cannot rule out" in verdict.reason) == said, verdict.reason
+
+
 def test_a_decision_is_json():
     document = json.loads(json.dumps(choose(comparison(BASE, GOOD), requirement()).to_json()))
     assert document["variant"] == "good" and document["predicted"]["latency_p50_ms"] == 2.0

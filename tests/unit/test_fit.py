@@ -36,6 +36,20 @@ def test_a_batch_that_the_file_fixed_and_nobody_asked_for_is_said():
         grid([model((4, 3, 8, 8))], ["onnxruntime"], [1, 32], [1])
 
 
+@pytest.mark.parametrize(
+    ("shape", "wanted"),
+    [((3, 16, 16), "16×16 pixels with 3 channels"), ((1, 8, 8), "8×8 pixels with 1 channel")],
+)
+def test_images_of_another_size_are_told_as_images(shape, wanted):
+    with pytest.raises(
+        DataError, match=f"'theirs' are 8×8 pixels with 3 channels, and 'mine' takes {wanted}"
+    ):
+        fed(BYTES, ("batch", *shape))
+    floats = BYTES.transpose(0, 3, 1, 2).astype(np.float32)
+    with pytest.raises(DataError, match="8×8 pixels with 3 channels"):
+        fed(floats, ("batch", *shape))
+
+
 def test_bytes_become_fractions_in_the_models_layout():
     np.testing.assert_allclose(fed(BYTES), BYTES.transpose(0, 3, 1, 2) / 255, rtol=1e-6)
 

@@ -212,6 +212,29 @@ def test_a_frozen_batch_is_held_against_the_requirement_before_any_work(outside,
     assert not any("Building" in line for line in told) and list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("limit", ["max_accuracy_drop_pp", "max_accuracy_drop_upper_pp", "min_accuracy"])
+def test_a_limit_on_accuracy_is_refused_for_a_regression_before_any_work(limit, onnx_cases, tmp_path):
+    requirement = Requirement("mine", limits=Limits(**{limit: 0.5}))
+    with pytest.raises(ConfigError, match=f"{limit} is for classification, .* its mse: use max_quality_drop"):
+        optimize(*onnx_cases["regression"], requirement, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_model_no_better_than_guessing_is_doubted_to_the_end(outside, tmp_path):
+    data = load_dataset(outside / "mine.npz")
+    splits = {
+        name: dataclasses.replace(split, target=(split.target + 1) % 10)
+        for name, split in data.splits.items()
+    }
+    wrong = dataclasses.replace(data, splits=splits)
+    requirement = Requirement("mine", batch_size=8)
+    result = optimize(load_onnx(outside / "mine.onnx"), wrong, requirement, tmp_path / "out")
+    assert "Doubtful: the model as it came is right on" in result.decision.advice
+    card = json.loads((tmp_path / "out" / "package" / "card.json").read_text())
+    assert result.decision.advice == card["evidence"]["advice"]
+    assert "Doubtful" in (tmp_path / "out" / "index.html").read_text()
+
+
 @pytest.mark.parametrize("where", ["model", "data", "class"])
 def test_a_name_that_is_not_utf8_is_refused_when_it_is_read(where, outside):
     model, data = load_onnx(outside / "mine.onnx"), load_dataset(outside / "mine.npz")
