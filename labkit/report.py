@@ -84,9 +84,8 @@ def _decision(outcome: Outcome) -> str:
         return (
             f"<div class='box'><p><b>Nothing qualifies.</b> {_e(decision.advice)}</p><p>{_e(asked)}</p></div>"
         )
-    lines = [
-        f"<p><b>Run {_e(decision.chosen.key)}</b> (platform: {_e(decision.platform)}, method: {_e(decision.method)}).</p>"
-    ]
+    where = f"platform: {decision.platform}, method: {decision.method}"
+    lines = [f"<p><b>Run {_e(decision.chosen.key)}</b> ({_e(where)}).</p>"]
     lines.append(f"<p>Required: {_e(asked)}. {_e(decision.advice[:1].upper() + decision.advice[1:])}.</p>")
     if outcome.confirmation is not None:
         measured = outcome.confirmation.measured
