@@ -69,7 +69,7 @@ BAD = [
     (("optimize", "lenet5@digits", "--dataset", "folder", *OPTIMIZE), "sub-folders"),
     (("optimize", "lenet5@digits", "--dataset", "one_class.npz", *OPTIMIZE), "one class"),
     (("optimize", "lenet5@digits", "--dataset", "small.npz", *OPTIMIZE), "knows 10 classes, 'small' has 2"),
-    (("optimize", "lenet5@digits", "--dataset", "tiny.npz", *OPTIMIZE), "axis 2"),
+    (("optimize", "lenet5@digits", "--dataset", "tiny.npz", *OPTIMIZE), "8×8 pixels with 1 channel"),
     (("optimize", "lenet5@digits", "--requirement", "classrom", "--out", "out"), "did you mean 'classroom'"),
     (("optimize", "lenet5@digits", "--requirement", "bad.toml", "--out", "out"), "objective"),
     (
