@@ -151,6 +151,7 @@ def _row(record: Measurement, pair: Pair | None, chosen: str | None) -> str:
             drop = _interval(pair.quality_drop, pair.quality_drop_ci95, "+.4g")
         ratio = _interval(pair.speedup, pair.speedup_ci95, ".2f")
     names = "".join(f"<td>{_e(text)}</td>" for text in (record.variant, record.runtime, record.precision))
+    names = names.replace("+", "<wbr>+")  # a long name breaks between its techniques
     numbers = (
         ratio,
         drop,
