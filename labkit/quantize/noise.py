@@ -17,9 +17,9 @@ import numpy as np
 import onnx
 
 from labkit.data import Split
+from labkit.onnx_graph import Graph
 from labkit.quantize.arithmetic import choose_scale, dequantize, quantize, weight_scale
 from labkit.quantize.calibrate import Range, activations
-from labkit.quantize.graph import Graph
 from labkit.quantize.qdq import Plan
 from labkit.variant import Array, Variant
 

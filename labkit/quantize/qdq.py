@@ -24,9 +24,9 @@ import numpy as np
 import onnx
 from onnx import helper
 
+from labkit.onnx_graph import Graph, add_constant, attribute, replace_nodes
 from labkit.quantize.arithmetic import choose_scale, quantize, quantize_bias, weight_scale
 from labkit.quantize.calibrate import Range
-from labkit.quantize.graph import Graph, add_constant, attribute, replace_nodes
 from labkit.variant import Array
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")

@@ -22,10 +22,9 @@ import onnx
 from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
 from labkit.measure.quality import evaluate
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import calibrate, clip_rates, pick
-from labkit.quantize.fold import fold_batch_norm, join_bias
-from labkit.quantize.graph import Graph, open_graph
 from labkit.quantize.noise import measure_noise
 from labkit.quantize.qdq import WEIGHTED, Plan, insert_qdq, make_plan
 from labkit.task import Scores

@@ -20,7 +20,7 @@ ORDER = [
     {"files", "progress", "statistics", "models"},
     {"environment", "variant", "task"},
     {"data"},
-    {"runtimes"},
+    {"runtimes", "onnx_graph"},
     {"technique"},
     {"measure"},
     {"train"},

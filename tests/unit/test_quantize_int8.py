@@ -16,10 +16,9 @@ from labkit.convert import ExportOnnx, load_onnx
 from labkit.data import Dataset, Split
 from labkit.errors import Cancelled, ConfigError, DataError, LabkitError, TechniqueError
 from labkit.measure.quality import evaluate
+from labkit.onnx_graph import fold_batch_norm, join_bias, open_graph
 from labkit.quantize import QuantizeInt8, quantization_report
 from labkit.quantize.calibrate import Range, calibrate, pick
-from labkit.quantize.fold import fold_batch_norm, join_bias
-from labkit.quantize.graph import open_graph
 from labkit.quantize.noise import measure_noise
 from labkit.quantize.qdq import insert_qdq, make_plan
 from labkit.runtimes import get_runtime

@@ -16,7 +16,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from labkit.quantize.graph import Graph, add_constant, attribute, replace_nodes
+from labkit.onnx_graph.graph import Graph, add_constant, attribute, replace_nodes
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> int:

@@ -1,0 +1,16 @@
+"""ONNX graphs: finding one's way in them, and rewritings that leave the function as it is."""
+
+from __future__ import annotations
+
+from labkit.onnx_graph.fold import fold_batch_norm, join_bias
+from labkit.onnx_graph.graph import Graph, add_constant, attribute, open_graph, replace_nodes
+
+__all__ = [
+    "Graph",
+    "add_constant",
+    "attribute",
+    "fold_batch_norm",
+    "join_bias",
+    "open_graph",
+    "replace_nodes",
+]
