@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from labkit.convert.onnx_file import inspect, load_onnx
 from labkit.convert.parity import ParityReport, ParityRow, parity, tolerance
 from labkit.convert.torch_to_onnx import ExportOnnx
+from labkit.formats import load_onnx
 
-__all__ = ["ExportOnnx", "ParityReport", "ParityRow", "inspect", "load_onnx", "parity", "tolerance"]
+__all__ = ["ExportOnnx", "ParityReport", "ParityRow", "load_onnx", "parity", "tolerance"]

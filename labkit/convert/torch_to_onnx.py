@@ -19,10 +19,10 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from labkit.convert.onnx_file import write_metadata
 from labkit.convert.parity import parity
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
+from labkit.formats import write_metadata
 from labkit.progress import Progress
 from labkit.technique import Technique, knob, probe
 from labkit.variant import Variant
@@ -135,7 +135,7 @@ def _quiet() -> Iterator[None]:
 
 def _strip(model: onnx.ModelProto) -> None:
     """Remove what only debugging needs: it holds stack traces, and so the paths of the exporting machine."""
-    from labkit.convert.inspect_child import graphs
+    from labkit.formats.onnx_child import graphs
 
     main = model.graph
     nodes = [node for graph in graphs(model) for node in graph.node]

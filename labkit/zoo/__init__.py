@@ -44,13 +44,13 @@ def load_model(name_or_path: str | Path) -> Variant:
     if name in names():
         return Variant.load(FOLDER / name)
     if path.suffix == ".onnx":
-        from labkit.convert import load_onnx
+        from labkit.formats import load_onnx
 
         return load_onnx(path)
     if os.path.isdir(path):  # unlike Path's, it takes any text: no folder has that name
         variant = Variant.load(path)
         if variant.format == "onnx":
-            from labkit.convert import inspect
+            from labkit.formats import inspect
 
             inspect(path, variant.payload)  # somebody's own folder is as foreign as somebody's own file
         return variant

@@ -21,7 +21,7 @@ ORDER = [
     {"environment", "variant", "task"},
     {"data"},
     {"runtimes", "onnx_graph"},
-    {"technique"},
+    {"technique", "formats"},
     {"measure"},
     {"train"},
     {"convert", "quantize", "prune", "distill"},

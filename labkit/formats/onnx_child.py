@@ -1,21 +1,11 @@
-"""Opens an ONNX file that nobody vouches for, in a process that can be lost.
-
-    python inspect_child.py MEMORY_BYTES CPU_SECONDS < model.onnx
+"""Opens an ONNX file that nobody vouches for: parse, check, open, run once, under the sandbox's limits.
 
 A file of 129 bytes can ask for gigabytes as soon as it is opened (an Expand of a constant), and another can
-run for centuries (a Loop of 2^62 turns). Neither shows before it happens. So it happens here, under limits of
-memory and of processor time that begin once the libraries are in: those are not the file's fault. Processor
-time is what this process has used itself, so that a busy machine condemns no innocent file.
-
-The answer is one JSON object: {"problem": "…"} or {"inputs": […], "outputs": […], "metadata": {…}}.
-This file imports nothing of labkit, so that it starts quickly.
+run for centuries (a Loop of 2^62 turns). Neither shows before it happens. So it happens here.
 """
 
 from __future__ import annotations
 
-import json
-import signal
-import sys
 from collections.abc import Iterator
 from typing import Any
 
@@ -23,34 +13,10 @@ import numpy as np
 import onnx
 import onnxruntime as ort
 
+from labkit.formats.child import Problem, answer, in_short, limit_memory
+
 _LARGEST_DIMENSION = 2**31 - 1
 _MOST_DIMENSIONS = 16
-
-
-class Problem(Exception):
-    """Why the file is refused: what is in it, and the fix where there is one."""
-
-
-def limit_memory(extra_bytes: int) -> None:
-    """Allow `extra_bytes` beyond what is mapped now, on systems that can limit it."""
-    try:
-        import resource
-
-        resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-        with open("/proc/self/statm") as file:
-            mapped = int(file.read().split()[0]) * resource.getpagesize()
-        _, most = resource.getrlimit(resource.RLIMIT_AS)
-        allowed = mapped + extra_bytes
-        resource.setrlimit(resource.RLIMIT_AS, (allowed if most < 0 else min(allowed, most), most))
-    except (ImportError, OSError, ValueError):
-        pass
-
-
-def limit_time(seconds: float) -> None:
-    """Have the system end this process after so much processor time; elsewhere the parent's clock does."""
-    if hasattr(signal, "setitimer"):
-        signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        signal.setitimer(signal.ITIMER_PROF, seconds)
 
 
 def inspect(data: bytes, memory_bytes: int) -> dict[str, Any]:
@@ -185,24 +151,5 @@ def run_once(session: ort.InferenceSession, inputs: list[dict[str, Any]], memory
             raise MemoryError from None
 
 
-def in_short(error: Exception) -> str:
-    """A library's message on one line, and not a long one."""
-    return " ".join(str(error).split())[:250] or type(error).__name__
-
-
-def main() -> None:
-    """Answer one question on stdin."""
-    limit_time(float(sys.argv[2]))
-    try:
-        answer = inspect(sys.stdin.buffer.read(), int(sys.argv[1]))
-    except Problem as problem:
-        answer = {"problem": str(problem)}
-    except MemoryError:
-        answer = {"problem": "it takes far more memory than its size explains"}
-    except Exception as error:  # the libraries' own surprises about a malformed file
-        answer = {"problem": f"it is malformed: {in_short(error)}"}
-    print(json.dumps(answer), flush=True)
-
-
 if __name__ == "__main__":
-    main()
+    answer(inspect)

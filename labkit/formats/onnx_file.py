@@ -1,7 +1,7 @@
 """ONNX files: what labkit writes into them beside the graph, and how it reads one that somebody else wrote.
 
 A file from elsewhere is not opened before it has proved harmless. Its bytes are read once, and those very
-bytes go to a child process (`inspect_child.py`), which parses, checks, opens and runs them under limits of
+bytes go to a child process (`onnx_child.py`), which parses, checks, opens and runs them under limits of
 memory and time; only its short answer comes back. A file that lies, loops or explodes costs us a child.
 
 Three entries of ONNX's `metadata_props` let a single file carry what a variant knows: `labkit.task`,
@@ -14,9 +14,6 @@ import dataclasses
 import json
 import math
 import os
-import signal
-import subprocess
-import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -24,13 +21,12 @@ from typing import TYPE_CHECKING, Any
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular
+from labkit.formats.sandbox import ask
 from labkit.task import get_task
 from labkit.variant import LARGEST_BYTES, Preprocessing, Step, TensorSpec, Variant, read_preprocessing
 
 if TYPE_CHECKING:
     import onnx
-
-_CHILD = Path(__file__).with_name("inspect_child.py")
 
 
 def write_metadata(model: onnx.ModelProto, variant: Variant) -> None:
@@ -105,34 +101,7 @@ def inspect(path: Path, payload: bytes, patience: float = 1.0) -> dict[str, Any]
     """What the child found out, or ModelFileError if it did not come back with an answer."""
     cpu_seconds = patience * (0.8 + len(payload) / 20e6)
     memory_bytes = int(patience * (200e6 + 6 * len(payload)))
-    command = [sys.executable, "-P", str(_CHILD), str(memory_bytes), str(cpu_seconds)]
-    environment = {**os.environ, "OPENBLAS_NUM_THREADS": "1", "PYTHONIOENCODING": "utf-8"}
-    environment["ORT_DISABLE_TELEMETRY"] = "1"
-    try:
-        done = subprocess.run(
-            command,
-            input=payload,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env=environment,
-            timeout=10 * patience + 10 * cpu_seconds,
-            check=False,
-        )
-        out_of_time = done.returncode == -getattr(signal, "SIGPROF", 0)
-    except subprocess.TimeoutExpired:
-        out_of_time = True
-    if out_of_time:
-        raise ModelFileError(
-            f"{path} takes more than {cpu_seconds:.1f} s to open and run once: "
-            "if you trust it, load_onnx(path, patience=10)"
-        )
-    try:
-        answer: dict[str, Any] = json.loads(done.stdout)
-    except ValueError:
-        raise ModelFileError(f"{path} crashes the process that opens it (status {done.returncode})") from None
-    if "problem" in answer:
-        raise ModelFileError(f"{path}: {answer['problem']}")
-    return answer
+    return ask("labkit.formats.onnx_child", path, payload, memory_bytes, cpu_seconds)
 
 
 def _specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:
