@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 from labkit.variant.files import LARGEST_BYTES
+from labkit.variant.formats import FORMATS, Format, get_format
 from labkit.variant.lineage import Step
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing
 from labkit.variant.variant import Variant
 
 __all__ = [
+    "FORMATS",
     "LARGEST_BYTES",
     "Array",
+    "Format",
     "Preprocessing",
     "Step",
     "TensorSpec",
     "Variant",
+    "get_format",
     "read_preprocessing",
 ]

@@ -1,45 +1,181 @@
-"""The model's own file beside `variant.json`: named after its content, checked before it is believed."""
+"""The model's own files beside `variant.json`: named after their content, checked before they are believed."""
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
+import os
 import re
-from pathlib import Path
-from typing import Any
+import secrets
+import shutil
+from collections.abc import Iterator, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from labkit.errors import ModelFileError
-from labkit.files import check_safetensors_header, read_json, read_regular
+from labkit.errors import ConfigError, ModelFileError
+from labkit.files import check_safetensors_header, read_json, read_regular, why, write_atomically
+from labkit.variant.formats import get_format
+
+if TYPE_CHECKING:
+    from labkit.variant.variant import Variant
 
 LARGEST_BYTES = 2**31 - 1
 """Of a model's file: protobuf's own limit."""
+_MOST_FILES = 1000
 
 
-def former_file(folder: Path) -> str | None:
-    """The model's file of an older save in `folder`; never a file that `save` has not written."""
+def framed(model: Any) -> bytes:
+    """What a digest is taken of: a file's bytes; of a folder, each name, length and content in the names' order."""
+    if not isinstance(model, Mapping):
+        return bytes(model)
+    return b"".join(f"{name}\n{len(model[name])}\n".encode() + model[name] for name in sorted(model))
+
+
+def write_model(variant: Variant, folder: Path) -> tuple[str, str]:
+    """Write the model's file, or folder of files, into `folder`; returns its name and its SHA-256."""
+    shape = get_format(variant.format)
+    if shape.kind == "object" and not (variant.format == "torch" and hasattr(variant.model, "config")):
+        raise ModelFileError(
+            f"{type(variant.model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
+            "without pickle: convert it to ONNX first (labkit.ExportOnnx()) and save that"
+        )
+    if shape.kind == "folder":
+        checksum = hashlib.sha256(framed(variant.model)).hexdigest()
+        name = f"model-{checksum[:12]}"
+        write_folder(folder / name, variant.model)
+    else:
+        checksum = hashlib.sha256(variant.payload).hexdigest()
+        name = f"model-{checksum[:12]}{shape.suffix}"
+        write_atomically(folder / name, variant.payload)
+    return name, checksum
+
+
+def write_folder(place: Path, files: Mapping[str, bytes]) -> None:
+    """Write `files` into a new folder beside `place`, then rename it; a `place` of other content is replaced.
+
+    Raises ModelFileError for a name that would lead out of the folder.
+    """
+    for name in files:
+        check_name(name)
+    if place.is_dir() and read_folder(place) == dict(files):
+        return
+    aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     try:
-        name = read_json(folder / "variant.json", ModelFileError).get("file")
+        for name, content in files.items():
+            write_atomically(aside / name, content)
+        with contextlib.suppress(FileNotFoundError):
+            os.replace(place, aside / ".former")
+        os.replace(aside, place)
+        shutil.rmtree(place / ".former", ignore_errors=True)
+    except OSError as error:
+        raise ModelFileError(f"cannot write {place}: {why(error)}; choose another folder") from None
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
+
+
+def check_name(name: str) -> None:
+    """Raise ModelFileError unless `name` is a relative path that stays inside its folder, on every system."""
+    parts = PurePosixPath(name).parts
+    bad = not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name
+    if bad:
+        raise ModelFileError(f"{name[:80]!r} would lead out of its folder: refused")
+
+
+def read_folder(place: Path) -> dict[str, bytes]:
+    """The files of a folder, relative name → bytes; ModelFileError for a link, a device, or far too many."""
+    found: dict[str, bytes] = {}
+    total = 0
+    for path in _walk(place):
+        if len(found) >= _MOST_FILES:
+            raise ModelFileError(f"{place} holds more than {_MOST_FILES} files: not a model")
+        content = read_regular(path, ModelFileError, LARGEST_BYTES - total, "a part of a model")
+        total += len(content)
+        found[path.relative_to(place).as_posix()] = content
+    return found
+
+
+def _walk(place: Path) -> Iterator[Path]:
+    try:
+        entries = sorted(os.scandir(place), key=lambda entry: entry.name)
+    except OSError as error:
+        raise ModelFileError(f"cannot read {place}: {why(error)}") from None
+    for entry in entries:
+        if entry.is_symlink():
+            raise ModelFileError(f"{entry.path} is a link: refused, because it may lead out of the folder")
+        if entry.is_dir():
+            yield from _walk(Path(entry.path))
+        else:
+            yield Path(entry.path)
+
+
+@contextlib.contextmanager
+def remove_former(folder: Path, file_name: str) -> Iterator[None]:
+    """After a new `variant.json` is written, remove the model of the older one; only what `save` has written."""
+    try:
+        former = read_json(folder / "variant.json", ModelFileError).get("file")
     except ModelFileError:
-        return None
-    return (
-        name
-        if isinstance(name, str) and re.fullmatch(r"model-[0-9a-f]{12}\.(safetensors|onnx)", name)
-        else None
-    )
+        former = None
+    yield
+    if (
+        isinstance(former, str)
+        and former != file_name
+        and re.fullmatch(r"model-[0-9a-f]{12}(\.\w+)?", former)
+    ):
+        if (folder / former).is_dir() and not (folder / former).is_symlink():
+            shutil.rmtree(folder / former, ignore_errors=True)
+        else:
+            (folder / former).unlink(missing_ok=True)
+
+
+def read_model(folder: Path, document: Mapping[str, Any]) -> Any:
+    """The model that `variant.json` names, if it is the one that was saved; ModelFileError otherwise."""
+    name, format_ = document["file"], document["format"]
+    try:
+        shape = get_format(format_)
+    except ConfigError:
+        shape = None
+    if Path(name).name != name or shape is None or format_ == "mindspore":
+        raise ModelFileError(f"{folder}/variant.json names {name!r} of format {format_!r}: refused")
+    path = folder / name
+    if shape.kind == "folder":
+        _refuse_link(path)
+        files = read_folder(path)
+        _check_sum(path, framed(files), document["sha256"])
+        return files
+    payload = read_payload(path, document["sha256"])
+    return torch_model(document["config"], payload) if format_ == "torch" else payload
 
 
 def read_payload(path: Path, expected: str) -> bytes:
     """The bytes of a file whose SHA-256 is `expected`; ModelFileError for any other, and for a link."""
+    _refuse_link(path)
+    payload = read_regular(path, ModelFileError, LARGEST_BYTES, "a model's file")
+    _check_sum(path, payload, expected)
+    return payload
+
+
+def _refuse_link(path: Path) -> None:
     try:
         if path.is_symlink():
             raise ModelFileError(f"{path} is a link: refused, because it may lead out of the folder")
     except OSError as error:
         raise ModelFileError(f"cannot read {path}: {error.strerror}") from None
-    payload = read_regular(path, ModelFileError, LARGEST_BYTES, "a model's file")
-    if hashlib.sha256(payload).hexdigest() != expected:
+
+
+def _check_sum(path: Path, content: bytes, expected: str) -> None:
+    if hashlib.sha256(content).hexdigest() != expected:
         raise ModelFileError(
             f"{path} is not the file that was saved (its checksum differs): restore or save again"
         )
-    return payload
+
+
+def object_bytes(variant: Variant) -> bytes:
+    """A live model's parameters as safetensors."""
+    if variant.format == "torch":
+        return torch_bytes(variant.model)
+    from safetensors.numpy import save
+
+    return save({p.name: p.asnumpy() for p in variant.model.get_parameters()})
 
 
 def torch_bytes(model: Any) -> bytes:

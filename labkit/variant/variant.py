@@ -1,8 +1,8 @@
 """A Variant: one model in one format, what goes in and out, and how it came to be.
 
 Variants are frozen. A technique makes a *new* one and leaves its input as it was, so that before and after
-can be compared. Two formats live here: `torch` (an architecture's config + its parameters) and `onnx` (the
-file's bytes). Saving writes JSON and safetensors or ONNX, never pickle, and is atomic: the model's file is
+can be compared. `formats.py` lists the formats: a live model of a framework, one file's bytes, or a folder's.
+Saving writes JSON and safetensors or the format's own files, never pickle, and is atomic: the model's file is
 named after its content, and `variant.json`, which names it, is renamed into place last.
 """
 
@@ -20,17 +20,17 @@ from typing import Any
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError, TensorError
 from labkit.files import check_text, read_json, write_atomically
-from labkit.variant.files import former_file, read_payload, torch_bytes, torch_model
+from labkit.variant.files import framed, object_bytes, read_model, remove_former, write_model
+from labkit.variant.formats import get_format, joined
 from labkit.variant.lineage import Step, read_step
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing, read_specs
 
 SCHEMA_VERSION = 1
-_SUFFIX = {"torch": ".safetensors", "onnx": ".onnx"}
 
 
 @dataclass(frozen=True, eq=False)
 class Variant:
-    """A model in one format (`model`: a torch Module, or ONNX bytes) and everything needed to run it.
+    """A model in one format (`model`: a torch Module, a file's bytes, a folder's files) and all that running it needs.
 
     `preprocessing` maps an input's name to its Preprocessing; an input that is not named there is fed as it is.
     """
@@ -50,10 +50,8 @@ class Variant:
 
     @functools.cached_property
     def payload(self) -> bytes:
-        """The bytes that would be shipped for the model itself: the safetensors or the ONNX file."""
-        if self.format == "onnx":
-            return bytes(self.model)
-        return torch_bytes(self.model)
+        """The bytes that would be shipped for the model itself: its file, or its files one after the other."""
+        return object_bytes(self) if get_format(self.format).kind == "object" else joined(self.model)
 
     @property
     def size_bytes(self) -> int:
@@ -67,15 +65,18 @@ class Variant:
 
     def fingerprint(self) -> str:
         """The digest computed afresh from the model as it is now: this is how tampering is noticed."""
-        body = bytes(self.model) if self.format == "onnx" else torch_bytes(self.model)
+        body = object_bytes(self) if get_format(self.format).kind == "object" else framed(self.model)
         config = json.dumps(getattr(self.model, "config", None), sort_keys=True)
         return hashlib.sha256(f"{self.format}\n{config}\n".encode() + body).hexdigest()
 
     @functools.cached_property
     def quantized(self) -> bool:
-        """Whether the graph turns activations into integers; a PyTorch variant never does."""
+        """Whether the graph turns activations into integers; a converted one does what its ONNX parent did."""
         if self.format != "onnx":
-            return False
+            return any(
+                step.technique.startswith("quantize") or step.config.get("precision") == "int8"
+                for step in self.lineage
+            )
         import onnx
 
         nodes = onnx.load_model_from_string(self.model).graph.node
@@ -127,15 +128,7 @@ class Variant:
     def save(self, folder: str | Path) -> Path:
         """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole."""
         folder = Path(folder)
-        if self.format == "torch" and not hasattr(self.model, "config"):
-            raise ModelFileError(
-                f"{type(self.model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
-                "without pickle: convert it to ONNX first (labkit.ExportOnnx()) and save that"
-            )
-        checksum = hashlib.sha256(self.payload).hexdigest()
-        file_name = f"model-{checksum[:12]}{_SUFFIX[self.format]}"
-        former = former_file(folder)
-        write_atomically(folder / file_name, self.payload)
+        file_name, checksum = write_model(self, folder)
         document = {
             "schema_version": SCHEMA_VERSION,
             **{key: getattr(self, key) for key in ("name", "format", "task", "labels")},
@@ -143,13 +136,12 @@ class Variant:
             "outputs": [dataclasses.asdict(spec) for spec in self.outputs],
             "preprocessing": {key: dataclasses.asdict(value) for key, value in self.preprocessing.items()},
             "lineage": [dataclasses.asdict(step) for step in self.lineage],
-            "config": getattr(self.model, "config", None),
+            "config": getattr(self.model, "config", None) if self.format == "torch" else None,
             "file": file_name,
             "sha256": checksum,
         }
-        write_atomically(folder / "variant.json", json.dumps(document, indent=1).encode())
-        if former not in (None, file_name):
-            (folder / str(former)).unlink(missing_ok=True)
+        with remove_former(folder, file_name):
+            write_atomically(folder / "variant.json", json.dumps(document, indent=1).encode())
         return folder
 
     @classmethod
@@ -164,16 +156,10 @@ class Variant:
                     f"{folder} was written by schema version {document['schema_version']}; this labkit reads "
                     f"{SCHEMA_VERSION}"
                 )
-            file_name, format_ = document["file"], document["format"]
-            if Path(file_name).name != file_name or format_ not in _SUFFIX:
-                raise ModelFileError(
-                    f"{folder}/variant.json names {file_name!r} of format {format_!r}: refused"
-                )
-            payload = read_payload(folder / file_name, document["sha256"])
-            model = payload if format_ == "onnx" else torch_model(document["config"], payload)
+            model = read_model(folder, document)
             return cls(
                 name=str(document["name"]),
-                format=format_,
+                format=str(document["format"]),
                 model=model,
                 inputs=read_specs(document["inputs"], "inputs"),
                 outputs=read_specs(document["outputs"], "outputs"),
