@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 from labkit.convert.parity import parity
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
-from labkit.formats import write_metadata
+from labkit.formats.onnx_file import write_metadata
 from labkit.progress import Progress
 from labkit.technique import Technique, knob, probe
 from labkit.variant import Variant

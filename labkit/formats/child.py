@@ -62,3 +62,10 @@ def answer(work: Callable[[bytes, int], dict[str, Any]]) -> None:
     with os.fdopen(stdout, "w", encoding="utf-8") as out:
         json.dump(found, out)
     os._exit(0)  # an engine's own threads may hang at the exit
+
+
+def zeros(item: dict[str, Any], free: int = 1) -> Any:
+    """An array of zeros for {"name", "dtype", "shape"}; a size that is not a number becomes `free`."""
+    import numpy as np
+
+    return np.zeros([size if isinstance(size, int) else free for size in item["shape"]], item["dtype"])

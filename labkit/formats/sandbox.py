@@ -12,6 +12,7 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -28,15 +29,16 @@ def ask(module: str, path: Path, payload: bytes, memory_bytes: int, cpu_seconds:
     """
     command = [sys.executable, "-P", "-m", module, str(memory_bytes), str(cpu_seconds)]
     try:
-        done = subprocess.run(
-            command,
-            input=payload,
-            stdout=subprocess.PIPE,
-            stderr=subprocess.DEVNULL,
-            env={**os.environ, **_WORDS},
-            timeout=20 + 20 * cpu_seconds,
-            check=False,
-        )
+        with tempfile.TemporaryDirectory() as scratch:  # what a child that was ended leaves goes with it
+            done = subprocess.run(
+                command,
+                input=payload,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+                env={**os.environ, **_WORDS, "TMPDIR": scratch},
+                timeout=20 + 20 * cpu_seconds,
+                check=False,
+            )
         out_of_time = done.returncode == -getattr(signal, "SIGPROF", 0)
     except subprocess.TimeoutExpired:
         out_of_time = True

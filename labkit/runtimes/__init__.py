@@ -3,13 +3,25 @@
 from __future__ import annotations
 
 from labkit.errors import ConfigError, nearest
-from labkit.runtimes.base import PRECISIONS, Availability, RunOptions, Runtime, Session
+from labkit.runtimes.base import PRECISIONS, Availability, RunOptions, Runtime, Session, is_installed
+from labkit.runtimes.litert import LiteRt
+from labkit.runtimes.mindspore import MindSpore
 from labkit.runtimes.onnx_runtime import OnnxRuntime
 from labkit.runtimes.openvino import OpenVino
+from labkit.runtimes.tensorflow import TensorFlow
+from labkit.runtimes.tensorrt import TensorRt
 from labkit.runtimes.torch_eager import TorchEager
 from labkit.variant import Variant
 
-RUNTIMES: tuple[Runtime, ...] = (TorchEager(), OnnxRuntime(), OpenVino())
+RUNTIMES: tuple[Runtime, ...] = (
+    TorchEager(),
+    OnnxRuntime(),
+    OpenVino(),
+    TensorFlow(),
+    LiteRt(),
+    MindSpore(),
+    TensorRt(),
+)
 
 __all__ = [
     "PRECISIONS",
@@ -19,6 +31,7 @@ __all__ = [
     "Runtime",
     "Session",
     "get_runtime",
+    "is_installed",
     "reference_runtime",
 ]
 
@@ -33,4 +46,4 @@ def get_runtime(name: str) -> Runtime:
 
 def reference_runtime(variant: Variant) -> Runtime:
     """The one runtime per format whose numbers decide whether two variants agree."""
-    return get_runtime("torch" if variant.format == "torch" else "onnxruntime")
+    return next(runtime for runtime in RUNTIMES if variant.format in runtime.formats)

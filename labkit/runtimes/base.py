@@ -7,6 +7,8 @@ every engine has its own ideas of both. A Session maps named arrays to named arr
 from __future__ import annotations
 
 import importlib
+import os
+import sys
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -18,6 +20,7 @@ from labkit.errors import ConfigError, LabkitError, TensorError, UnavailableErro
 from labkit.variant import Array, Variant
 
 PRECISIONS = ("float32", "bfloat16")
+DEVICES = ("cpu", "cuda")
 _MOST_THREADS = 1024
 
 
@@ -41,8 +44,8 @@ class RunOptions:
     def __post_init__(self) -> None:
         if type(self.threads) is not int or not 1 <= self.threads <= _MOST_THREADS:
             raise ConfigError(f"threads={self.threads!r} must be a whole number 1..{_MOST_THREADS}")
-        if self.device != "cpu":
-            raise ConfigError(f"device={self.device!r} is not supported; allowed: 'cpu'")
+        if self.device not in DEVICES:
+            raise ConfigError(f"device={self.device!r} is not supported; allowed: {', '.join(DEVICES)}")
         if self.precision not in PRECISIONS:
             raise ConfigError(f"precision={self.precision!r} is unknown; allowed: {', '.join(PRECISIONS)}")
 
@@ -93,31 +96,56 @@ class Session(ABC):
         self.close()
 
 
+def is_installed(package: str) -> bool:
+    """Whether `package` (dots allowed) could be imported, found out without importing its last part."""
+    try:
+        return find_spec(package) is not None
+    except ModuleNotFoundError:  # of what stands before the dot
+        return False
+
+
+def import_engine(package: str) -> Any:
+    """Import a package whose libraries write to the process's stderr while they start, and keep that off it."""
+    if package in sys.modules:
+        return sys.modules[package]
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
+    os.environ.setdefault("GLOG_v", "3")
+    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 2)
+        return importlib.import_module(package)
+    finally:
+        os.dup2(kept, 2)
+        os.close(kept)
+        os.close(nowhere)
+
+
 class Runtime(ABC):
     """One engine."""
 
     name: ClassVar[str]
     formats: ClassVar[tuple[str, ...]]
     precisions: ClassVar[tuple[str, ...]] = ("float32",)
+    devices: ClassVar[tuple[str, ...]] = ("cpu",)
     package: ClassVar[str]
     install: ClassVar[str] = "pip install labkit"
 
     def is_available(self) -> Availability:
         """Whether the engine's package is installed here."""
-        if find_spec(self.package) is None:
+        if not is_installed(self.package):
             return Availability(False, f"the package {self.package} is not installed", self.install)
         return Availability(True)
 
     def engine(self) -> Any:
         """Import the engine's package; one that keeps telemetry in the user's home is told not to first."""
-        return importlib.import_module(self.package)
+        return import_engine(self.package)
 
     def load(self, variant: Variant, options: RunOptions | None = None) -> Session:
         """Prepare `variant` to run.
 
         Raises UnavailableError if the engine is missing, ConfigError for a precision or format it does not take.
         """
-        options = options or RunOptions()
+        options = options or RunOptions(device=self.devices[0])
         available = self.is_available()
         if not available.ok:
             raise UnavailableError(f"{self.name} cannot be used: {available.reason}; {available.install}")
@@ -130,6 +158,8 @@ class Runtime(ABC):
             raise ConfigError(
                 f"{self.name} cannot be told to compute in {options.precision}; allowed: {', '.join(self.precisions)}"
             )
+        if options.device not in self.devices:
+            raise ConfigError(f"{self.name} runs on {', '.join(self.devices)}, not on {options.device}")
         return self.open(variant, options)
 
     def settings(self, options: RunOptions) -> dict[str, Any]:

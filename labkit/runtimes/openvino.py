@@ -6,6 +6,8 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
+
 from labkit.errors import ModelFileError
 from labkit.runtimes.base import RunOptions, Runtime, Session
 from labkit.variant import Array, Variant
@@ -22,7 +24,7 @@ class OpenVinoSession(Session):
         super().__init__(variant, options)
         core = openvino.Core()
         try:
-            model = core.read_model(variant.payload)
+            model = read_openvino(core, openvino, variant)
             self._request: Any = core.compile_model(model, "CPU", dict(settings)).create_infer_request()
         except Exception as error:  # openvino raises RuntimeError and kinds of its own
             raise ModelFileError(f"OpenVINO refuses {variant.name!r}: {str(error)[-300:]}") from None
@@ -39,11 +41,19 @@ class OpenVinoSession(Session):
         super().close()
 
 
+def read_openvino(core: Any, openvino: Any, variant: Variant) -> Any:
+    """OpenVINO's graph of an ONNX file or of its own pair, `model.xml` (operators) and `model.bin` (weights)."""
+    if variant.format == "onnx":
+        return core.read_model(variant.payload)
+    weights = np.frombuffer(variant.model["model.bin"], np.uint8)
+    return core.read_model(variant.model["model.xml"], openvino.Tensor(weights) if len(weights) else b"")
+
+
 class OpenVino(Runtime):
     """OpenVINO's CPU plugin; a quantized ONNX file runs as real int8."""
 
     name = "openvino"
-    formats = ("onnx",)
+    formats = ("onnx", "openvino")
     precisions = ("float32", "bfloat16")
     package = "openvino"
     install = "pip install 'labkit[openvino]'"

@@ -1,9 +1,16 @@
-"""PyTorch as it is written: each operation is dispatched from Python, one after the other. The baseline."""
+"""PyTorch as it is written: each operation is dispatched from Python, one after the other. The baseline.
+
+An exported program (`.pt2`) is the same operations without the Python code that called them.
+"""
 
 from __future__ import annotations
 
+import io
+import logging
 from collections.abc import Mapping
+from typing import Any
 
+from labkit.errors import ModelFileError
 from labkit.runtimes.base import RunOptions, Runtime, Session
 from labkit.variant import Array, Variant
 
@@ -16,8 +23,7 @@ class TorchSession(Session):
         import torch
 
         self._torch = torch
-        self._module = variant.model
-        self._module.eval()
+        self._module = variant.model.eval() if variant.format == "torch" else exported(variant).module()
         self._autocast = options.precision == "bfloat16"
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -34,11 +40,26 @@ class TorchSession(Session):
         }
 
 
+def exported(variant: Variant) -> Any:
+    """The ExportedProgram of a pt2 variant; ModelFileError if PyTorch refuses it."""
+    import torch
+
+    logger = logging.getLogger("torch.export")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        return torch.export.load(io.BytesIO(variant.payload))
+    except Exception as error:
+        raise ModelFileError(f"PyTorch refuses {variant.name!r}: {str(error)[:300]}") from None
+    finally:
+        logger.setLevel(level)
+
+
 class TorchEager(Runtime):
     """PyTorch eager mode on the CPU."""
 
     name = "torch"
-    formats = ("torch",)
+    formats = ("torch", "pt2")
     precisions = ("float32", "bfloat16")
     package = "torch"
 

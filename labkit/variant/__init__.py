@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.variant.files import LARGEST_BYTES
+from labkit.variant.files import LARGEST_BYTES, check_name, framed, read_folder, unframed, write_folder
 from labkit.variant.formats import FORMATS, Format, get_format
 from labkit.variant.lineage import Step
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing
@@ -17,6 +17,11 @@ __all__ = [
     "Step",
     "TensorSpec",
     "Variant",
+    "check_name",
+    "framed",
     "get_format",
+    "read_folder",
     "read_preprocessing",
+    "unframed",
+    "write_folder",
 ]

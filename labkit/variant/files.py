@@ -31,6 +31,19 @@ def framed(model: Any) -> bytes:
     return b"".join(f"{name}\n{len(model[name])}\n".encode() + model[name] for name in sorted(model))
 
 
+def unframed(content: bytes) -> dict[str, bytes]:
+    """The folder whose `framed` bytes these are."""
+    files: dict[str, bytes] = {}
+    start = 0
+    while start < len(content):
+        name_end = content.index(b"\n", start)
+        end = content.index(b"\n", name_end + 1)
+        size = int(content[name_end + 1 : end])
+        files[content[start:name_end].decode()] = content[end + 1 : end + 1 + size]
+        start = end + 1 + size
+    return files
+
+
 def write_model(variant: Variant, folder: Path) -> tuple[str, str]:
     """Write the model's file, or folder of files, into `folder`; returns its name and its SHA-256."""
     shape = get_format(variant.format)
@@ -50,7 +63,7 @@ def write_model(variant: Variant, folder: Path) -> tuple[str, str]:
     return name, checksum
 
 
-def write_folder(place: Path, files: Mapping[str, bytes]) -> None:
+def write_folder(place: Path, files: Mapping[str, bytes]) -> Path:
     """Write `files` into a new folder beside `place`, then rename it; a `place` of other content is replaced.
 
     Raises ModelFileError for a name that would lead out of the folder.
@@ -58,7 +71,7 @@ def write_folder(place: Path, files: Mapping[str, bytes]) -> None:
     for name in files:
         check_name(name)
     if place.is_dir() and read_folder(place) == dict(files):
-        return
+        return place
     aside = place.with_name(f".{place.name}.{secrets.token_hex(4)}.partial")
     try:
         for name, content in files.items():
@@ -67,6 +80,7 @@ def write_folder(place: Path, files: Mapping[str, bytes]) -> None:
             os.replace(place, aside / ".former")
         os.replace(aside, place)
         shutil.rmtree(place / ".former", ignore_errors=True)
+        return place
     except OSError as error:
         raise ModelFileError(f"cannot write {place}: {why(error)}; choose another folder") from None
     finally:
@@ -76,7 +90,15 @@ def write_folder(place: Path, files: Mapping[str, bytes]) -> None:
 def check_name(name: str) -> None:
     """Raise ModelFileError unless `name` is a relative path that stays inside its folder, on every system."""
     parts = PurePosixPath(name).parts
-    bad = not parts or name.startswith("/") or ".." in parts or "\\" in name or ":" in name or "\0" in name
+    bad = (
+        not parts
+        or name.startswith("/")
+        or ".." in parts
+        or "\\" in name
+        or ":" in name
+        or "\0" in name
+        or "\n" in name
+    )
     if bad:
         raise ModelFileError(f"{name[:80]!r} would lead out of its folder: refused")
 
@@ -90,7 +112,9 @@ def read_folder(place: Path) -> dict[str, bytes]:
             raise ModelFileError(f"{place} holds more than {_MOST_FILES} files: not a model")
         content = read_regular(path, ModelFileError, LARGEST_BYTES - total, "a part of a model")
         total += len(content)
-        found[path.relative_to(place).as_posix()] = content
+        name = path.relative_to(place).as_posix()
+        check_name(name)
+        found[name] = content
     return found
 
 

@@ -36,27 +36,29 @@ def names() -> tuple[str, ...]:
 
 @door
 def load_model(name_or_path: str | Path) -> Variant:
-    """A shipped network by name, a saved variant's folder, or somebody's own `.onnx` file.
+    """A shipped network by name, a saved variant's folder, or somebody's own model file (`labkit.formats.load_file`).
 
     Raises ConfigError with a suggestion for an unknown name, ModelFileError for a file that must not be trusted.
     """
     name, path = str(name_or_path), Path(name_or_path)
     if name in names():
         return Variant.load(FOLDER / name)
-    if path.suffix == ".onnx":
-        from labkit.formats import load_onnx
+    from labkit.formats import READERS, format_of, inspect, load_file
 
-        return load_onnx(path)
-    if os.path.isdir(path):  # unlike Path's, it takes any text: no folder has that name
+    if os.path.isfile(path / "variant.json"):  # unlike Path's, it takes any text: no folder has that name
         variant = Variant.load(path)
-        if variant.format == "onnx":
-            from labkit.formats import inspect
-
-            inspect(path, variant.payload)  # somebody's own folder is as foreign as somebody's own file
+        if variant.format in READERS:  # somebody's own folder is as foreign as somebody's own file
+            inspect(path, variant.format, variant.model)
         return variant
-    raise ConfigError(
-        f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or an .onnx file"
-    )
+    try:
+        format_of(path)
+    except ConfigError:
+        if path.suffix or os.path.exists(path):
+            raise
+        raise ConfigError(
+            f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or a model's file"
+        ) from None
+    return load_file(path)
 
 
 def derived(model: Variant) -> tuple[Variant, ...]:

@@ -25,6 +25,7 @@ ORDER = [
     {"measure"},
     {"train"},
     {"convert", "quantize", "prune", "distill"},
+    {"inspection"},
     {"zoo", "pipeline"},
     {"parallel"},
     {"journal"},

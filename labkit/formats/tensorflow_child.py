@@ -1,0 +1,70 @@
+"""Opens a SavedModel or a Keras file that nobody vouches for, runs it once, under the sandbox's limits."""
+
+from __future__ import annotations
+
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import tensorflow as tf
+
+from labkit.formats.child import Problem, answer, in_short, limit_memory, zeros
+from labkit.variant import unframed, write_folder
+
+
+def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
+    """What goes in and comes out. Raises Problem."""
+    tf.constant(0) + 1  # TensorFlow's threads and caches are not the file's fault
+    limit_memory(memory_bytes)
+    try:
+        return _keras(payload) if payload.startswith(b"PK") else _saved_model(unframed(payload))
+    except (MemoryError, Problem):
+        raise
+    except Exception as error:
+        raise Problem(f"TensorFlow cannot open it: {in_short(error)}") from None
+
+
+def _saved_model(files: dict[str, bytes]) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        owner = tf.saved_model.load(str(write_folder(Path(folder) / "model", files)))
+    signature = owner.signatures.get("serving_default")
+    if signature is None:
+        raise Problem("it has no signature 'serving_default': export it with one")
+    _, named = signature.structured_input_signature
+    inputs = [_describe(name, spec) for name, spec in named.items()]
+    outputs = [_describe(name, spec) for name, spec in signature.structured_outputs.items()]
+    signature(**{item["name"]: tf.constant(zeros(item)) for item in inputs})
+    return {"inputs": inputs, "outputs": outputs, "metadata": {}}
+
+
+def _keras(payload: bytes) -> dict[str, Any]:
+    import keras
+
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "model.keras"
+        path.write_bytes(payload)
+        model = keras.saving.load_model(path, compile=False, safe_mode=True)
+    return describe_keras(model)
+
+
+def describe_keras(model: Any) -> dict[str, Any]:
+    """The inputs and outputs of a built Keras model."""
+    if not getattr(model, "inputs", None):
+        raise Problem("this Keras model has no inputs yet: call it once on data, then save it again")
+    inputs = [_describe(tensor.name, tensor) for tensor in model.inputs]
+    outputs = [
+        _describe(name, tensor) for name, tensor in zip(model.output_names, model.outputs, strict=True)
+    ]
+    return {"inputs": inputs, "outputs": outputs, "metadata": {}}
+
+
+def _describe(name: str, spec: Any) -> dict[str, Any]:
+    dtype = spec.dtype if isinstance(spec.dtype, str) else spec.dtype.name
+    if not hasattr(np, dtype) or dtype == "string":
+        raise Problem(f"{name!r} holds {dtype}, which numpy does not have")
+    return {"name": name.split(":")[0], "dtype": dtype, "shape": list(spec.shape), "layout": None}
+
+
+if __name__ == "__main__":
+    answer(inspect)
