@@ -1,0 +1,62 @@
+"""`labkit inspect FILE`: what a model file holds and costs, without running it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from labkit.cli.options import Json
+from labkit.cli.terminal import print_json
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command to `app`."""
+
+    @app.command()
+    def inspect(
+        file: Annotated[
+            str,
+            typer.Argument(
+                help=".onnx, .pt2, .tflite, .xml (OpenVINO), .keras, .safetensors, or a model's folder."
+            ),
+        ],
+        every: Annotated[
+            bool, typer.Option("--all", help="Show every layer, not the 40 most expensive.")
+        ] = False,
+        sizes: Annotated[
+            list[str], typer.Option("--size", help="Bind a dynamic dimension, NAME=N; repeatable.")
+        ] = [],  # noqa: B006 - typer reads the default
+        verify_data: Annotated[
+            bool, typer.Option("--verify-data", help="Verify the checksums of external files of any size.")
+        ] = False,
+        draw: Annotated[Path | None, typer.Option(help="Draw the graph into this SVG file.")] = None,
+        json: Json = False,
+    ) -> None:
+        """Say what a model file holds: operators, shapes, parameters and multiply-adds of each layer."""
+        from labkit.inspection import draw_graph, inspect_file, layer_table, summary
+        from labkit.inspection.table import MOST_LAYERS
+
+        found = inspect_file(file, _sizes(sizes), verify_data)
+        if draw is not None:
+            from labkit.files import write_atomically
+
+            write_atomically(draw, draw_graph(found).encode())
+        if json:
+            print_json(found.to_json())
+            return
+        print(summary(found), layer_table(found, None if every else MOST_LAYERS), sep="\n\n")
+
+
+def _sizes(settings: list[str]) -> dict[str, int]:
+    """`["time=128"]` → {"time": 128}; ConfigError for anything else."""
+    from labkit.errors import ConfigError
+
+    sizes = {}
+    for setting in settings:
+        name, _, text = setting.rpartition("=")
+        if not name or not text.isdecimal():
+            raise ConfigError(f"--size {setting!r} must have the form NAME=N, such as --size time=128")
+        sizes[name] = int(text)
+    return sizes
