@@ -25,6 +25,7 @@ ORDER = [
     {"measure"},
     {"train"},
     {"convert", "quantize", "prune", "distill"},
+    {"microscope"},
     {"inspection"},
     {"zoo", "pipeline"},
     {"parallel"},
