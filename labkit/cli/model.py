@@ -27,7 +27,9 @@ def register(app: typer.Typer) -> None:
 
     @app.command()
     def train(
-        architecture: Annotated[str, typer.Argument(metavar="MODEL", help="lenet5, resnet8 or resnet20.")],
+        architecture: Annotated[
+            str, typer.Argument(metavar="MODEL", help="lenet5, resnet8, resnet20, mobilenet or vit.")
+        ],
         out: Out,
         dataset: DataOption = "digits",
         settings: Settings = [],  # noqa: B006 - typer reads the default

@@ -2,23 +2,51 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 
+import numpy as np
 import pytest
 import torch
+import typer
 
-from labkit.errors import ConfigError
+from labkit.cli import app
+from labkit.convert import ExportOnnx, parity
+from labkit.errors import ConfigError, TechniqueError
+from labkit.measure.counting import count
+from labkit.measure.quality import evaluate
 from labkit.models import MODELS, build
+from labkit.models.mobilenet import InvertedResidual
+from labkit.models.vit import Attention
+from labkit.progress import silent
+from labkit.prune import PruneChannels
+from labkit.train import Train, fit, fresh_variant
+from labkit.variant import TensorSpec, Variant
 
 DIGITS = {"input_shape": [1, 32, 32], "num_outputs": 10}
+SMALL = {
+    "mobilenet": {"stages": [8, 12, 16], "blocks": [1, 2, 2], "hidden": 64, "first_stride": 2},
+    "vit": {"patch": 8, "hidden": 48, "depth": 2},
+}
 
 
 def parameters(config):
     return sum(parameter.numel() for parameter in build(config).parameters())
 
 
+def variant_of(config, shape=(1, 32, 32)):
+    """Untrained, but with batch statistics of their own, so that folding them away is a real change."""
+    torch.manual_seed(0)
+    model = build({"input_shape": list(shape), "num_outputs": 10, **config})
+    with torch.no_grad():
+        for _ in range(5):
+            model.train()(1 + 2 * torch.randn(16, *shape))
+    image = TensorSpec("image", "float32", ("batch", *shape), "NCHW")
+    return Variant("m", "torch", model.eval(), (image,), (TensorSpec("logits", "float32", ("batch", 10)),))
+
+
 @pytest.mark.parametrize("architecture", MODELS)
-@pytest.mark.parametrize("shape", [[1, 32, 32], [3, 28, 28], [2, 17, 40]])
+@pytest.mark.parametrize("shape", [[1, 32, 32], [3, 28, 28], [1, 28, 28], [2, 16, 40]])
 @pytest.mark.parametrize("batch", [1, 3])
 def test_an_image_of_any_size_becomes_one_logit_a_class(architecture, shape, batch):
     model = build({"architecture": architecture, "input_shape": shape, "num_outputs": 7}).eval()
@@ -33,6 +61,108 @@ def test_lenet5_has_the_parameters_that_the_papers_divide_by():
 def test_the_resnets_have_the_papers_size(architecture, millions):
     config = {"architecture": architecture, "input_shape": [3, 32, 32], "num_outputs": 10}
     assert round(parameters(config) / 1e6, 2) == millions
+
+
+@pytest.mark.parametrize("architecture", [name for name in MODELS if name != "vit"])
+def test_a_convolution_minds_no_odd_sides(architecture):
+    model = build({"architecture": architecture, "input_shape": [2, 17, 41], "num_outputs": 7}).eval()
+    assert model(torch.zeros(3, 2, 17, 41)).shape == (3, 7)
+
+
+@pytest.mark.parametrize(
+    ("architecture", "size", "held", "macs"),
+    [
+        ("mobilenet", 28, 166_666, 12_628_096),
+        ("mobilenet", 32, 166_666, 16_493_056),
+        ("vit", 28, 456_202, 24_518_208),
+        ("vit", 32, 457_642, 33_129_408),
+    ],
+)
+def test_mobilenet_and_vit_hold_and_compute_what_their_docstrings_say(architecture, size, held, macs):
+    model = variant_of({"architecture": architecture}, (1, size, size))
+    counts = count(model, {"image": np.zeros((1, 1, size, size), np.float32)})
+    assert (counts.parameters, counts.macs) == (held, macs)
+    if size == 28:
+        assert f"{held:,} parameters" in str(type(model.model).__doc__)
+
+
+def test_an_inverted_residual_is_counted_as_the_paper_counts_it():
+    """Table 1 of Sandler et al.: h·w·d·t·(d + k² + d') at stride 1."""
+    block = InvertedResidual(16, 24, expansion=6, stride=1)
+    weights = sum(layer.weight.numel() for layer in block.layers if isinstance(layer, torch.nn.Conv2d))
+    assert weights == 16 * 6 * (16 + 3**2 + 24)
+
+
+def test_an_inverted_residual_adds_only_where_the_shapes_agree():
+    for outputs, stride, adds in ((8, 1, True), (8, 2, False), (12, 1, False)):
+        block = InvertedResidual(8, outputs, expansion=2, stride=stride).eval()
+        torch.nn.init.zeros_(block.layers[-1].weight)
+        torch.nn.init.zeros_(block.layers[-1].bias)
+        image = torch.randn(1, 8, 4, 4)
+        assert torch.equal(block(image), image) == adds
+
+
+def test_attention_is_the_formula_written_out():
+    attention = Attention(hidden=8, heads=2).eval()
+    x = torch.randn(3, 5, 8)
+    heads = []
+    for q, k, v in zip(*(part.split(4, dim=-1) for part in attention.qkv(x).chunk(3, dim=-1)), strict=True):
+        heads.append(torch.softmax(q @ k.transpose(1, 2) / math.sqrt(4), dim=-1) @ v)
+    assert torch.allclose(attention(x), attention.out(torch.cat(heads, dim=-1)), atol=1e-6)
+
+
+def test_vit_tells_the_same_patches_in_another_order_apart():
+    model = build({"architecture": "vit", **DIGITS}).eval()
+    image = torch.randn(1, 1, 32, 32)
+    swapped = torch.cat([image[..., 16:], image[..., :16]], dim=-1)
+    assert not torch.allclose(model(image), model(swapped), atol=1e-3)
+    torch.nn.init.zeros_(model.positions)
+    assert torch.allclose(model(image), model(swapped), atol=1e-5)
+
+
+@pytest.mark.parametrize("architecture", ["mobilenet", "vit"])
+def test_the_new_architectures_compute_the_same_after_export(architecture):
+    variant = variant_of({"architecture": architecture}, (1, 28, 28))
+    exported = ExportOnnx()(variant)
+    report = parity(variant, exported)
+    assert [row.batch_size for row in report.rows] == [1, 3, 7]
+    assert report.max_rel_error < 1e-5 and report.top1_agreement == 1.0
+    with torch.no_grad():
+        variant.model.fc.weight[0, 0] += 1.0
+    assert parity(variant, exported).max_rel_error > 1e-3
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_two_epochs_on_digits_are_enough_to_learn_something(architecture, digits):
+    start = fresh_variant({"architecture": architecture, **SMALL[architecture]}, digits)
+    recipe = Train(epochs=2, batch_size=8, learning_rate=0.05, augment="none", precision="float32", threads=1)
+    trained = dataclasses.replace(start, model=fit(recipe, start, digits, silent))
+    assert evaluate(trained, digits, "validation").mean() > 0.75
+    assert evaluate(start, digits, "validation").mean() < 0.3
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_what_is_saved_is_loaded_again(architecture, tmp_path):
+    variant = variant_of({"architecture": architecture, **SMALL[architecture]})
+    loaded = Variant.load(variant.save(tmp_path))
+    assert loaded.digest == variant.digest
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_channel_pruning_refuses_what_it_does_not_know(architecture):
+    with pytest.raises(TechniqueError, match=f"which channels of {architecture} hang together"):
+        PruneChannels()(variant_of({"architecture": architecture, **SMALL[architecture]}))
+
+
+def test_the_command_line_names_every_architecture():
+    helps = [
+        parameter.help
+        for command in typer.main.get_command(app).commands.values()
+        if command.name == "train"
+        for parameter in command.params
+        if parameter.name == "architecture"
+    ]
+    assert helps == [f"{', '.join(MODELS[:-1])} or {MODELS[-1]}."]
 
 
 def test_a_later_stage_halves_the_image_and_has_its_own_width():
@@ -97,6 +227,42 @@ def test_dropout_acts_in_training_only():
 def test_a_bad_config_names_the_field_the_value_and_what_is_allowed(change, says):
     with pytest.raises(ConfigError, match=says):
         build({"architecture": "resnet20", **DIGITS, **change})
+
+
+@pytest.mark.parametrize(
+    ("change", "says"),
+    [
+        ({"architecture": "mobilnet"}, "did you mean 'mobilenet'"),
+        ({"architecture": "mobilenet", "stages": [16, 32]}, r"stages must be a list of 3, got \[16, 32\]"),
+        ({"architecture": "mobilenet", "stages": [[16], 32, 64]}, r"stages holds \[16\]"),
+        (
+            {"architecture": "mobilenet", "blocks": [1, 0, 4]},
+            r"blocks holds 0; allowed are whole numbers 1\.\.64",
+        ),
+        ({"architecture": "mobilenet", "blocks": 3}, "blocks must be a list of 3, got 3"),
+        ({"architecture": "mobilenet", "blocks": [1, 3, 65]}, "blocks holds 65"),
+        (
+            {"architecture": "mobilenet", "expansion": 0},
+            r"expansion holds 0; allowed are whole numbers 1\.\.16",
+        ),
+        ({"architecture": "mobilenet", "expansion": [4]}, r"expansion holds \[4\]"),
+        ({"architecture": "mobilenet", "first_stride": 3}, "first_stride=3 must be 1 or 2"),
+        ({"architecture": "mobilenet", "dropout": 1}, "dropout=1 must lie in"),
+        ({"architecture": "mobilenet", "inner": [[1]]}, "unknown field 'inner' for mobilenet"),
+        ({"architecture": "vit", "patch": 5}, "patch=5 does not divide the image's 32×32"),
+        ({"architecture": "vit", "patch": 64}, "patch=64 does not divide the image's 32×32"),
+        ({"architecture": "vit", "heads": 5}, "heads=5 does not divide hidden=96"),
+        ({"architecture": "vit", "depth": 65}, r"depth holds 65; allowed are whole numbers 1\.\.64"),
+        ({"architecture": "vit", "depth": True}, "depth holds True"),
+        ({"architecture": "vit", "hidden": 96.0}, "hidden holds 96.0"),
+        ({"architecture": "vit", "expansion": 17}, "expansion holds 17"),
+        ({"architecture": "vit", "dropout": -0.1}, "dropout=-0.1 must lie in"),
+        ({"architecture": "vit", "first_stride": 1}, "unknown field 'first_stride' for vit"),
+    ],
+)
+def test_a_bad_config_of_mobilenet_or_vit_is_told_so_too(change, says):
+    with pytest.raises(ConfigError, match=says):
+        build({**DIGITS, **change})
 
 
 @pytest.mark.parametrize("field", ["input_shape", "num_outputs"])
