@@ -7,43 +7,35 @@ what is likely (the error has the size of float16's rounding); the first that fi
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from labkit.microscope.kinds import kind
 from labkit.microscope.match import agreement, layouts
-from labkit.microscope.search import Side, sources, translated
+from labkit.microscope.search import Front, Side, sources, translated
 from labkit.microscope.taps import Tap
 from labkit.variant import Array
 
 _SAME_DB = 85.0  # of a result after a repair, where the repair itself was estimated from rounded numbers
+_EXPLAINED_DB = 25.0  # a repair explains an error that it makes so much smaller
+_NOTHING = 1e-3  # of the largest error of any channel: the channel is the same
 _FLOAT16_DB = (55.0, 95.0)
 
 
-@dataclass(frozen=True)
-class Case:
-    """The two stretches of operators that disagree, each within its model; `change` as in Departure."""
-
-    reference: Side
-    other: Side
-    mine: Sequence[Tap]
-    theirs: Sequence[Tap]
-    change: str
-
-
-def diagnose(case: Case) -> str:
+def diagnose(reference: Side, other: Side, front: Front) -> str:
     """The first finding that fits; empty if none does."""
-    if case.change == "left out":
+    if front.change == "left out":
         return ""
-    checks: tuple[Callable[[Case], str], ...] = (_kinds, _wiring, _settings) if not case.change else ()
-    for check in checks:
-        if found := check(case):
+    if not front.change:
+        first, second = front.mine[0], front.theirs[0]
+        found = _kinds(first, second) or _wiring(sources(reference, first), translated(other, second))
+        found = found or _settings(first, second)
+        if found:
             return found
-    x, y = _results(case)
-    if x.shape != y.shape and x.size != y.size:
+    x, y = _results(other, front)
+    if x.size != y.size:
         return f"Its result has shape {list(x.shape)}, in the other {list(y.shape)}."
     if x.dtype.kind != "f" or y.dtype.kind != "f":
         return _whole(x.astype(np.float64), y.astype(np.float64))
@@ -57,40 +49,41 @@ def diagnose(case: Case) -> str:
     return next((found for test in tests if (found := test(a, b))), "")
 
 
-def _results(case: Case) -> tuple[Array, Array]:
+def _results(other: Side, front: Front) -> tuple[Array, Array]:
     """What both come to; for operators put in, what they read and what they make of it."""
-    if case.change == "put in":
-        return case.other.taps[case.theirs[0].inputs[0]].value, case.theirs[-1].value
-    return case.mine[-1].value, case.theirs[-1].value
+    theirs = front.theirs
+    before = other.taps[theirs[0].inputs[0]] if front.change == "put in" else front.mine[-1]
+    return before.value, theirs[-1].value
 
 
-def _kinds(case: Case) -> str:
-    if len(case.mine) == len(case.theirs) == 1 and kind(case.mine[0]) != kind(case.theirs[0]):
-        return f"It is {case.mine[0].operator} in the reference and {case.theirs[0].operator} in the other."
-    return ""
+def _kinds(first: Tap, second: Tap) -> str:
+    if kind(first) == kind(second):
+        return ""
+    return f"It is {first.operator} in the reference and {second.operator} in the other."
 
 
-def _wiring(case: Case) -> str:
+def _wiring(mine: set[str], theirs: set[str]) -> str:
     """It computes the right thing from the wrong tensor."""
-    mine, theirs = sources(case.reference, case.mine[0]), translated(case.other, case.theirs[0])
     if len(mine) != len(theirs) or mine == theirs:
         return ""
     return f"It reads {_list(mine - theirs)} in the reference and {_list(theirs - mine)} in the other."
 
 
-def _settings(case: Case) -> str:
+def _settings(first: Tap, second: Tap) -> str:
     """Attributes and stored parameters, where both are written in the same words."""
-    a, b = case.mine[0].settings, case.theirs[0].settings
-    if case.mine[0].operator != case.theirs[0].operator or not set(a) & set(b):
+    a, b = first.settings, second.settings
+    if first.operator != second.operator or not set(a) & set(b):
         return ""
-    for key in sorted(set(a) | set(b), key=str):
+    for key in sorted(set(a) | set(b)):
         if key not in a or key not in b:
             return f"Its {key} is given only in the {'reference' if key in a else 'other'}."
         if isinstance(a[key], np.ndarray):
             if not np.array_equal(a[key], b[key]):
-                return f"Its {key}, a stored parameter, differs{_which(a[key], b[key])}."
+                return f"The numbers stored at its {key} differ{_which(a[key], b[key])}."
         elif a[key] != b[key]:
-            return f"Its {key} is {_text(a[key])} in the reference and {_text(b[key])} in the other."
+            return (
+                f"Its attribute {key!r} is {_text(a[key])} in the reference and {_text(b[key])} in the other."
+            )
     return ""
 
 
@@ -103,7 +96,7 @@ def _which(a: Array, b: Array) -> str:
     if a.ndim == 4 and np.array_equal(a.swapaxes(2, 3), b):
         return ": its rows and columns are exchanged"
     rows = [int(i) for i in np.flatnonzero((a != b).reshape(len(a), -1).any(axis=1))]
-    where = "everywhere" if len(rows) == len(a) else f"in {_channel_list(rows)} of {len(a)}"
+    where = f"in {_channel_list(rows, len(a))}"
     if np.array_equal(a.astype(np.float16).astype(a.dtype), b):
         return f" {where}: it was rounded to float16"
     return f" {where}, by up to {np.max(np.abs(b - a)) / (np.max(np.abs(a)) or 1.0):.2g} of its scale"
@@ -154,29 +147,30 @@ def _border(x: Array, y: Array) -> str:
 
 def _scaled(x: Array, y: Array) -> str:
     factor = float(np.vdot(x, y) / (np.vdot(x, x) or 1.0))
-    if _same(factor * x, y):
+    if _explains(factor * x, x, y):
         return f"The other's result is {factor:.6g} times the reference's."
     shift = float(np.mean(y - x))
-    return f"The other's result is the reference's, plus {shift:.4g}." if _same(x + shift, y) else ""
+    return f"The other's result is the reference's plus {shift:.4g}." if _explains(x + shift, x, y) else ""
 
 
 def _channels(x: Array, y: Array) -> str:
-    """Same but for some channels (axis 1); or a factor and a shift for each channel explain it all."""
+    """A constant for each channel (axis 1), or a factor and a constant, explain it all."""
     if x.ndim < 2:
         return ""
-    a, b = (np.moveaxis(each, 1, 0).reshape(each.shape[1], -1) for each in (x, y))
-    differ = [c for c in range(len(a)) if not _same(a[c], b[c])]
-    shift_only = _same(a + (b - a).mean(axis=1, keepdims=True), b)
-    if shift_only and a.shape[1] > 1:
-        return f"In {_channel_list(differ)} of {len(a)} a constant is added: look at the bias."
+    a, b = _by_channel(x), _by_channel(y)
+    differ = _differing(a, b)
+    where = f"In {_channel_list(differ, len(a))}"
+    if a.shape[1] > 1 and _explains(a + (b - a).mean(axis=1, keepdims=True), a, b):
+        return f"{where} a constant is added: look at the bias."
     centred_a, centred_b = (each - each.mean(axis=1, keepdims=True) for each in (a, b))
     power = (centred_a**2).sum(axis=1)
-    factors = (centred_a * centred_b).sum(axis=1) / np.where(power > 0, power, 1.0)
-    if _same(factors[:, None] * centred_a + b.mean(axis=1, keepdims=True), b) and a.shape[1] > 2:
+    factors = np.where(power > 0, (centred_a * centred_b).sum(axis=1) / np.where(power > 0, power, 1.0), 1.0)
+    if a.shape[1] > 2 and _explains(factors[:, None] * centred_a + b.mean(axis=1, keepdims=True), a, b):
+        low, high = factors[differ].min(), factors[differ].max()
+        times = f"{low:.5g}" if low == high else f"{low:.5g} to {high:.5g}"
         return (
-            f"In {_channel_list(differ)} of {len(a)} the other's result is the reference's times a factor "
-            f"({factors.min():.4g} to {factors.max():.4g}) plus a constant: look at the normalisation's epsilon and "
-            "variance, or at the weights' scale."
+            f"{where} the other's result is the reference's times a factor ({times}) plus a constant: look at the "
+            "normalisation's epsilon and variance, or at the scale of the weights."
         )
     return ""
 
@@ -185,13 +179,13 @@ def _swapped(x: Array, y: Array) -> str:
     """Some channels (axis 1) hold what others should."""
     if x.ndim < 2:
         return ""
-    a, b = (np.moveaxis(each, 1, 0).reshape(each.shape[1], -1) for each in (x, y))
-    differ = [c for c in range(len(a)) if not _same(a[c], b[c])]
-    pairs = [(c, d) for c in differ for d in differ if c != d and _same(a[c], b[d])]
-    if {c for c, _ in pairs} == set(differ) and len(differ) > 1:
-        return f"{_channel_list(differ).capitalize()} are the reference's in another order."
+    a, b = _by_channel(x), _by_channel(y)
+    differ = _differing(a, b)
+    sources = {c for c in differ for d in differ if c != d and _same(a[d], b[c])}
+    if sources == set(differ) and len(differ) > 1:
+        return f"{_channel_list(differ, len(a)).capitalize()} are the reference's in another order."
     if 0 < len(differ) <= len(a) // 4:
-        return f"Only {_channel_list(differ)} of {len(a)} differ{'s' if len(differ) == 1 else ''}."
+        return f"Only {_channel_list(differ, len(a))} differ{'s' if len(differ) == 1 else ''}."
     return ""
 
 
@@ -207,15 +201,34 @@ def _same(x: Array, y: Array) -> bool:
     return found.snr_db >= _SAME_DB and not found.layout
 
 
+def _explains(repaired: Array, x: Array, y: Array) -> bool:
+    """Whether a repair of `x` leaves next to nothing of the error, and little enough of it."""
+    return agreement(repaired, y).snr_db >= max(_SAME_DB, agreement(x, y).snr_db + _EXPLAINED_DB)
+
+
+def _by_channel(x: Array) -> Array:
+    """[N, C, …] → [C, all the rest]."""
+    return np.moveaxis(x, 1, 0).reshape(x.shape[1], -1)
+
+
+def _differing(a: Array, b: Array) -> list[int]:
+    """The rows that are not the same; the largest difference decides what is the same."""
+    errors = np.abs(b - a).max(axis=1)
+    return [int(row) for row in np.flatnonzero(errors > _NOTHING * errors.max())]
+
+
 def _close(values: Array, target: float) -> bool:
     return bool(np.all(np.abs(values - target) <= 1e-4 * (abs(target) or 1.0)))
 
 
-def _channel_list(channels: Sequence[int]) -> str:
+def _channel_list(channels: Sequence[int], count: int) -> str:
+    """Channel 3 of 64; all 64 channels."""
+    if len(channels) == count:
+        return f"all {count} channels"
     if len(channels) == 1:
-        return f"channel {channels[0]}"
+        return f"channel {channels[0]} of {count}"
     shown = ", ".join(map(str, channels[:4]))
-    return f"channels {shown}" if len(channels) <= 4 else f"{len(channels)} channels ({shown}, …)"
+    return f"channels {shown} of {count}" if len(channels) <= 4 else f"{len(channels)} of {count} channels"
 
 
 def _list(names: set[str]) -> str:

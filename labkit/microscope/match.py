@@ -80,14 +80,6 @@ class Matches:
         """The nearest tensor of the other side; (None, NONE) if none of its size comes near."""
         return self._best[side][name]
 
-    def between(self, name: str, other: str) -> Agreement | None:
-        """The agreement of two tensors; None if they differ in size."""
-        x, y = (
-            next(t.value for t in side if t.name == n)
-            for side, n in zip(self.sides, (name, other), strict=True)
-        )
-        return agreement(x, y) if x.size == y.size else None
-
     def _search(self, tap: Tap, side: int) -> tuple[str | None, Agreement]:
         best: tuple[str | None, Agreement] = (None, NONE)
         for other in self._candidates(tap, side):

@@ -15,18 +15,17 @@ quantized nothing is equal, and what is read is how much of each tensor is noise
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 
 from labkit.convert.parity import _batches
 from labkit.data import Dataset
 from labkit.doors import door
 from labkit.errors import ConfigError
-from labkit.microscope.diagnose import Case, diagnose
-from labkit.microscope.kinds import kind
-from labkit.microscope.match import Matches
+from labkit.microscope.diagnose import diagnose
+from labkit.microscope.match import Matches, agreement
 from labkit.microscope.report import Departure, MicroscopeReport, Row
-from labkit.microscope.search import FLOAT, QUANTIZED, Side, first_front, groups
-from labkit.microscope.taps import Tap, taps
+from labkit.microscope.search import FLOAT, QUANTIZED, Side, first_front, stretches
+from labkit.microscope.taps import taps
 from labkit.progress import Progress, silent
 from labkit.variant import Array, Variant
 
@@ -69,26 +68,18 @@ def _departure(reference: Side, other: Side) -> Departure | None:
     first, second = first_front(reference, other)
     if first is None:
         return None
-    mine, theirs = groups(reference, first, other, second) if second is not None else ([first], [])
-    change, left_out, put_in = "", _before(mine, theirs), _before(theirs, mine)
-    if put_in:
-        change, theirs = "put in", put_in
-    elif left_out or not theirs:
-        change, mine = "left out", left_out or mine
+    front = stretches(reference, first, other, second)
+    ends = [tap.value for tap in (*front.mine[-1:], *front.theirs[-1:])]
+    comparable = len(ends) == 2 and ends[0].size == ends[1].size
     return Departure(
-        change=change,
-        reference=() if change == "put in" else tuple(tap.plain for tap in mine),
-        other=() if change == "left out" else tuple(tap.plain for tap in theirs),
+        change=front.change,
+        reference=tuple(tap.plain for tap in front.mine),
+        other=tuple(tap.plain for tap in front.theirs),
         before_db=reference.before_db(first),
-        finding=diagnose(Case(reference, other, mine, theirs, change)),
+        before_error=reference.before_error(first),
+        agreement=agreement(*ends) if comparable else None,
+        finding=diagnose(reference, other, front),
     )
-
-
-def _before(these: Sequence[Tap], those: Sequence[Tap]) -> list[Tap]:
-    """What `these` do before they begin with the kind of operator with which `those` begin at once."""
-    kinds = [kind(tap) for tap in these]
-    wanted = kind(those[0]) if those else ""
-    return list(these[: kinds.index(wanted)]) if wanted in kinds else []
 
 
 def _rows(reference: Side, departure: Departure | None) -> tuple[Row, ...]:

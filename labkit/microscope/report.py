@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 
 from labkit.microscope.kinds import HINTS, kind
+from labkit.microscope.match import Agreement
 from labkit.microscope.search import Scale
 from labkit.microscope.taps import Operator
 
@@ -31,14 +33,17 @@ class Departure:
     """Where the two part: operators of the reference, and of the other, that do the same work differently.
 
     More than one stand on a side where formats fuse differently: these cannot be told apart from outside.
-    `change` is "left out" (other is empty), "put in" (reference is empty) or "". `before_db` is the agreement
-    of what they read, `finding` what kind of difference it is, if one of the known kinds fits.
+    `change` is "left out" (other is empty), "put in" (reference is empty) or "". `before_db` and `before_error`
+    (its max_rel_error) are the agreement of what they read, `agreement` that of what they come to (None if
+    there is nothing to compare), `finding` what kind of difference it is, if one of the known kinds fits.
     """
 
     change: str
     reference: tuple[Operator, ...]
     other: tuple[Operator, ...]
     before_db: float
+    before_error: float
+    agreement: Agreement | None
     finding: str
 
     @property
@@ -70,17 +75,25 @@ class MicroscopeReport:
         """All operators that the departure may lie in: of the reference, then of the other."""
         return (*self.first.reference, *self.first.other) if self.first else ()
 
+    def names(self, node: str) -> bool:
+        """Whether the operator to look at first has this name in its file, on either side."""
+        found = (self.first.operator, self.first.counterpart) if self.first else ()
+        return node in [operator.node for operator in found if operator is not None]
+
     @property
     def says(self) -> str:
         """The finding in a sentence or two, for a person."""
         if self.first is None:
             return self._nothing()
         first, one = self.first, self.first.operator
-        before = f"all that it reads agrees to {_db(first.before_db, self.scale)}"
+        before = f"what it reads agrees to {self._level(first.before_db, first.before_error)}"
         if first.change == "left out":
             head = f"{one.title} of {self.reference!r} is left out in {self.other!r}; {before}."
         elif first.change == "put in":
-            head = f"{self.other!r} puts in {one.title}, which {self.reference!r} does not have; {before}."
+            head = (
+                f"The first operator that departs is {one.title} of {self.other!r}, which {self.reference!r} does "
+                f"not have; {before}."
+            )
         else:
             head = f"The first operator that departs is {one.title}: {self._by_how_much()}, while {before}."
             head += self._together()
@@ -104,11 +117,11 @@ class MicroscopeReport:
         if not known:
             return f"No tensor of {self.reference!r} has a counterpart in {self.other!r}."
         worst = min(known, key=lambda row: row.snr_db or 0.0)
-        level = _db(worst.snr_db or 0.0, self.scale)
+        level = self._level(worst.snr_db or 0.0, worst.max_rel_error or 0.0)
         if all(row.status != "drifts" for row in self.rows):
             return (
                 f"Nothing departs: {len(known)} of {len(self.rows)} tensors of {self.reference!r} have their equal "
-                f"in {self.other!r}, to {level} or better (the worst is {worst.operator.title})"
+                f"in {self.other!r}, to {level} or better (the worst is that of {worst.operator.title})"
                 + (", and the others were fused away." if len(known) < len(self.rows) else ".")
             )
         return (
@@ -116,15 +129,20 @@ class MicroscopeReport:
             f"{worst.operator.title}. That is rounding that adds up, and no fault of one operator."
         )
 
+    def _level(self, snr_db: float, max_rel_error: float) -> str:
+        """An agreement in the words of the scale: of float numbers the largest error, else what is not noise."""
+        if self.scale.name == "float":
+            return f"{max_rel_error:.1g} of its scale" if max_rel_error else "the last bit"
+        return f"{min(snr_db, self.scale.cap_db):.0f} dB"
+
     def _by_how_much(self) -> str:
         assert self.first is not None  # noqa: S101 - `says` has asked
-        last = self.first.reference[-1].name
-        row = next(row for row in self.rows if row.operator.name == last)
-        if row.snr_db is None or row.max_rel_error is None:
+        found = self.first.agreement
+        if found is None or not found.max_rel_error < math.inf:
             return "nothing like its result is found"
         if self.scale.name == "float":
-            return f"its result differs by {row.max_rel_error:.2g} of its scale"
-        return f"its signal-to-noise ratio is {row.snr_db:.0f} dB"
+            return f"its result differs by {found.max_rel_error:.2g} of its scale"
+        return f"its signal-to-noise ratio is {found.snr_db:.0f} dB"
 
     def _together(self) -> str:
         assert self.first is not None  # noqa: S101 - `says` has asked
@@ -133,10 +151,6 @@ class MicroscopeReport:
             return "" if mine[0].title == theirs[0].title else f" Its counterpart is {theirs[0].title}."
         a, b = (" and ".join(operator.title for operator in side) for side in (mine, theirs))
         return f" {a} in the one and {b} in the other do this work together and cannot be told apart."
-
-
-def _db(level: float, scale: Scale) -> str:
-    return f"{scale.cap_db:.0f} dB" if level >= scale.cap_db else f"{level:.0f} dB"
 
 
 def _short(text: str, width: int) -> str:

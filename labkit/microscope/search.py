@@ -21,8 +21,7 @@ from labkit.microscope.taps import Tap
 
 _MUTUAL_DB = 6.0  # by so much another tensor must fit a counterpart better to take it away
 _NEAR_KIN = 3
-_LONGEST_GROUP = 6
-_LOOK_AHEAD = 2
+_LONGEST_CHAIN = 8
 
 
 @dataclass(frozen=True)
@@ -111,6 +110,11 @@ class Side:
         """The worst level of what `tap` reads."""
         return min((self.level_db[name] for name in tap.inputs), default=self.scale.cap_db)
 
+    def before_error(self, tap: Tap) -> float:
+        """The largest max_rel_error of what `tap` was computed from."""
+        found = (self.counterpart(name)[1].max_rel_error for name in sources(self, tap))
+        return max(found, default=0.0)
+
     def loss_db(self, tap: Tap) -> float:
         """How much `tap` loses: up to the first tensor from it on that has a counterpart; infinite if none has."""
         for each in self.chain(tap):
@@ -151,7 +155,7 @@ class Side:
         towards: the kind of operator to follow at the first fork.
         """
         found = [tap]
-        while len(found) < _LONGEST_GROUP + _LOOK_AHEAD:
+        while len(found) < _LONGEST_CHAIN:
             users = [self.taps[name] for name in self.consumers[found[-1].name]]
             if not users:
                 break
@@ -207,19 +211,43 @@ def translated(side: Side, tap: Tap) -> set[str]:
     return {other for name in sources(side, tap) if (other := side.counterpart(name)[0]) is not None}
 
 
-def groups(reference: Side, first: Tap, other: Side, second: Tap) -> tuple[Sequence[Tap], Sequence[Tap]]:
-    """The smallest stretches of both models, from `first` and `second` on, that do the same work.
+@dataclass(frozen=True)
+class Front:
+    """The stretches of both models that do the same work differently; `change` as in report.Departure."""
 
-    After them both go on with operators of the same kinds: Conv, BatchNorm | Relu, … and Conv | Relu, ….
+    change: str
+    mine: Sequence[Tap]
+    theirs: Sequence[Tap]
+
+
+def stretches(reference: Side, first: Tap, other: Side, second: Tap | None) -> Front:
+    """What belongs to the front: was an operator left out, put in, exchanged, or are several fused?
+
+    Names decide where both models have them, else the kinds of operators that follow.
     """
-    a = reference.chain(first, kind(second))
-    b = other.chain(second, kind(first))
-    lengths = sorted(
-        ((i, j) for i in range(len(a)) for j in range(len(b)) if max(i, j) < _LONGEST_GROUP), key=sum
-    )
-    for i, j in lengths:
-        after_a = [kind(tap) for tap in a[i + 1 : i + 1 + _LOOK_AHEAD]]
-        after_b = [kind(tap) for tap in b[j + 1 : j + 1 + _LOOK_AHEAD]]
-        if after_a == after_b:
-            return a[: i + 1], b[: j + 1]
+    if second is None:
+        return Front("left out", [first], [])
+    a, b = reference.chain(first, kind(second)), other.chain(second, kind(first))
+    if kind(first) == kind(second):
+        return Front("", *_fused(a, b))
+    if len(a) > 1 and kind(second) == kind(a[1]) and not _namesakes(first, second):
+        return Front("left out", a[:1], [])
+    exchanged = [kind(tap) for tap in a[1:2]] == [kind(tap) for tap in b[1:2]]
+    behind = next((place for place, tap in enumerate(b) if _namesakes(first, tap)), None)
+    if behind is None and not exchanged:
+        behind = next((place for place, tap in enumerate(b) if kind(tap) == kind(first)), None)
+    return Front("put in", [], b[:behind]) if behind else Front("", a[:1], b[:1])
+
+
+def _namesakes(first: Tap, second: Tap) -> bool:
+    return first.node == second.node or first.name == second.name
+
+
+def _fused(a: Sequence[Tap], b: Sequence[Tap]) -> tuple[Sequence[Tap], Sequence[Tap]]:
+    """The shortest beginnings of both after which both go on alike: Conv, BatchNorm | Relu and Conv | Relu."""
+    lengths = [(i, j) for i in range(1, len(a) + 1) for j in range(1, len(b) + 1)]
+    for ahead in (2, 1):
+        for i, j in sorted(lengths, key=sum):
+            if [kind(tap) for tap in a[i : i + ahead]] == [kind(tap) for tap in b[j : j + ahead]]:
+                return a[:i], b[:j]
     return a[:1], b[:1]
