@@ -28,6 +28,7 @@ _HOME = {
     "load_dataset": "data",
     "load_model": "zoo",
     "Train": "train",
+    "convert": "convert",
     "ExportOnnx": "convert",
     "load_onnx": "convert",
     "parity": "convert",
@@ -52,7 +53,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from labkit.convert import ExportOnnx, load_onnx
+    from labkit.convert import ExportOnnx, convert, load_onnx
     from labkit.convert.parity import parity
     from labkit.data import load_dataset
     from labkit.distill import Distill
@@ -77,7 +78,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(f"labkit.{_HOME[name]}")
     value = (
         home if _HOME[name] == name else getattr(home, name)
-    )  # labkit.measure: a package that can be called
+    )  # labkit.measure, labkit.convert: packages that can be called
     globals()[name] = value
     return value
 

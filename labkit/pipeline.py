@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labkit.convert import ExportOnnx
+from labkit.convert import CONVERTERS
 from labkit.data import Dataset
 from labkit.distill import Distill
 from labkit.doors import door
@@ -32,7 +32,7 @@ from labkit.variant import Variant
 
 TECHNIQUES: tuple[type[Technique], ...] = (
     Train,
-    ExportOnnx,
+    *CONVERTERS,
     QuantizeInt8,
     PruneMagnitude,
     PruneChannels,

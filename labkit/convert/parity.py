@@ -23,7 +23,7 @@ from labkit.technique import probe
 from labkit.variant import Array, Variant
 
 BATCHES = (1, 3, 7)
-_TOLERANCES = {"float32": 1e-4, "bfloat16": 5e-2}
+_TOLERANCES = {"float32": 1e-4, "float16": 1e-2, "bfloat16": 5e-2, "int8": 0.25}
 
 
 def tolerance(precision: str) -> float:
@@ -55,6 +55,8 @@ class ParityReport:
 
     reference: str
     other: str
+    reference_format: str
+    other_format: str
     rows: tuple[ParityRow, ...]
 
     @property
@@ -120,7 +122,7 @@ def parity(
     ):
         for size, feeds, other_feeds in _batches(reference, other, samples, batches):
             rows += _compare(reference, size, _run(first, feeds), _run(second, other_feeds))
-    return ParityReport(reference.name, other.name, tuple(rows))
+    return ParityReport(reference.name, other.name, reference.format, other.format, tuple(rows))
 
 
 def _batches(

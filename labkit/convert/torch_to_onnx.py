@@ -19,12 +19,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar, TextIO
 
-from labkit.convert.parity import parity
+from labkit.convert.converter import Converter
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
 from labkit.formats.onnx_file import write_metadata
 from labkit.progress import Progress
-from labkit.technique import Technique, knob, probe
+from labkit.runtimes.torch_eager import exported
+from labkit.technique import knob, probe
 from labkit.variant import Variant
 
 if TYPE_CHECKING:
@@ -32,71 +33,85 @@ if TYPE_CHECKING:
 
 
 @dataclass(frozen=True)
-class ExportOnnx(Technique):
+class ExportOnnx(Converter):
     """Write a PyTorch variant as one ONNX file with a free batch, and prove that it computes the same."""
 
     name: ClassVar[str] = "export_onnx"
     title: ClassVar[str] = "Export to ONNX"
-    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[tuple[str, ...]] = ("torch", "pt2")
+    target: ClassVar[str] = "onnx"
 
     opset: int = knob(18, "version of ONNX's operator set", min=18, max=23)
-    tolerance: float = knob(1e-4, "largest error, as a share of the largest output", above=0.0, max=1.0)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Also refuse a model in training mode, which would keep its dropout and batch statistics."""
         super().requires(variant, dataset)
-        training = [name or "the model" for name, module in variant.model.named_modules() if module.training]
-        if training:
-            where = f"{training[0]} of {variant.name!r}"
-            raise TechniqueError(f"{where} is in training mode: call model.eval() first")
+        check_not_training(variant)
 
-    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
-        """Export, then compare at batches 1, 3 and 7: on `dataset`'s training samples, or on random ones."""
-        progress(0.0, "tracing the forward pass")
+    def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
+        """Trace the forward pass; the batch must come out free."""
         model = _export(variant, dataset, self.opset)
-        _strip(model)
+        strip(model)
         _check_dimensions(variant, model)
         write_metadata(model, variant)
-        payload = model.SerializeToString()
-        result = variant.derive(variant.name, self.step(variant), format="onnx", model=payload)
-        progress(0.8, "comparing the outputs")
-        parity(variant, result, dataset).check(self.tolerance)
-        progress(1.0, "exported")
-        return result
+        return {"model": model.SerializeToString()}
 
 
-def _export(variant: Variant, dataset: Dataset | None, opset: int) -> onnx.ModelProto:
-    """Trace with an example of two samples: one would look like a constant 1."""
+def check_not_training(variant: Variant) -> None:
+    """Raise TechniqueError for a module in training mode."""
+    modules = variant.model.named_modules() if variant.format == "torch" else ()
+    training = [name or "the model" for name, module in modules if module.training]
+    if training:
+        raise TechniqueError(
+            f"{training[0]} of {variant.name!r} is in training mode: call model.eval() first"
+        )
+
+
+def example(variant: Variant, dataset: Dataset | None) -> tuple[Any, ...]:
+    """Two samples as tensors: one would look like a constant 1."""
+    import torch
+
+    feeds = probe(variant)
+    if dataset is not None and not any(isinstance(spec.shape[0], int) for spec in variant.inputs):
+        feeds = variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
+    return tuple(torch.from_numpy(feeds[spec.name].copy()) for spec in variant.inputs)
+
+
+def dynamic_shapes(variant: Variant) -> tuple[dict[int, Any], ...]:
+    """For each input, its free axes: axis → torch.export.Dim, one for each name."""
     import torch
 
     named = {size for spec in variant.inputs for size in spec.shape if isinstance(size, str)}
     dimensions = {name: torch.export.Dim(name) for name in sorted(named)}
-    example = probe(variant)
-    if dataset is not None and not any(isinstance(spec.shape[0], int) for spec in variant.inputs):
-        example = variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
-    with _quiet():
+    return tuple(
+        {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
+        for spec in variant.inputs
+    )
+
+
+def _export(variant: Variant, dataset: Dataset | None, opset: int) -> onnx.ModelProto:
+    import torch
+
+    traced: dict[str, Any] = {"args": example(variant, dataset), "dynamic_shapes": dynamic_shapes(variant)}
+    with quiet():
         try:
             program: Any = torch.onnx.export(
-                variant.model,
-                tuple(torch.from_numpy(example[spec.name].copy()) for spec in variant.inputs),
+                variant.model if variant.format == "torch" else exported(variant),
                 input_names=[spec.name for spec in variant.inputs],
                 output_names=[spec.name for spec in variant.outputs],
                 opset_version=opset,
                 dynamo=True,
-                dynamic_shapes=tuple(
-                    {axis: dimensions[size] for axis, size in enumerate(spec.shape) if isinstance(size, str)}
-                    for spec in variant.inputs
-                ),
                 external_data=False,
                 verbose=False,
+                **(traced if variant.format == "torch" else {}),
             )
         except Exception as error:  # whatever the model's own forward raises comes out here, wrapped
-            raise TechniqueError(f"PyTorch cannot export {variant.name!r}: {_innermost(error)}") from None
+            raise TechniqueError(f"PyTorch cannot export {variant.name!r}: {innermost(error)}") from None
     proto: onnx.ModelProto = program.model_proto
     return proto
 
 
-def _innermost(error: BaseException) -> str:
+def innermost(error: BaseException) -> str:
     """The first line of the error at the bottom of the chain: the exporter wraps it in pages of advice."""
     while error.__cause__ is not None:
         error = error.__cause__
@@ -116,7 +131,7 @@ class _OtherThreads(io.TextIOBase):
 
 
 @contextlib.contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Keep the exporter's progress, warnings and log lines off the terminal: stdout may be carrying JSON."""
     logger = logging.getLogger("torch")
     level = logger.level
@@ -133,7 +148,7 @@ def _quiet() -> Iterator[None]:
             logger.setLevel(level)
 
 
-def _strip(model: onnx.ModelProto) -> None:
+def strip(model: onnx.ModelProto) -> None:
     """Remove what only debugging needs: it holds stack traces, and so the paths of the exporting machine."""
     from labkit.formats.onnx_child import graphs
 

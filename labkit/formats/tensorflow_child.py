@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import tempfile
 from pathlib import Path
 from typing import Any
@@ -10,6 +11,7 @@ import numpy as np
 import tensorflow as tf
 
 from labkit.formats.child import Problem, answer, in_short, limit_memory, zeros
+from labkit.runtimes.tensorflow import keras_specs
 from labkit.variant import unframed, write_folder
 
 
@@ -45,17 +47,7 @@ def _keras(payload: bytes) -> dict[str, Any]:
         path = Path(folder) / "model.keras"
         path.write_bytes(payload)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
-    return describe_keras(model)
-
-
-def describe_keras(model: Any) -> dict[str, Any]:
-    """The inputs and outputs of a built Keras model."""
-    if not getattr(model, "inputs", None):
-        raise Problem("this Keras model has no inputs yet: call it once on data, then save it again")
-    inputs = [_describe(tensor.name, tensor) for tensor in model.inputs]
-    outputs = [
-        _describe(name, tensor) for name, tensor in zip(model.output_names, model.outputs, strict=True)
-    ]
+    inputs, outputs = ([dataclasses.asdict(spec) for spec in specs] for specs in keras_specs(model))
     return {"inputs": inputs, "outputs": outputs, "metadata": {}}
 
 

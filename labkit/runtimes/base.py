@@ -6,11 +6,12 @@ every engine has its own ideas of both. A Session maps named arrays to named arr
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import sys
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib.util import find_spec
 from types import TracebackType
@@ -104,20 +105,32 @@ def is_installed(package: str) -> bool:
         return False
 
 
+@contextlib.contextmanager
+def muted() -> Iterator[None]:
+    """Keep off the terminal what C++ libraries write to stdout and stderr behind Python's back."""
+    sys.stdout.flush()
+    sys.stderr.flush()
+    kept, nowhere = (os.dup(1), os.dup(2)), os.open(os.devnull, os.O_WRONLY)
+    try:
+        os.dup2(nowhere, 1)
+        os.dup2(nowhere, 2)
+        yield
+    finally:
+        sys.stdout.flush()
+        for number, copy in enumerate(kept, 1):
+            os.dup2(copy, number)
+            os.close(copy)
+        os.close(nowhere)
+
+
 def import_engine(package: str) -> Any:
-    """Import a package whose libraries write to the process's stderr while they start, and keep that off it."""
+    """Import a package whose libraries have much to say while they start."""
     if package in sys.modules:
         return sys.modules[package]
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "3")
     os.environ.setdefault("GLOG_v", "3")
-    kept, nowhere = os.dup(2), os.open(os.devnull, os.O_WRONLY)
-    try:
-        os.dup2(nowhere, 2)
+    with muted():
         return importlib.import_module(package)
-    finally:
-        os.dup2(kept, 2)
-        os.close(kept)
-        os.close(nowhere)
 
 
 class Runtime(ABC):

@@ -19,7 +19,10 @@ class LiteRtSession(Session):
     def __init__(self, variant: Variant, options: RunOptions, litert: Any) -> None:
         super().__init__(variant, options)
         try:
-            self._interpreter = litert.Interpreter(model_content=variant.payload, num_threads=options.threads)
+            with muted():
+                self._interpreter = litert.Interpreter(
+                    model_content=variant.payload, num_threads=options.threads
+                )
             self._runner = Signature(self._interpreter, variant)
         except Exception as error:  # RuntimeError, ValueError, SystemError
             raise ModelFileError(f"LiteRT refuses {variant.name!r}: {str(error)[:300]}") from None
@@ -53,7 +56,8 @@ class Signature:
         if shapes != self._shapes:
             for name, shape in shapes.items():
                 interpreter.resize_tensor_input(self._inputs[name]["index"], list(shape))
-            interpreter.allocate_tensors()
+            with muted():  # it announces its delegate
+                interpreter.allocate_tensors()
             self._shapes = shapes
         for name, array in feeds.items():
             interpreter.set_tensor(self._inputs[name]["index"], np.ascontiguousarray(array))

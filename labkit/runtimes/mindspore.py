@@ -20,10 +20,15 @@ class MindSporeSession(Session):
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Named arrays in, named arrays out; the Cell takes its inputs in the variant's order."""
+        arrays = self.observe(feeds)
+        return {spec.name: array for spec, array in zip(self.variant.outputs, arrays, strict=True)}
+
+    def observe(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs in their order, whatever the variant calls them, and however many there are."""
         tensor = self._mindspore.Tensor
         result = self._cell(*(tensor(feeds[spec.name]) for spec in self.variant.inputs))
         results = result if isinstance(result, (tuple, list)) else (result,)
-        return {spec.name: value.asnumpy() for spec, value in zip(self.variant.outputs, results, strict=True)}
+        return [value.asnumpy() for value in results]
 
 
 class MindSpore(Runtime):

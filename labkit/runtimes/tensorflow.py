@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+import importlib
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any
 
+from labkit.environment import current
 from labkit.errors import ConfigError, ModelFileError
 from labkit.runtimes.base import RunOptions, Runtime, Session
-from labkit.variant import Array, Variant, write_folder
+from labkit.variant import Array, TensorSpec, Variant, write_folder
 
 
 class TensorFlowSession(Session):
@@ -47,11 +49,35 @@ def open_tensorflow(variant: Variant, tf: Any) -> tuple[Any, Any]:
             return dict(zip(outputs, tf.nest.flatten(results), strict=True))
 
         return model, call
-    with tempfile.TemporaryDirectory() as folder:
-        place = write_folder(Path(folder) / "model", variant.model)
-        owner = tf.saved_model.load(str(place))
+    owner = load_saved_model(variant, tf)
     signature = owner.signatures["serving_default"]
     return owner, lambda feeds: signature(**feeds)
+
+
+def load_saved_model(variant: Variant, tf: Any) -> Any:
+    """The object that a SavedModel's folder describes; its weights are in memory, the folder is gone."""
+    with tempfile.TemporaryDirectory() as folder:
+        return tf.saved_model.load(str(write_folder(Path(folder) / "model", variant.model)))
+
+
+def keras_specs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """What goes into a built Keras model and comes out; its first axis is the batch."""
+    if not getattr(model, "inputs", None):
+        raise ConfigError("this Keras model has no inputs yet: call it once on data")
+    names = [tensor.name.split(":")[0] for tensor in model.inputs]
+    inputs = zip(names, model.inputs, strict=True)
+    named = getattr(model, "output_names", None) or [model.layers[-1].name]  # a Sequential has one
+    outputs = zip(named, model.outputs, strict=True)
+    made = ([_spec(name, tensor) for name, tensor in each] for each in (inputs, outputs))
+    return tuple(next(made)), tuple(next(made))
+
+
+def _spec(name: str, tensor: Any) -> TensorSpec:
+    shape = [
+        size if size is not None else f"{name}_{axis}" if axis else "batch"
+        for axis, size in enumerate(tensor.shape)
+    ]
+    return TensorSpec(name, str(tensor.dtype), tuple(shape))
 
 
 def open_keras(variant: Variant) -> Any:
@@ -71,25 +97,31 @@ class TensorFlow(Runtime):
     formats = ("tensorflow", "keras")
     package = "tensorflow"
     install = "pip install 'labkit[tensorflow]'"
-    _threads: ClassVar[int] = 0
+
+    def load(self, variant: Variant, options: RunOptions | None = None) -> Session:
+        """As every runtime does; without options, with the threads that this process has begun with."""
+        if options is None and self.is_available().ok:
+            options = RunOptions(threads=self._begun() or 1)
+        return super().load(variant, options)
 
     def open(self, variant: Variant, options: RunOptions) -> Session:
         """Load the model; ConfigError if this process has already begun with another number of threads."""
         tf = self.engine()
-        cls = type(self)
-        if cls._threads not in (0, options.threads):
+        if self._begun() not in (0, options.threads):
             raise ConfigError(
-                f"TensorFlow takes its threads once in a process, here {cls._threads}, not {options.threads}: "
+                f"TensorFlow takes its threads once in a process, here {self._begun()}, not {options.threads}: "
                 "start again (a notebook: restart the kernel)"
             )
-        if not cls._threads:
-            try:
-                tf.config.threading.set_intra_op_parallelism_threads(options.threads)
-                tf.config.threading.set_inter_op_parallelism_threads(1)
-            except RuntimeError:
-                raise ConfigError(
-                    "TensorFlow was used before labkit could set its threads: start again, and load the model "
-                    "with labkit first"
-                ) from None
-            cls._threads = options.threads
+        if not self._begun():
+            tf.config.threading.set_intra_op_parallelism_threads(options.threads)
+            tf.config.threading.set_inter_op_parallelism_threads(1)
+            tf.constant(0)  # begins
         return TensorFlowSession(variant, options, tf)
+
+    def _begun(self) -> int:
+        """The threads that TensorFlow computes with in this process; 0 if it has not begun."""
+        tf = self.engine()
+        context: Any = importlib.import_module("tensorflow.python.eager.context").context()
+        if not context._initialized:  # there is no public way to ask
+            return 0
+        return int(tf.config.threading.get_intra_op_parallelism_threads()) or current().threads

@@ -28,16 +28,18 @@ class TorchSession(Session):
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
         """Named arrays in, float32 (or whole-number) arrays out."""
+        arrays = self.observe(feeds)
+        return {spec.name: array for spec, array in zip(self.variant.outputs, arrays, strict=True)}
+
+    def observe(self, feeds: Mapping[str, Array]) -> list[Array]:
+        """The outputs in their order, whatever the variant calls them, and however many there are."""
         torch = self._torch
         if torch.get_num_threads() != self.options.threads:
             torch.set_num_threads(self.options.threads)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             result = self._module(*(torch.from_numpy(feeds[spec.name]) for spec in self.variant.inputs))
         tensors = result if isinstance(result, (tuple, list)) else (result,)
-        return {
-            spec.name: (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-            for spec, tensor in zip(self.variant.outputs, tensors, strict=True)
-        }
+        return [(tensor.float() if tensor.is_floating_point() else tensor).numpy() for tensor in tensors]
 
 
 def exported(variant: Variant) -> Any:

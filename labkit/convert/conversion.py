@@ -1,0 +1,95 @@
+"""`convert`: a model in, the format that the target needs out, with a proof for every hop on the way."""
+
+from __future__ import annotations
+
+import dataclasses
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.convert.converter import Converter, listening
+from labkit.convert.edges import find_path
+from labkit.convert.live import as_variant
+from labkit.convert.parity import ParityReport
+from labkit.data import Dataset
+from labkit.doors import door
+from labkit.errors import ConfigError, nearest
+from labkit.formats import load_file
+from labkit.progress import Progress, part, silent
+from labkit.technique import knobs
+from labkit.variant import Array, Variant
+
+
+@dataclass(frozen=True)
+class Hop:
+    """One edge that was taken: which converter, how equal its result is, how long it took, how large it came out."""
+
+    converter: Converter
+    report: ParityReport
+    seconds: float
+    size_bytes: int
+
+
+@dataclass(frozen=True)
+class Conversion:
+    """The converted model, and the proof of every hop that led to it."""
+
+    variant: Variant
+    hops: tuple[Hop, ...]
+
+    @property
+    def path(self) -> str:
+        """The formats in order, as in "torch → onnx → openvino"."""
+        formats = [step.target for step in (hop.converter for hop in self.hops)]
+        return " → ".join([self.hops[0].report.reference_format, *formats])
+
+    def table(self) -> str:
+        """Each hop with its parity table, as text."""
+        parts = []
+        for hop in self.hops:
+            parts.append(f"{hop.converter.title}: {hop.size_bytes:,} bytes, {hop.seconds:.1f} s")
+            parts.append("\n".join(f"  {line}" for line in hop.report.table().splitlines()))
+        return "\n".join(parts)
+
+
+@door
+def convert(
+    model: Any,
+    to: str,
+    dataset: Dataset | None = None,
+    example: Mapping[str, Array] | Array | None = None,
+    progress: Progress | None = None,
+    **settings: Any,
+) -> Conversion:
+    """Bring a model into the format `to`, and prove after every hop that it is still the same function.
+
+    model: a Variant, a model's file or SavedModel folder, or a live PyTorch module, Keras model or MindSpore Cell
+    (the first and last with an `example`, see `as_variant`). dataset: where the proof takes its samples; without one,
+    they are random. settings: fields of the converters on the way, such as opset=18, precision="int8",
+    tolerance=1e-3 or keep=True; each goes to every hop that has it.
+    Raises ParityError, with the table, if a hop departs; UnavailableError if a package is missing; ConfigError if no
+    path leads there, or for an unknown setting.
+    """
+    if isinstance(model, (str, Path)):
+        variant = load_file(model)
+    else:
+        variant = model if isinstance(model, Variant) else as_variant(model, example)
+    path = find_path(variant.format, to)
+    known = {field.name for edge in path for field in knobs(edge)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"no converter from {variant.format} to {to} has a field {key!r}; {nearest(key, known)}"
+            )
+    hops: list[Hop] = []
+    for index, edge in enumerate(path):
+        fields = {field.name for field in dataclasses.fields(edge)}
+        converter = edge(**{key: value for key, value in settings.items() if key in fields})
+        share = part(progress or silent, index / len(path), (index + 1) / len(path), f"{edge.title}: ")
+        started = time.perf_counter()
+        with listening() as reports:
+            variant = converter(variant, dataset, share)
+        hops.append(Hop(converter, reports[-1], time.perf_counter() - started, variant.size_bytes))
+    return Conversion(variant, tuple(hops))

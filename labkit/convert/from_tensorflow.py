@@ -1,0 +1,46 @@
+"""What the three edges from TensorFlow's world to ONNX share: tf2onnx, and giving names back."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from labkit.convert.converter import paired
+from labkit.convert.torch_to_onnx import strip
+from labkit.errors import TechniqueError
+from labkit.formats.onnx_file import write_metadata
+from labkit.variant import Variant
+
+OPSET = 18
+"""The newest that tf2onnx writes."""
+
+
+def finished(variant: Variant, model: Any) -> dict[str, Any]:
+    """The converter's ONNX model with the variant's names for what goes in and out, and without debugging texts."""
+    names = paired([v.name for v in model.graph.input], [s.name for s in variant.inputs], "inputs")
+    names |= paired([v.name for v in model.graph.output], [s.name for s in variant.outputs], "outputs")
+    rename(model, names)
+    for values, specs in ((model.graph.input, variant.inputs), (model.graph.output, variant.outputs)):
+        by_name = {spec.name: spec for spec in specs}
+        for value in values:
+            dimensions = value.type.tensor_type.shape.dim
+            for size, dimension in zip(by_name[value.name].shape, dimensions, strict=False):
+                if isinstance(size, str):
+                    dimension.dim_param = size
+    strip(model)
+    write_metadata(model, variant)
+    return {"model": model.SerializeToString()}
+
+
+def rename(model: Any, names: dict[str, str]) -> None:
+    """Give tensors other names, in place; TechniqueError if a new name is already somebody else's."""
+    taken = {name for node in model.graph.node for name in node.output} | {
+        value.name for value in (*model.graph.input, *model.graph.initializer)
+    }
+    clash = {new for old, new in names.items() if old != new and new in taken - set(names)}
+    if clash:
+        raise TechniqueError(f"the converted model already uses the name {min(clash)!r} inside")
+    for node in model.graph.node:
+        node.input[:] = [names.get(name, name) for name in node.input]
+        node.output[:] = [names.get(name, name) for name in node.output]
+    for value in (*model.graph.input, *model.graph.output):
+        value.name = names.get(value.name, value.name)

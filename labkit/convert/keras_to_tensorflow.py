@@ -1,0 +1,52 @@
+"""Keras → SavedModel: the layers traced into TensorFlow's graph, with one signature to call."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from labkit.convert.converter import Converter
+from labkit.data import Dataset
+from labkit.progress import Progress
+from labkit.runtimes import get_runtime
+from labkit.runtimes.tensorflow import open_keras
+from labkit.variant import Variant, read_folder
+
+
+@dataclass(frozen=True)
+class KerasToTensorFlow(Converter):
+    """Write a SavedModel whose signature has the Keras model's own names for what goes in and out."""
+
+    name: ClassVar[str] = "keras_to_tensorflow"
+    title: ClassVar[str] = "Keras to SavedModel"
+    takes: ClassVar[tuple[str, ...]] = ("keras",)
+    target: ClassVar[str] = "tensorflow"
+    packages: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
+    install: ClassVar[str] = "pip install 'labkit[tensorflow]'"
+
+    def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
+        """Trace the model on its named inputs, and save that one function."""
+        tf = get_runtime("tensorflow").engine()
+        model = open_keras(variant)
+        names = [spec.name for spec in variant.inputs]
+        outputs = [spec.name for spec in variant.outputs]
+        signature = [
+            tf.TensorSpec(
+                [None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name
+            )
+            for spec in variant.inputs
+        ]
+
+        def call(*tensors: Any) -> dict[str, Any]:
+            results = model(list(tensors) if len(names) > 1 else tensors[0], training=False)
+            return dict(zip(outputs, tf.nest.flatten(results), strict=True))
+
+        module = tf.Module()
+        module.model = model
+        module.call = tf.function(call, input_signature=signature)
+        with tempfile.TemporaryDirectory() as folder:
+            tf.saved_model.save(module, folder, signatures=module.call)
+            files = read_folder(Path(folder))
+        return {"model": {name: content for name, content in files.items() if name != "fingerprint.pb"}}

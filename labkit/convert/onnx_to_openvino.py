@@ -1,0 +1,41 @@
+"""ONNX → OpenVINO: the same graph in OpenVINO's operators, weights kept in the precision that they have."""
+
+from __future__ import annotations
+
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+from labkit.convert.converter import Converter
+from labkit.data import Dataset
+from labkit.errors import TechniqueError
+from labkit.progress import Progress
+from labkit.runtimes import get_runtime
+from labkit.runtimes.openvino import read_openvino
+from labkit.variant import Variant
+
+
+@dataclass(frozen=True)
+class OnnxToOpenVino(Converter):
+    """Write OpenVINO's two files, `model.xml` and `model.bin`; a quantized (QDQ) model stays real int8."""
+
+    name: ClassVar[str] = "onnx_to_openvino"
+    title: ClassVar[str] = "ONNX to OpenVINO"
+    takes: ClassVar[tuple[str, ...]] = ("onnx",)
+    target: ClassVar[str] = "openvino"
+    packages: ClassVar[tuple[str, ...]] = ("openvino",)
+    install: ClassVar[str] = "pip install 'labkit[openvino]'"
+
+    def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
+        """Read the graph, name its ports as they were, and save without rounding the weights to float16."""
+        openvino = get_runtime("openvino").engine()
+        try:
+            model = read_openvino(openvino.Core(), openvino, variant)
+        except Exception as error:
+            raise TechniqueError(f"OpenVINO cannot read {variant.name!r}: {str(error)[-300:]}") from None
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "model.xml"
+            openvino.save_model(model, str(path), compress_to_fp16=False)
+            files = {each.name: each.read_bytes() for each in (path, path.with_suffix(".bin"))}
+        return {"model": files}
