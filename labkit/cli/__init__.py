@@ -15,9 +15,11 @@ from typing import Annotated, NoReturn
 
 import typer
 
+import labkit.cli.convert as convert
 import labkit.cli.course as course
 import labkit.cli.data as data
 import labkit.cli.experiment as experiment
+import labkit.cli.inspect as inspect
 import labkit.cli.model as model
 import labkit.cli.optimize as optimize
 from labkit import __version__
@@ -35,6 +37,8 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 model.register(app)
+convert.register(app)
+inspect.register(app)
 optimize.register(app)
 experiment.register(app)
 course.register(app)

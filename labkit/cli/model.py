@@ -1,4 +1,4 @@
-"""Commands that make or change a model: train, convert, quantize, prune, distill."""
+"""Commands that make or change a model: train, quantize, prune, distill."""
 
 from __future__ import annotations
 
@@ -7,13 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Out, folder_option
+from labkit.cli.options import DataOption, Json, Model, Out, Settings, folder_option
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
-
-Model = Annotated[str, typer.Argument(help="A name in the zoo, a saved variant's folder, or an .onnx file.")]
-Settings = Annotated[
-    list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")
-]
 
 _METHODS = {
     "quantize": {"int8": "quantize_int8"},
@@ -47,27 +42,6 @@ def register(app: typer.Typer) -> None:
         start = fresh_variant({"architecture": architecture}, data, recipe.seed)
         module = fit(recipe, start, data, progress_line(), checkpoint=checkpoint)
         _finish(start.derive(start.name, recipe.step(start), model=module), out, data, json)
-
-    @app.command()
-    def convert(
-        source: Model,
-        out: Out,
-        to: Annotated[str, typer.Option(help="The format to convert to: onnx.")] = "onnx",
-        dataset: DataOption = "digits",
-        settings: Settings = [],  # noqa: B006 - typer reads the default
-        json: Json = False,
-    ) -> None:
-        """Convert a model to another format, and prove on real samples that it is still the same model."""
-        from labkit.data import load_dataset
-        from labkit.errors import ConfigError
-        from labkit.pipeline import make_technique
-        from labkit.zoo import load_model
-
-        if to != "onnx":
-            raise ConfigError(f"--to {to} is not a format that this version writes; allowed: onnx")
-        data = load_dataset(dataset)
-        technique = make_technique("export_onnx", parse_settings(settings))
-        _finish(technique(load_model(source), data, progress_line()), out, data, json)
 
     for command, methods in _METHODS.items():
         _register_technique(app, command, methods)

@@ -21,6 +21,13 @@ def folder_option(help: str, name: str = "--out") -> Any:
     return typer.Option(name, help=help, callback=check)
 
 
+Model = Annotated[
+    str,
+    typer.Argument(help="A name in the zoo, a saved variant's folder, or a model's file (.onnx, .pt2, …)."),
+]
+Settings = Annotated[
+    list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")
+]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 DataOption = Annotated[
     str, typer.Option("--dataset", help="digits, fashion-mnist, mnist, an .npz, or a folder.")

@@ -31,6 +31,19 @@ class Hop:
     seconds: float
     size_bytes: int
 
+    def to_json(self) -> dict[str, Any]:
+        """As plain data."""
+        return {
+            "converter": self.converter.name,
+            "config": self.converter.config,
+            "seconds": round(self.seconds, 3),
+            "size_bytes": self.size_bytes,
+            "max_abs_error": self.report.max_abs_error,
+            "max_rel_error": self.report.max_rel_error,
+            "top1_agreement": self.report.top1_agreement,
+            "rows": [dataclasses.asdict(row) for row in self.report.rows],
+        }
+
 
 @dataclass(frozen=True)
 class Conversion:

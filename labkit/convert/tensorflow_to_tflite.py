@@ -12,6 +12,8 @@ from labkit.data import Dataset
 from labkit.errors import TechniqueError
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime
+from labkit.runtimes.base import muted
+from labkit.runtimes.tensorflow import load_saved_model
 from labkit.technique import knob
 from labkit.variant import Array, Variant
 

@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from labkit.errors import ModelFileError
-from labkit.runtimes.base import RunOptions, Runtime, Session
+from labkit.runtimes.base import RunOptions, Runtime, Session, muted
 from labkit.variant import Array, Variant
 
 

@@ -35,9 +35,10 @@ def names() -> tuple[str, ...]:
 
 
 @door
-def load_model(name_or_path: str | Path) -> Variant:
+def load_model(name_or_path: str | Path, patience: float = 1.0) -> Variant:
     """A shipped network by name, a saved variant's folder, or somebody's own model file (`labkit.formats.load_file`).
 
+    `patience` multiplies the memory and the time that opening a file may take, for one that you trust.
     Raises ConfigError with a suggestion for an unknown name, ModelFileError for a file that must not be trusted.
     """
     name, path = str(name_or_path), Path(name_or_path)
@@ -48,7 +49,7 @@ def load_model(name_or_path: str | Path) -> Variant:
     if os.path.isfile(path / "variant.json"):  # unlike Path's, it takes any text: no folder has that name
         variant = Variant.load(path)
         if variant.format in READERS:  # somebody's own folder is as foreign as somebody's own file
-            inspect(path, variant.format, variant.model)
+            inspect(path, variant.format, variant.model, patience)
         return variant
     try:
         format_of(path)
@@ -58,7 +59,7 @@ def load_model(name_or_path: str | Path) -> Variant:
         raise ConfigError(
             f"unknown model {name!r}; {nearest(name, names())}; or give a saved variant or a model's file"
         ) from None
-    return load_file(path)
+    return load_file(path, patience=patience)
 
 
 def derived(model: Variant) -> tuple[Variant, ...]:
