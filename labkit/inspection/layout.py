@@ -41,7 +41,7 @@ class _Place:
 
 def layout(parents: Sequence[Sequence[int]], box_width: float, gap: float) -> Layout:
     """Places for len(parents) boxes; parents[i] are those that box i hangs below. A circle is cut somewhere."""
-    order = _sorted(parents)
+    order = parents_first(parents)
     position = {box: index for index, box in enumerate(order)}
     parents = [sorted({p for p in above if position[p] < position[box]}) for box, above in enumerate(parents)]
     children: list[list[int]] = [[] for _ in parents]
@@ -76,7 +76,7 @@ def layout(parents: Sequence[Sequence[int]], box_width: float, gap: float) -> La
     return Layout(tuple(rows), tuple(place.x for place in places), _arrows(places, rows, children, passing))
 
 
-def _sorted(parents: Sequence[Sequence[int]]) -> list[int]:
+def parents_first(parents: Sequence[Sequence[int]]) -> list[int]:
     """All boxes, parents first; in a circle, which a damaged file may hold, the one that comes first in the file."""
     waiting = [len(set(above)) for above in parents]
     children: dict[int, list[int]] = {}

@@ -9,8 +9,10 @@ from pathlib import Path
 import onnx
 
 from labkit.errors import ModelFileError
-from labkit.inspection.record import ExternalFile, Inspection, Layer, Shape, Stored, TensorInfo
-from labkit.inspection.request import UNTOLD, Request, total_macs
+from labkit.inspection.macs import Sample, total_macs, untold
+from labkit.inspection.record import ExternalFile, Inspection, Layer, Shape, TensorInfo
+from labkit.inspection.request import Request
+from labkit.inspection.storage import tally
 from labkit.onnx_graph.macs import Uncounted, dims_of, infer_dims, learnt_tensors, node_macs, value_dims
 from labkit.onnx_graph.slim import is_left_out, read_slim
 from labkit.onnx_graph.stored import (
@@ -47,13 +49,17 @@ def read(request: Request) -> Inspection:
         opsets={opset.domain or "ai.onnx": opset.version for opset in model.opset_import},
         inputs=_infos(_fed(model.graph)),
         outputs=_infos(model.graph.output, shapes),
-        precision=_precision(model),
+        precision=tally(
+            (dtype_name(tensor.data_type), elements(tensor), claimed_bytes(tensor))
+            for graph in graphs(model)
+            for tensor in constants(graph)
+        ),
         parameters=sum(elements(tensor) for tensor in model.graph.initializer if tensor.name in learnt),
         macs=total_macs(layers),
         external_files=external,
         operators=dict(Counter(_operator(node) for graph in graphs(model) for node in graph.node)),
         layers=layers,
-        notes=(*notes, *external_notes, *([UNTOLD.format(reason)] if reason else [])),
+        notes=(*notes, *external_notes, *untold(layers, reason)),
     )
 
 
@@ -119,7 +125,9 @@ def _layers(
     constant |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
     learnt = learnt_tensors(graph)
     counted = {tensor.name: elements(tensor) for tensor in graph.initializer if tensor.name in learnt}
-    bound, samples = _bound(graph, sizes)
+    inputs = _infos(_fed(graph))
+    sample = Sample.of(inputs, sizes)
+    bound = {info.name: sample.shape(info.shape) for info in inputs if info.shape is not None}
     try:
         concrete = infer_dims(onnx.ModelProto.FromString(model.SerializeToString()), bound)
     except Uncounted as unknown:
@@ -130,7 +138,7 @@ def _layers(
             continue
         macs: int | None = None
         try:
-            macs = node_macs(node, concrete) // samples
+            macs = node_macs(node, concrete) // sample.samples
         except Uncounted as unknown:
             reason = reason or f"{unknown}{_hint(bound)}"
         output = next(filter(None, node.output), "")
@@ -149,33 +157,10 @@ def _layers(
     return tuple(layers), reason
 
 
-def _bound(graph: onnx.GraphProto, sizes: Mapping[str, int]) -> tuple[dict[str, Shape], int]:
-    """The inputs' dims for one sample, or as many as the model insists on, and how many these are."""
-    bound: dict[str, Shape] = {}
-    for value in _fed(graph):
-        dims = list(value_dims(value))
-        if dims and not isinstance(dims[0], int):
-            dims[0] = 1
-        bound[value.name] = tuple(sizes.get(size, size) if isinstance(size, str) else size for size in dims)
-    first = next((dims[0] for dims in bound.values() if dims), 1)
-    return bound, max(first if isinstance(first, int) else 1, 1)
-
-
 def _hint(bound: Mapping[str, Shape]) -> str:
     """What to type where a dimension with a name stayed open."""
     open_names = [size for dims in bound.values() for size in dims if isinstance(size, str)]
     return f"; bind {open_names[0]!r} with --size {open_names[0]}=N" if open_names else ""
-
-
-def _precision(model: onnx.ModelProto) -> dict[str, Stored]:
-    """Numbers and bytes of all constants, by dtype, those inside of nodes included."""
-    found: dict[str, Stored] = {}
-    for graph in graphs(model):
-        for tensor in constants(graph):
-            dtype = dtype_name(tensor.data_type)
-            before = found.get(dtype, Stored(0, 0))
-            found[dtype] = Stored(before.count + elements(tensor), before.bytes + claimed_bytes(tensor))
-    return found
 
 
 def _fed(graph: onnx.GraphProto) -> list[onnx.ValueInfoProto]:
