@@ -153,6 +153,8 @@ class Technique(ABC):
                 "export it first: labkit.ExportOnnx()"
                 if self.takes == ("onnx",)
                 else "use the PyTorch variant"
+                if "torch" in self.takes
+                else f"convert it first: labkit.convert(variant, {self.takes[0]!r})"
             )
             raise TechniqueError(
                 f"{self.name} works on {' or '.join(self.takes)}, {variant.name!r} is {variant.format}: {other}"

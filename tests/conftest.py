@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import functools
+import importlib
 import os
+from collections.abc import Callable
 
 import numpy as np
 import pytest
@@ -10,7 +13,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
-from labkit.convert import ExportOnnx
+from labkit.convert import ExportOnnx, convert
 from labkit.data import Dataset, Split, load_dataset
 from labkit.data.dataset import make_splits
 from labkit.variant import TensorSpec, Variant
@@ -93,3 +96,17 @@ def cases(digits: Dataset, lenet: Variant) -> dict[str, tuple[Variant, Dataset]]
 def onnx_cases(cases: dict[str, tuple[Variant, Dataset]]) -> dict[str, tuple[Variant, Dataset]]:
     """The same three as ONNX."""
     return {name: (ExportOnnx()(variant, dataset), dataset) for name, (variant, dataset) in cases.items()}
+
+
+@pytest.fixture(scope="session")
+def forms(cases: dict[str, tuple[Variant, Dataset]]) -> Callable[[str, str], tuple[Variant, Dataset]]:
+    """`forms(format, case)`: one of the three in any format that the converters reach, made once."""
+
+    @functools.cache
+    def form(format_: str, name: str) -> tuple[Variant, Dataset]:
+        variant, dataset = cases[name]
+        if format_ in ("keras", "mindspore"):
+            return getattr(importlib.import_module("tests.extra.models"), f"{format_}_case")(dataset)
+        return (variant if format_ == "torch" else convert(variant, format_, dataset).variant), dataset
+
+    return form

@@ -34,8 +34,17 @@ class OnnxToOpenVino(Converter):
             model = read_openvino(openvino.Core(), openvino, variant)
         except Exception as error:
             raise TechniqueError(f"OpenVINO cannot read {variant.name!r}: {str(error)[-300:]}") from None
+        _name_by_place(model)
         with tempfile.TemporaryDirectory() as folder:
             path = Path(folder) / "model.xml"
             openvino.save_model(model, str(path), compress_to_fp16=False)
             files = {each.name: each.read_bytes() for each in (path, path.with_suffix(".bin"))}
         return {"model": files}
+
+
+def _name_by_place(model: Any) -> None:
+    """Name the operators that OpenVINO numbered itself by their place, so that the same model gives the same bytes."""
+    for place, operator in enumerate(model.get_ordered_ops()):
+        kind, _, number = operator.get_friendly_name().rpartition("_")
+        if number.isdigit() and kind == operator.get_type_name():
+            operator.set_friendly_name(f"{kind}#{place}")

@@ -9,6 +9,7 @@ goes in and out.
 from __future__ import annotations
 
 import math
+import os
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol
@@ -77,7 +78,7 @@ def format_of(path: str | Path) -> str:
         raise ModelFileError(f"{path} {_REFUSED[suffix]}: {_INSTEAD[suffix]}")
     for each in FORMATS:
         if each.name in READERS and (
-            (each.suffix and suffix == each.suffix) or (each.main and (path / each.main).is_file())
+            (each.suffix and suffix == each.suffix) or (each.main and os.path.isfile(path / each.main))
         ):
             return each.name
     known = [each.suffix for each in FORMATS if each.suffix and each.name in READERS]

@@ -30,7 +30,17 @@ def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
     if not inputs or not outputs:
         raise Problem("it takes no inputs" if not inputs else "it has no outputs")
     request.infer([zeros(item) for item in inputs])
-    return {"inputs": inputs, "outputs": outputs, "metadata": {}}
+    return {"inputs": inputs, "outputs": outputs, "metadata": _metadata(model)}
+
+
+def _metadata(model: Any) -> dict[str, str]:
+    """What labkit wrote into the ONNX file that this was converted from: OpenVINO keeps it."""
+    found = {}
+    for key in ("task", "labels", "preprocessing"):
+        place = ["framework", f"labkit.{key}"]
+        if model.has_rt_info(place):
+            found[f"labkit.{key}"] = str(model.get_rt_info(place).value)
+    return found
 
 
 def _describe(port: Any) -> dict[str, Any]:

@@ -26,11 +26,46 @@ _OPERATORS = re.compile(
 _SYMBOLIC = re.compile(r"torch\.sym_(int|float|max|min|not|sum|ite|sqrt)|math\.(ceil|floor|trunc)")
 _WORD = re.compile(r"[^\s,()=]+")
 _NUMBER = re.compile(r"'?(-?\d+(\.\d+)?|[a-z]+\d+)'?")
-_NAMES = set(
-    "Symbol positive integer nonnegative negative nonzero zero real True False oo Integer Float Rational Add Mul Pow Max "
-    "Min Mod PythonMod FloorDiv CeilDiv CleanDiv IntTrueDiv Where Equality Unequality GreaterThan LessThan "
-    "StrictGreaterThan StrictLessThan ceiling floor + - * / ** < > !".split()
-)
+_NAMES = {
+    *(
+        "Symbol",
+        "positive",
+        "integer",
+        "nonnegative",
+        "negative",
+        "nonzero",
+        "zero",
+        "real",
+        "True",
+        "False",
+        "oo",
+    ),
+    *(
+        "Integer",
+        "Float",
+        "Rational",
+        "Add",
+        "Mul",
+        "Pow",
+        "Max",
+        "Min",
+        "Mod",
+        "PythonMod",
+        "FloorDiv",
+        "CeilDiv",
+    ),
+    *(
+        "CleanDiv",
+        "IntTrueDiv",
+        "Where",
+        "Equality",
+        "Unequality",
+        "GreaterThan",
+        "LessThan",
+        "StrictGreaterThan",
+    ),
+    *("StrictLessThan", "ceiling", "floor", "+", "-", "*", "/", "**", "<", ">", "!"),
+}
 _PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
 _SAMPLES = re.compile(r"(^|.*/)data/sample_inputs/[^/]+\.pt")
 

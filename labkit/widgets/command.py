@@ -6,18 +6,20 @@ import json
 import shlex
 from collections.abc import Iterable
 
+from labkit.convert import Converter
 from labkit.technique import Technique, knobs
 
 
 def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
     """`labkit prune resnet20@digits --method magnitude --set sparsity=0.9 --dataset digits --out sparse`.
 
-    A technique's name is its command and its method, as in prune_magnitude. Defaults are left out.
+    A converter is told by its format; any other technique's name is its command and its method. Defaults are left out.
     """
-    command, _, method = technique.name.partition("_")
-    words = ["labkit", "convert" if command == "export" else command, source]
-    if method:
-        words += ["--to" if command == "export" else "--method", method]
+    if isinstance(technique, Converter):
+        words = ["labkit", "convert", source, "--to", technique.target]
+    else:
+        command, _, method = technique.name.partition("_")
+        words = ["labkit", command, source, *(["--method", method] if method else [])]
     for field in knobs(technique):
         given = getattr(technique, field.name)
         if given != field.default:

@@ -54,6 +54,8 @@ def load_model(name_or_path: str | Path, patience: float = 1.0) -> Variant:
     try:
         format_of(path)
     except ConfigError:
+        if os.path.isdir(path):
+            raise ModelFileError(f"{path} holds no variant.json, and no model that labkit knows") from None
         if path.suffix or os.path.exists(path):
             raise
         raise ConfigError(

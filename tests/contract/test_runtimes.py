@@ -18,16 +18,17 @@ from labkit.technique import probe
 from labkit.variant import TensorSpec
 
 CASES = ("image", "two_inputs", "regression")
-available = [runtime for runtime in RUNTIMES if runtime.is_available().ok]
+OWN = ("mindspore", "tensorrt")  # no path of conversions ends there: tests of their own
+available = [runtime for runtime in RUNTIMES if runtime.is_available().ok and runtime.name not in OWN]
 runtimes = pytest.mark.parametrize("runtime", available, ids=lambda runtime: runtime.name)
 
 
 def case_for(runtime, name, request):
-    return request.getfixturevalue("cases" if "torch" in runtime.formats else "onnx_cases")[name]
+    return request.getfixturevalue("forms")(runtime.formats[0], name)
 
 
 def test_every_runtime_of_the_kit_is_tested_here():
-    assert {runtime.name for runtime in available} == {"torch", "onnxruntime", "openvino"}
+    assert {runtime.name for runtime in available} >= {"torch", "onnxruntime", "openvino"}
 
 
 @runtimes

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import pickle
 import signal
 import subprocess
 import sys
@@ -39,6 +40,7 @@ def run(monkeypatch, capsys, tmp_path):
 def files(tmp_path, monkeypatch):
     """Bad files of every kind, in the current folder."""
     (tmp_path / "empty.onnx").write_bytes(b"")
+    (tmp_path / "weights.pt").write_bytes(pickle.dumps([1.0]))
     (tmp_path / "random.onnx").write_bytes(np.random.RandomState(0).bytes(5000))
     (tmp_path / "text.npz").write_text("hello")
     (tmp_path / "folder").mkdir()
@@ -108,8 +110,19 @@ BAD = [
         "calibration_samples=0",
     ),
     (("quantize", "empty.onnx", "--out", "out"), "empty.onnx"),
-    (("convert", "lenet5@digits", "--to", "tflite", "--out", "out"), "tflite"),
-    (("measure", "lenet5@digits", "--runtime", "tensorrt"), "unknown runtime 'tensorrt'"),
+    (("convert", "lenet5@digits", "--to", "tflit", "--out", "out"), "did you mean 'tflite'"),
+    (("convert", "lenet5@digits", "--to", "torch", "--out", "out"), "already"),
+    (("convert", "lenet5@digits", "--to", "mindspore", "--out", "out"), "from torch one reaches: pt2, onnx"),
+    (
+        ("convert", "lenet5@digits", "--to", "onnx", "--out", "out", "--set", "opzet=18"),
+        "did you mean 'opset'",
+    ),
+    (("convert", "weights.pt", "--to", "onnx", "--out", "out"), "pickle"),
+    (("convert", "nowhere.keras", "--to", "onnx", "--out", "out"), "does not exist"),
+    (("inspect", "weights.pt"), "pickle"),
+    (("inspect", "nowhere.onnx"), "nowhere.onnx"),
+    (("inspect", "empty.onnx"), "empty.onnx"),
+    (("measure", "lenet5@digits", "--runtime", "tensorflo"), "did you mean 'tensorflow'"),
     (("measure", "lenet5@digits", "--runtime", "openvino"), "none of the runtimes"),
     (("measure", "lenet5@digits", "--batch-size", "0"), "batch_size=0"),
     (("measure", "lenet5@digits", "--threads", "0"), "threads=0"),

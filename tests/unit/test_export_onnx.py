@@ -14,7 +14,7 @@ import torch
 from torch import nn
 
 from labkit.convert import ExportOnnx, load_onnx, parity
-from labkit.convert.torch_to_onnx import _quiet
+from labkit.convert.torch_to_onnx import quiet
 from labkit.errors import ConfigError, ParityError, TechniqueError
 from labkit.variant import TensorSpec, Variant
 
@@ -148,7 +148,7 @@ def test_nothing_reaches_stdout_or_stderr():
 
 
 def test_what_other_threads_print_meanwhile_is_not_lost(capsys):
-    with _quiet():
+    with quiet():
         print("from the exporting thread")
         thread = threading.Thread(target=print, args=("from another thread",))
         thread.start()

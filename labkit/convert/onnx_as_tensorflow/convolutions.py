@@ -10,8 +10,6 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any
 
-import numpy as np
-
 from labkit.convert.onnx_as_tensorflow.node import (
     Node,
     Operator,
@@ -134,74 +132,56 @@ def _dilated(filters: Value, dilations: Sequence[int]) -> Value:
 def _conv_transpose(node: Node, x: Any, w: Value, b: Value = None) -> Any:
     """X [N, spatial…, C], w [C, O / groups, kernel…] → [N, spatial…, O]: every number paints a window.
 
-    The full picture is s·(n-1) + reach long; `pads` are then cut off, and `output_padding` is added at the end.
+    The full picture is s·(n-1) + reach long; then it is cut at both ends. "SAME" is the one s·n long.
     """
-    kernel, groups, full = as_ints(w.shape[2:]), node.get("group", 1), rank(x)
-    window = _Window(node, x, kernel)
-    extra = list(node.get("output_padding", [0] * len(kernel)))
-    pads, wanted = _transposed_pads(node, window, extra)
+    groups, full = node.get("group", 1), rank(x)
+    window = _Window(node, x, as_ints(w.shape[2:]))
+    cuts = _cuts(node, window)
+    same = all(
+        before + after == reach - stride and before == (reach - stride) // 2
+        for (before, after), reach, stride in zip(cuts, window.reach, window.strides, strict=True)
+    )
     filters = _dilated(library(w).transpose(w, [*range(2, full), 1, 0]), window.dilations)
-    spatial = sizes(x)[1:-1]
-    same = [
-        length == n * s and before == max(reach - s, 0) // 2
-        for length, n, s, reach, (before, _) in zip(
-            wanted, spatial, window.strides, window.reach, pads, strict=True
-        )
-        if isinstance(n, int)
+    batch, *spatial, _ = sizes(x)
+    lengths = [
+        n * stride if same else (n - 1) * stride + reach
+        for n, reach, stride in zip(spatial, window.reach, window.strides, strict=True)
     ]
-    padding = "SAME" if same and all(same) and len(same) == len(kernel) else "VALID"
-    lengths = wanted
-    if padding == "VALID":
-        lengths = [
-            s * (n - 1) + max(reach, s)
-            for s, n, reach in zip(window.strides, spatial, window.reach, strict=True)
-        ]
-    parts = []
-    for part, own in zip(
-        tf.split(x, groups, -1),
-        np.split(filters, groups, -1) if isinstance(filters, np.ndarray) else tf.split(filters, groups, -1),
-        strict=True,
-    ):
-        shape = tf.stack([sizes(x)[0], *lengths, own.shape[-2]])
-        parts.append(tf.nn.conv_transpose(part, own, shape, window.strides, padding))
+    shape, padding = tf.stack([batch, *lengths, filters.shape[-2]]), "SAME" if same else "VALID"
+    parts = [
+        tf.nn.conv_transpose(part, own, shape, window.strides, padding)
+        for part, own in zip(tf.split(x, groups, -1), tf.split(filters, groups, -1), strict=True)
+    ]
     y = parts[0] if groups == 1 else tf.concat(parts, -1)
-    if padding == "VALID":
-        y = _cropped(y, lengths, wanted, pads)
+    y = y if same else _cut(y, cuts)
     return y if b is None else y + b
 
 
-def _transposed_pads(node: Node, window: _Window, extra: list[int]) -> tuple[Pads, list[Any]]:
-    """What is cut off on each side, and how long each axis is then."""
-    given, auto = node.get("output_shape"), node.get("auto_pad", "NOTSET")
-    pads, wanted = [], []
-    for axis, n in enumerate(window.spatial):
-        stride, reach, pad = window.strides[axis], window.reach[axis], window.pads[axis]
-        if given is None and not auto.startswith("SAME"):
-            pads.append(pad)
-            wanted.append(None if n is None else stride * (n - 1) + reach + extra[axis] - sum(pad))
+def _cuts(node: Node, window: _Window) -> Pads:
+    """What is cut off the full picture at each end; less than nothing, if zeros are added."""
+    wanted, auto = node.get("output_shape"), node.get("auto_pad", "NOTSET")
+    cuts = []
+    for axis, (n, stride, reach) in enumerate(zip(window.spatial, window.strides, window.reach, strict=True)):
+        before, after = window.pads[axis]
+        extra = node.get("output_padding", [0] * len(window.kernel))[axis]
+        if wanted is None and not window.auto:
+            cuts.append((before, after - extra))
             continue
-        if n is None:
-            raise node.refuse("output_shape and auto_pad need a known image size: fix that axis")
-        length = n * stride if given is None else given[axis]
-        total = max(stride * (n - 1) + extra[axis] + reach - length, 0)
-        small = total // 2
-        pads.append(
-            (total - small, small) if auto == "SAME_LOWER" or auto == "NOTSET" else (small, total - small)
-        )
-        wanted.append(length)
-    if None in wanted:
-        raise node.refuse("it needs a known image size: fix that axis")
-    return pads, wanted
+        if wanted is not None and n is None:
+            raise node.refuse("output_shape needs a known image size: fix that axis")
+        cut = reach - stride if wanted is None else stride * ((n or 0) - 1) + reach - wanted[axis]
+        half = max(cut + extra, 0) // 2
+        before = half if auto == "SAME_UPPER" else max(cut + extra, 0) - half
+        cuts.append((before, cut - before))
+    return cuts
 
 
-def _cropped(y: Any, lengths: Sequence[int], wanted: Sequence[int], pads: Pads) -> Any:
-    """Y [N, lengths…, C] without what `pads` cut off, with zeros where `wanted` is longer than y."""
-    ends = [before + length for (before, _), length in zip(pads, wanted, strict=True)]
-    short = [(0, max(end - have, 0)) for end, have in zip(ends, lengths, strict=True)]
-    y = tf.pad(y, _around(short)) if any(map(any, short)) else y
-    if all(before == 0 and end == have for (before, _), end, have in zip(pads, ends, lengths, strict=True)):
-        return y
-    return y[(slice(None), *(slice(before, end) for (before, _), end in zip(pads, ends, strict=True)))]
+def _cut(y: Any, cuts: Pads) -> Any:
+    """Y [N, spatial…, C] without what is cut off, and with the zeros that are added at the end."""
+    added = [(0, max(-after, 0)) for _, after in cuts]
+    y = tf.pad(y, _around(added)) if any(map(any, added)) else y
+    inner = [slice(before, -after if after > 0 else None) for before, after in cuts]
+    return y[(slice(None), *inner)]
 
 
 def _max_pool(node: Node, x: Any) -> Any:

@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.convert.onnx_as_tensorflow.node import Node, Operator, Value, library, tensor, tf
+from labkit.convert.onnx_as_tensorflow.node import Node, Operator, Value, boxed, library, tensor, tf
 
 # erf(x) = x · P(x²) / Q(x²) on ±4, to the last bit or two of float32 (the coefficients are Eigen's and XLA's).
 # TensorFlow Lite has no erf of its own, and multiplies and adds everywhere.
@@ -42,7 +42,7 @@ def _sizes(function: Callable[..., Any]) -> Operator:
     def apply(node: Node, *inputs: Value) -> Value:
         if all(isinstance(value, np.ndarray) for value in inputs):
             some = any(value.dtype == object for value in inputs)
-            return np.asarray(function(*(value.astype(object) if some else value for value in inputs)))
+            return boxed(function(*(value.astype(object) if some else value for value in inputs)))
         return function(*map(tensor, inputs))
 
     return Operator(apply, "all")

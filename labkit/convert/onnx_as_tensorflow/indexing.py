@@ -12,6 +12,7 @@ from labkit.convert.onnx_as_tensorflow.node import (
     Value,
     along,
     as_ints,
+    boxed,
     is_known,
     library,
     rank,
@@ -64,7 +65,7 @@ def _from_the_front(indices: Value, size: Any) -> Value:
 def _gather(node: Node, x: Value, indices: Value) -> Value:
     axis = node.axis(node.get("axis", 0), rank(x))
     if library(x) is np and is_known(indices):
-        return np.take(x, indices, axis) if x.dtype != object else np.asarray(x[indices], object)
+        return boxed(np.take(x, indices, axis))
     return tf.gather(tensor(x), _from_the_front(indices, sizes(x)[axis]), axis=axis)
 
 

@@ -112,6 +112,15 @@ def tensor(value: Value) -> Any:
     return tf.convert_to_tensor(value)
 
 
+def boxed(value: Any) -> Value:
+    """An array as it is; a single size, which numpy takes out of its array unasked, put back into one."""
+    if isinstance(value, np.ndarray | np.generic):
+        return np.asarray(value)
+    box = np.empty((), object)
+    box[()] = value
+    return box
+
+
 def sizes(x: Value) -> list[Any]:
     """The shape of x: an int where the size is known, a TensorFlow scalar (int32) where it is not."""
     known = x.shape if isinstance(x, np.ndarray) else x.shape.as_list()

@@ -1,8 +1,8 @@
 """LSTM, GRU and RNN: one cell, applied to one step of a sequence after the other.
 
 The half of each step that does not wait for the one before, x·Wᵀ + b, is one product for the whole sequence.
-The rest is written out step by step where the length is known, and a loop where it is not: a sequence of
-unknown length grows by one row each turn, because TensorFlow Lite has no arrays of tensors.
+The rest is written out step by step where the length is known, and a loop where it is not: each turn
+drops the first row of the outputs and adds one at the end, because TensorFlow Lite has no arrays of tensors.
 """
 
 from __future__ import annotations
@@ -167,15 +167,15 @@ def _loop(masked: Callable[..., Any], x: Any, state: State) -> tuple[Any, State]
 
     def body(t: Any, y: Any, *state: Any) -> tuple[Any, ...]:
         row, state = masked(t, tf.gather(x, t), state)
-        return t + 1, tf.concat([y, row[None]], 0), *state
+        return t + 1, tf.concat([y[1:], row[None]], 0), *state
 
     flow = tf.TensorShape([batch, hidden])
     state = tuple(tf.ensure_shape(s, [None, hidden]) for s in state)
     _, y, *final = tf.while_loop(
         lambda t, *_: t < total,
         body,
-        (tf.constant(0), tf.zeros([0, *sizes(state[0])], x.dtype), *state),
-        (tf.TensorShape([]), tf.TensorShape([None, batch, hidden]), *[flow] * len(state)),
+        (tf.constant(0), tf.zeros([total, *sizes(state[0])], x.dtype), *state),
+        (tf.TensorShape([]), tf.TensorShape([x.shape[0], batch, hidden]), *[flow] * len(state)),
     )
     return y, tuple(final)
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from labkit.convert.onnx_as_tensorflow.node import Node, Operator, Value, as_ints, rank, tensor, tf
+from labkit.convert.onnx_as_tensorflow.node import Node, Operator, Value, as_ints, boxed, rank, tensor, tf
 
 
 def _reduce(
@@ -41,9 +41,8 @@ def _reduce(
 
 def _product(sizes: Value, kept: bool) -> Value:
     """The product of a shape that is known in part."""
-    total = np.empty((1,) if kept else (), object)
-    total[...] = np.prod(sizes)
-    return total
+    total = boxed(np.prod(sizes))
+    return total.reshape(1) if kept else total
 
 
 def _max(x: Any, axes: list[int], keepdims: bool) -> Any:

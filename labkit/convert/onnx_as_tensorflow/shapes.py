@@ -141,6 +141,8 @@ def _squeeze(node: Node, x: Value, axes: Value = None) -> Value:
     dropped = given or [axis for axis, size in enumerate(x.shape) if size == 1]
     if isinstance(x, np.ndarray):
         return np.squeeze(x, tuple(dropped))
+    if x.shape.as_list().count(None) > 1:  # TensorFlow Lite's converter trips over a squeeze of such a tensor
+        return x[tuple(0 if axis in dropped else slice(None) for axis in range(rank(x)))]
     return tf.squeeze(x, dropped) if dropped else x
 
 
