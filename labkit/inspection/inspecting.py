@@ -71,6 +71,8 @@ def _kind(path: Path) -> str:
         return _SUFFIXES[suffix]
     if (path / "variant.json").is_file():
         return "variant"
+    if path.name == "saved_model.pb":
+        return "tensorflow"
     if suffix == ".bin":
         raise ModelFileError(
             f"{path} is the weights of an OpenVINO model, whose .xml beside it can be inspected, or a pickle of "

@@ -1,6 +1,6 @@
 """What a drawing of a graph shows: its boxes, what each hangs below, and what had to be left out.
 
-Up to 300 layers each has a box of its own. Beyond that, runs of layers without a branch become one box; if even
+Up to 300 layers each has a box of its own. Beyond that, layers in a row without a branch share boxes; if even
 these are too many, the first 300 are drawn, and a remark says how many are missing.
 """
 
@@ -14,6 +14,7 @@ from labkit.inspection.record import Inspection, Layer, TensorInfo
 from labkit.inspection.table import shape_text
 
 MOST_BOXES = 300
+_FEWEST_BOXES = 100
 
 
 @dataclass(frozen=True)
@@ -77,7 +78,7 @@ def sketch(inspection: Inspection) -> tuple[list[Box], list[list[int]], str]:
     runs, remark = [[layer] for layer in inspection.layers], ""
     if len(runs) > MOST_BOXES:
         runs = _runs(inspection.layers)
-        remark = f"{len(inspection.layers):,} layers: runs without a branch are drawn as one box."
+        remark = f"{len(inspection.layers):,} layers: runs without a branch share boxes."
     if len(runs) > MOST_BOXES:
         kept = sum(map(len, runs[:MOST_BOXES]))
         remark = f"The first {kept:,} of {len(inspection.layers):,} layers; the table has all."
@@ -109,11 +110,13 @@ def _runs(layers: Sequence[Layer]) -> list[list[Layer]]:
     """Layers in the file's order, each joined to the one before where nothing else comes in or goes out."""
     users = Counter(name for layer in layers for name in set(layer.inputs))
     producer = {name for layer in layers for name in layer.outputs}
+    longest = -(-len(layers) // _FEWEST_BOXES)  # so that a chain does not become one box
     runs: list[list[Layer]] = []
     for layer in layers:
         last = runs[-1][-1] if runs else None
         needed = {name for name in layer.inputs if name in producer}
-        if last and needed and needed <= set(last.outputs) and sum(users[name] for name in last.outputs) == 1:
+        is_next = needed and last and needed <= set(last.outputs)
+        if last and is_next and len(runs[-1]) < longest and sum(users[name] for name in last.outputs) == 1:
             runs[-1].append(layer)
         else:
             runs.append([layer])

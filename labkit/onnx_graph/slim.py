@@ -17,6 +17,7 @@ import mmap
 import secrets
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import onnx
 from onnx import TensorProto
@@ -25,6 +26,7 @@ from labkit.errors import ModelFileError
 from labkit.onnx_graph.stored import check_stored, constants, elements, graphs, held, is_external
 from labkit.onnx_graph.wire import LENGTH, Bytes, Field, count_varints, encode_field, fields
 
+T = TypeVar("T", onnx.ModelProto, TensorProto)
 SMALL_BYTES = 1024
 """A message of at most so many bytes is copied whole."""
 
@@ -91,10 +93,7 @@ def slim(data: Bytes) -> Slim:
     """The same, of bytes."""
     walk = _Walk(data)
     copy = walk.message("ModelProto", 0, len(data), 0)
-    try:
-        model = onnx.ModelProto.FromString(copy)
-    except Exception:
-        raise ModelFileError("it is not an ONNX file, or only a part of one") from None
+    model = _parse(onnx.ModelProto, copy)
     for graph in graphs(model):
         for tensor in constants(graph):
             if tensor.raw_data == walk.token:
@@ -107,6 +106,14 @@ def slim(data: Bytes) -> Slim:
 def is_left_out(tensor: TensorProto) -> bool:
     """Whether a checked tensor of a slim model has its data elsewhere: left out here, or in another file."""
     return is_external(tensor) or (elements(tensor) > 0 and not held(tensor))
+
+
+def _parse(kind: type[T], data: bytes) -> T:
+    try:
+        message: T = kind.FromString(data)
+    except Exception:  # protobuf has no error of its own that all its versions share
+        raise ModelFileError("it is not an ONNX file, or only a part of one") from None
+    return message
 
 
 class _Walk:
@@ -149,7 +156,7 @@ class _Walk:
                 )  # of two raw_data the last one counts
                 found[name] = before + self._amount(name, field)
                 self.left_out_bytes += field.end - field.begin
-        tensor = TensorProto.FromString(b"".join(kept))
+        tensor = _parse(TensorProto, b"".join(kept))
         check_stored(tensor, found | held(tensor))
         return b"".join([*kept, encode_field(DATA["raw_data"], self.token)] if found else kept)
 
