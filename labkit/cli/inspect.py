@@ -35,12 +35,13 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Say what a model file holds: operators, shapes, parameters and multiply-adds of each layer."""
-        from labkit.inspection import draw_graph, inspect_file, layer_table, summary
+        from labkit.inspection import inspect_file, layer_table, summary
         from labkit.inspection.table import MOST_LAYERS
 
         found = inspect_file(file, _sizes(sizes), verify_data)
         if draw is not None:
             from labkit.files import write_atomically
+            from labkit.inspection import draw_graph
 
             write_atomically(draw, draw_graph(found).encode())
         if json:
