@@ -2,7 +2,7 @@
 
     python3 run.py demo [ARGS]          a model made smaller and faster, measured on this machine
     python3 run.py lab [ARGS]           the lessons, in JupyterLab
-    python3 run.py test [--all] [ARGS]  all tests and lessons; --all adds the extras' tests; pytest gets ARGS
+    python3 run.py test [--all] [ARGS]  all tests and lessons; --all adds the extras (2.5 GB more); pytest gets ARGS
     python3 run.py setup                install, and stop there
 
 The first start fills .venv, a later one goes straight to work. Three small ideas make that safe:
@@ -36,9 +36,17 @@ else:
 ROOT = Path(__file__).resolve().parent
 VENV = ROOT / ".venv"
 STAMP = VENV / "labkit-stamp"
-PYTHON = VENV / ("bin/python" if POSIX else "Scripts/python.exe")
+EXTRAS = ROOT / ".venv-extras"
 LABKIT = VENV / ("bin/labkit" if POSIX else "Scripts/labkit.exe")
 CPU_INDEX = "https://download.pytorch.org/whl/cpu"
+
+
+def interpreter(folder):
+    """An environment's Python."""
+    return folder / ("bin/python" if POSIX else "Scripts/python.exe")
+
+
+PYTHON = interpreter(VENV)
 
 
 def say(text):
@@ -91,15 +99,17 @@ def is_ready():
     return PYTHON.exists() and STAMP.exists() and STAMP.read_text() == stamp()
 
 
-def setup(run=run, probe=None):
-    """Make .venv complete, unless it is already; two that start at once take turns."""
-    if not is_ready():
+def setup(run=run, probe=None, extras=False):
+    """Make .venv complete, and .venv-extras if wanted, unless they are; two that start at once take turns."""
+    if not is_ready() or (extras and not has_extras()):
         VENV.mkdir(exist_ok=True)
         with open(VENV / "labkit.lock", "a") as file:
             lock(file)
             os.set_inheritable(file.fileno(), True)  # pip holds it too, and on, should this process be killed
             if not is_ready():  # another may have finished it while this one waited
                 install(run, probe or index_answers)
+            if extras and not has_extras():
+                extend(run)
 
 
 def lock(file):
@@ -140,6 +150,29 @@ def install(run, probe):
     STAMP.write_text(finished)
 
 
+def has_extras():
+    """Whether .venv-extras holds what this pyproject.toml and constraints.txt ask for."""
+    finished = EXTRAS / STAMP.name
+    return finished.exists() and finished.read_text() == stamp()
+
+
+def extend(run):
+    """Fill .venv-extras: the heavy extras alone, laid over .venv, so that .venv stays what most people have."""
+    say("Installing TensorFlow and MindSpore into %s, for their tests: 2.5 GB on disk." % EXTRAS)
+    shutil.rmtree(EXTRAS, ignore_errors=True)
+    venv.create(EXTRAS, symlinks=POSIX)
+    (packages(EXTRAS) / "over.pth").write_text("%s\n%s\n" % (packages(VENV), ROOT))
+    inside = ["--python", interpreter(EXTRAS)]
+    pip_install(run, ["--quiet", "labkit[tensorflow,mindspore]"], inside)
+    (EXTRAS / STAMP.name).write_text(stamp())
+
+
+def packages(folder):
+    """Where an environment keeps its packages."""
+    version = "python%d.%d" % sys.version_info[:2]
+    return folder / ("lib/%s/site-packages" % version if POSIX else "Lib/site-packages")
+
+
 def empty(folder):
     """Remove all but the stamp and the lock: cut short, what is left still says that it is half built."""
     for path in folder.iterdir():
@@ -149,9 +182,9 @@ def empty(folder):
             path.unlink()
 
 
-def pip_install(run, arguments):
+def pip_install(run, arguments, inside=()):
     """`pip install ARGUMENTS` inside .venv, in the pinned versions; if it fails, end with what to try."""
-    command = [PYTHON, "-m", "pip", "install", "--no-input", "-c", ROOT / "constraints.txt"]
+    command = [PYTHON, "-m", "pip"] + list(inside) + ["install", "--no-input", "-c", ROOT / "constraints.txt"]
     if run(command + arguments, output=sys.stderr) != 0:
         sys.exit("run.py: pip failed (see above). Start again, set HTTPS_PROXY; offline, see constraints.txt")
 
@@ -180,24 +213,28 @@ def index_answers(url=CPU_INDEX + "/torch/", seconds=3.0):
 
 def test(arguments, run=run):
     """Run pytest over tests, lessons and browser, each of them always; 0 if some passed and none failed."""
-    which = [] if "--all" in arguments else ["-m", "not extra"]
+    every = "--all" in arguments
+    which = [] if every else ["-m", "not extra"]
     chosen = [argument for argument in arguments if argument != "--all"]
     two = ["-n", "2", "--dist", "loadscope"]
     nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"]
     nbval += ["--nbval-sanitize-with", "tests/notebooks/sanitize.cfg"]
     one_thread = {"OMP_NUM_THREADS": "1"}  # for each of the two workers, or they crowd one another
     stages = (
-        ("tests", ["--ignore=tests/browser"] + two + which, one_thread),
+        ("tests", ["--ignore=tests/browser", "--ignore=tests/extra"] + two + which, one_thread),
         ("notebooks", nbval + two, dict(one_thread, LABKIT_PROFILE="ci", LABKIT_HEADLESS="1")),
         ("tests/browser", [], {"LABKIT_PROFILE": "ci"}),
     )
+    if every:  # where TensorFlow and MindSpore are, and the contracts again, which hold for what they bring
+        stages += (("tests/extra", ["tests/contract", "tests/unit/test_packaging.py"] + two, one_thread),)
     total, report = [0, 0, 0], VENV / "labkit-report.xml"
     for folder, options, environment in stages:
         if not (ROOT / folder).is_dir():
             say("\nThere is no %s/ here: left out." % folder)
             continue
         report.unlink(missing_ok=True)
-        command = [PYTHON, "-m", "pytest", folder, "--junitxml", report] + options + chosen
+        python = interpreter(EXTRAS) if folder == "tests/extra" else PYTHON
+        command = [python, "-m", "pytest", folder, "--junitxml", report] + options + chosen
         code = run(command, cwd=ROOT, **environment)
         passed, failed, skipped = count(report)
         if code != 0 and failed == 0 and not (code == 5 and chosen):  # 5: no tests, as ARGS may want
@@ -226,7 +263,7 @@ def main(arguments, run=run, probe=None):
         asked = command in ("-h", "--help")
         (sys.stdout if asked else sys.stderr).write(__doc__.split("\n\nThe first")[0] + "\n")
         return 0 if asked else 2
-    setup(run, probe)
+    setup(run, probe, extras=command == "test" and "--all" in rest)
     if command == "test":
         return test(rest, run)
     if command == "setup":

@@ -150,7 +150,7 @@ def quiet() -> Iterator[None]:
 
 def strip(model: onnx.ModelProto) -> None:
     """Remove what only debugging needs: it holds stack traces, and so the paths of the exporting machine."""
-    from labkit.formats.onnx_child import graphs
+    from labkit.onnx_graph.stored import graphs
 
     main = model.graph
     nodes = [node for graph in graphs(model) for node in graph.node]

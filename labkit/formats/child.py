@@ -59,8 +59,9 @@ def answer(work: Callable[[bytes, int], dict[str, Any]]) -> None:
         found = {"problem": "it takes far more memory than its size explains"}
     except Exception as error:  # the libraries' own surprises about a malformed file
         found = {"problem": f"it is malformed: {in_short(error)}"}
+    text = json.dumps(found)
     with os.fdopen(stdout, "w", encoding="utf-8") as out:
-        json.dump(found, out)
+        out.write(text)
     os._exit(0)  # an engine's own threads may hang at the exit
 
 

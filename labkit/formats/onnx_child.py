@@ -6,16 +6,16 @@ run for centuries (a Loop of 2^62 turns). Neither shows before it happens. So it
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import onnx
 import onnxruntime as ort
 
+from labkit.errors import ModelFileError
 from labkit.formats.child import Problem, answer, in_short, limit_memory
+from labkit.onnx_graph.stored import LARGEST_DIMENSION, check_stored, constants, graphs, held, is_external
 
-_LARGEST_DIMENSION = 2**31 - 1
 _MOST_DIMENSIONS = 16
 
 
@@ -60,49 +60,15 @@ def parse(data: bytes) -> onnx.ModelProto:
     return model
 
 
-def graphs(model: onnx.ModelProto) -> Iterator[Any]:
-    """The graph, the functions, and every graph inside a node (the branches of If, the body of Loop)."""
-    waiting: list[Any] = [model.graph, *model.functions]
-    while waiting:
-        graph = waiting.pop()
-        yield graph
-        for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [attribute.g] if attribute.HasField("g") else []
-                waiting += attribute.graphs
-
-
 def check_tensors(graph: Any) -> None:
     """Refuse data outside the file, and sizes that the data does not bear out."""
-    tensors = [*getattr(graph, "initializer", ())]
-    for node in graph.node:
-        for attribute in node.attribute:
-            tensors += [attribute.t] if attribute.HasField("t") else []
-            tensors += attribute.tensors
-    for sparse in getattr(graph, "sparse_initializer", ()):
-        tensors += [sparse.values, sparse.indices]
-    for tensor in tensors:
-        name = repr(tensor.name[:80])
-        if tensor.external_data or tensor.data_location == onnx.TensorProto.EXTERNAL:
-            raise Problem(
-                f"tensor {name} keeps its data in another file: write one file with "
-                "onnx.save_model(model, path, save_as_external_data=False)"
-            )
-        count = 1
-        for size in tensor.dims:
-            if not 0 <= size <= _LARGEST_DIMENSION:
-                raise Problem(f"tensor {name} has a dimension of {size}")
-            count *= size
-        if tensor.HasField("raw_data") and 8 * len(tensor.raw_data) < count * bits(tensor.data_type):
-            raise Problem(f"tensor {name} claims {count} elements but holds {len(tensor.raw_data)} bytes")
-
-
-def bits(data_type: int) -> int:
-    """Bits of one element as it is stored: the 4- and 2-bit types are packed."""
-    name = onnx.TensorProto.DataType.Name(data_type)
-    if name.endswith(("INT2", "INT4", "FLOAT4E2M1")):
-        return 2 if name.endswith("2") else 4
-    return onnx.helper.tensor_dtype_to_np_dtype(data_type).itemsize * 8
+    for tensor in constants(graph):
+        if is_external(tensor):
+            raise Problem(f"tensor {tensor.name[:80]!r} keeps its data in another file")
+        try:
+            check_stored(tensor, held(tensor))
+        except ModelFileError as error:
+            raise Problem(str(error)) from None
 
 
 def open_session(data: bytes) -> ort.InferenceSession:
@@ -129,7 +95,7 @@ def describe(value: ort.NodeArg) -> dict[str, Any]:
         raise Problem(f"{value.name!r} holds {dtype}, which numpy does not have")
     shape = [None if isinstance(size, int) and size < 0 else size for size in value.shape]
     numbers = [size for size in shape if isinstance(size, int)]
-    if len(shape) > _MOST_DIMENSIONS or not all(1 <= size <= _LARGEST_DIMENSION for size in numbers):
+    if len(shape) > _MOST_DIMENSIONS or not all(1 <= size <= LARGEST_DIMENSION for size in numbers):
         raise Problem(f"{value.name!r} has the shape {shape[:_MOST_DIMENSIONS]}")
     return {"name": value.name, "dtype": dtype, "shape": shape}
 

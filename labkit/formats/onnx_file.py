@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from labkit.errors import ConfigError, ModelFileError
+from labkit.formats.external import gathered
 from labkit.formats.reading import read_file
 from labkit.task import get_task
 from labkit.variant import Variant, read_preprocessing
@@ -24,8 +25,8 @@ CHILD = "labkit.formats.onnx_child"
 
 
 def read(path: Path) -> bytes:
-    """The file's bytes."""
-    return read_file(path, "an ONNX file")
+    """The file's bytes, with weights that lie in files beside it put back in."""
+    return gathered(path, read_file(path, "an ONNX file"))
 
 
 def check(model: bytes, what: str) -> None:

@@ -27,6 +27,8 @@ def check(model: Mapping[str, bytes], what: str) -> None:
     if set(model) != {"model.xml", "model.bin"}:
         raise ModelFileError(f"{what} is no pair of model.xml and model.bin")
     xml = model["model.xml"]
+    if b"\0" in xml:  # UTF-16, in which the next test would see nothing; OpenVINO writes UTF-8
+        raise ModelFileError(f"{what} is not UTF-8, so not an OpenVINO model")
     if b"<!DOCTYPE" in xml or b"<!ENTITY" in xml:
         raise ModelFileError(f"{what} declares XML entities, which no OpenVINO model does: refused")
     if not xml.lstrip(b"\xef\xbb\xbf \r\n\t").startswith(b"<"):

@@ -45,7 +45,7 @@ def ask(module: str, path: Path, payload: bytes, memory_bytes: int, cpu_seconds:
     if out_of_time:
         raise ModelFileError(
             f"{path} takes more than {cpu_seconds:.1f} s to open and run once: "
-            "if you trust it, load it with patience=10"
+            "if you trust it, give it more patience (load_model(path, patience=10), labkit convert --patience 10)"
         )
     try:
         answer: dict[str, Any] = json.loads(done.stdout)

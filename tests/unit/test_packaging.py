@@ -1,5 +1,6 @@
 """pyproject.toml, constraints.txt and binder/ agree with one another, and the wheel carries what it needs."""
 
+import importlib.util
 import subprocess
 import sys
 import tomllib
@@ -68,18 +69,35 @@ def test_the_pins_are_sorted_and_each_is_there_once():
     assert len(lines) == len(pins(CONSTRAINTS))
 
 
-@pytest.mark.skipif(
+linux_311 = pytest.mark.skipif(
     sys.platform != "linux" or sys.version_info[:2] != (3, 11),
     reason="made on Linux with Python 3.11: elsewhere some packages need a few others",
 )
+needs_extras = pytest.mark.skipif(
+    importlib.util.find_spec("tf2onnx") is None, reason="the extras are not installed in this environment"
+)
+
+
+@linux_311
 @pytest.mark.parametrize(
     ("path", "extras"),
-    [(CONSTRAINTS, ("test", "openvino")), (BINDER, ("openvino",))],
+    [
+        pytest.param(CONSTRAINTS, ("test", "openvino", "tensorflow", "mindspore"), marks=needs_extras),
+        (BINDER, ("openvino",)),
+    ],
     ids=["run.py", "binder"],
 )
 def test_the_pins_are_all_dependencies_of_dependencies_and_nothing_else(path, extras):
-    served_by = {"notebook"}  # Binder's own server, in the version that goes with our JupyterLab
-    assert pins(path).keys() == closure(*extras) | served_by
+    others = {"notebook"}  # Binder's own server, in the version that goes with our JupyterLab
+    others |= (
+        {"tensorflow"} if "tensorflow" in extras else set()
+    )  # which macOS takes instead of tensorflow-cpu
+    assert pins(path).keys() == closure(*extras) | others
+
+
+@linux_311
+def test_what_the_default_installation_needs_is_pinned():
+    assert closure("test", "openvino") <= pins(CONSTRAINTS).keys()
 
 
 def test_the_wheel_carries_the_weights_the_cards_and_the_sheets(tmp_path):

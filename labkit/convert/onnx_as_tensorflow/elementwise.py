@@ -40,10 +40,11 @@ def _sizes(function: Callable[..., Any]) -> Operator:
     """Arithmetic that shapes go through as well: known and partly known values stay what they are."""
 
     def apply(node: Node, *inputs: Value) -> Value:
-        if all(isinstance(value, np.ndarray) for value in inputs):
-            some = any(value.dtype == object for value in inputs)
-            return boxed(function(*(value.astype(object) if some else value for value in inputs)))
-        return function(*map(tensor, inputs))
+        if not all(isinstance(value, np.ndarray) for value in inputs):
+            return function(*map(tensor, inputs))
+        if any(value.dtype == object for value in inputs):
+            return boxed(function(*(value.astype(object) for value in inputs)))
+        return function(*inputs)
 
     return Operator(apply, "all")
 
