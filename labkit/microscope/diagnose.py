@@ -28,13 +28,17 @@ def diagnose(reference: Side, other: Side, front: Front) -> str:
     """The first finding that fits; empty if none does."""
     if front.change == "left out":
         return ""
+    exchanged = ""
     if not front.change:
         first, second = front.mine[0], front.theirs[0]
-        found = _kinds(first, second) or _wiring(sources(reference, first), translated(other, second))
-        found = found or _settings(first, second)
+        found = _wiring(sources(reference, first), translated(other, second)) or _settings(first, second)
         if found:
             return found
-    x, y = _results(other, front)
+        exchanged = _kinds(front) + " "
+    return (exchanged + _by_value(*_results(other, front))).strip()
+
+
+def _by_value(x: Array, y: Array) -> str:
     if x.size != y.size:
         return f"Its result has shape {list(x.shape)}, in the other {list(y.shape)}."
     if x.dtype.kind != "f" or y.dtype.kind != "f":
@@ -56,8 +60,9 @@ def _results(other: Side, front: Front) -> tuple[Array, Array]:
     return before.value, theirs[-1].value
 
 
-def _kinds(first: Tap, second: Tap) -> str:
-    if kind(first) == kind(second):
+def _kinds(front: Front) -> str:
+    first, second = front.mine[0], front.theirs[0]
+    if len(front.mine) != len(front.theirs) or kind(first) == kind(second):
         return ""
     return f"It is {first.operator} in the reference and {second.operator} in the other."
 

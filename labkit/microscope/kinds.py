@@ -24,6 +24,7 @@ _WORDS = {
     "concat": "concat cat concatenation",
     "cast": "cast convert to _to_copy",
     "gather": "gather embedding index_select",
+    "pad": "pad padv2 constant_pad_nd mirror_pad",
     "identity": "identity dropout clone contiguous alias detach",
     "quantize": "quantizelinear quantize",
     "dequantize": "dequantizelinear dequantize",

@@ -10,7 +10,8 @@ name and by value (`match`); the first operator is searched whose inputs still a
 (`search`); and what kind of disagreement it is says where to look (`diagnose`).
 
 Between float models "agree" means up to the rounding of sums taken in another order. Where one of the two is
-quantized nothing is equal, and what is read is how much of each tensor is noise.
+quantized, or two engines round to integers each in its own order, nothing is equal: what is read then is how
+much of each tensor is noise.
 """
 
 from __future__ import annotations
@@ -55,7 +56,10 @@ def microscope(
     report(0.3, f"running {other.name}")
     second = taps(other, other_feeds)
     report(0.6, "matching tensors")
-    scale = QUANTIZED if reference.quantized != other.quantized else FLOAT
+    exact = reference.quantized == other.quantized and (
+        not other.quantized or reference.format == other.format
+    )
+    scale = FLOAT if exact else QUANTIZED
     matches = Matches(first, second, scale.limit_db + _ENOUGH_ABOVE_DB)
     report(0.9, "looking for the first departure")
     sides = Side(matches, 0, scale), Side(matches, 1, scale)

@@ -118,15 +118,16 @@ class MicroscopeReport:
             return f"No tensor of {self.reference!r} has a counterpart in {self.other!r}."
         worst = min(known, key=lambda row: row.snr_db or 0.0)
         level = self._level(worst.snr_db or 0.0, worst.max_rel_error or 0.0)
-        if all(row.status != "drifts" for row in self.rows):
+        if any(row.status == "drifts" for row in self.rows):
             return (
-                f"Nothing departs: {len(known)} of {len(self.rows)} tensors of {self.reference!r} have their equal "
-                f"in {self.other!r}, to {level} or better (the worst is that of {worst.operator.title})"
-                + (", and the others were fused away." if len(known) < len(self.rows) else ".")
+                f"No operator departs by itself: the agreement fades little by little, down to {level} at "
+                f"{worst.operator.title}. That is rounding that adds up, and no fault of one operator."
             )
         return (
-            f"No operator departs by itself: the agreement fades little by little, down to {level} at "
-            f"{worst.operator.title}. That is rounding that adds up, and no fault of one operator."
+            f"Nothing departs: {len(known)} of {len(self.rows)} tensors of {self.reference!r} have their equal in "
+            f"{self.other!r}, to {level}"
+            + (f" or better (the worst is that of {worst.operator.title})" if worst.max_rel_error else "")
+            + (", and the others were fused away." if len(known) < len(self.rows) else ".")
         )
 
     def _level(self, snr_db: float, max_rel_error: float) -> str:

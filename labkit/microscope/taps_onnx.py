@@ -20,7 +20,8 @@ def read(variant: Variant, feeds: Mapping[str, Array]) -> Iterator[Tap]:
     """The taps of an `onnx` variant; integers that stand for real numbers are given as those."""
     model = onnx.load_model_from_string(variant.payload)
     graph = Graph(model)
-    names = [name for node in graph.nodes for name in node.output if name]
+    used = {name for name, users in graph.consumers.items() if users} | graph.outputs
+    names = [name for node in graph.nodes for name in node.output if name in used]
     values = _run(variant, model, names, feeds)
     for spec in variant.inputs:
         yield Tap(spec.name, INPUT, spec.name, "", (), feeds[spec.name])

@@ -50,7 +50,7 @@ class _Operator:
         self.kind, self.node = op.get_type_name(), op.get_friendly_name()
         sources = (_name(port.get_source_output()) for port in op.inputs())
         self.inputs = tuple(dict.fromkeys(named.get(name, name) for name in sources))
-        self.outputs = {_name(output): output for output in op.outputs()}
+        self.outputs = {_name(output): output for output in op.outputs() if output.get_target_inputs()}
         self.attributes = dict(op.get_attributes())
 
 
