@@ -12,6 +12,7 @@ import typer
 
 from labkit.cli import app
 from labkit.convert import ExportOnnx, parity
+from labkit.distill import Distill
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
 from labkit.measure.quality import evaluate
@@ -146,6 +147,16 @@ def test_what_is_saved_is_loaded_again(architecture, tmp_path):
     variant = variant_of({"architecture": architecture, **SMALL[architecture]})
     loaded = Variant.load(variant.save(tmp_path))
     assert loaded.digest == variant.digest
+
+
+@pytest.mark.parametrize("architecture", SMALL)
+def test_a_student_of_half_the_width_is_smaller(architecture, lenet):
+    whole = Distill(student=architecture, width=1.0).fresh_student(lenet)
+    half = Distill(student=architecture, width=0.5).fresh_student(lenet)
+    sizes = [sum(parameter.numel() for parameter in model.parameters()) for model in (whole, half)]
+    assert 2.5 < sizes[0] / sizes[1] < 4
+    with pytest.raises(TechniqueError, match="start='teacher' copies layers of equal shape"):
+        Distill(student=architecture, start="teacher").fresh_student(lenet)
 
 
 @pytest.mark.parametrize("architecture", SMALL)
