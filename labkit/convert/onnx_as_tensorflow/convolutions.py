@@ -38,16 +38,16 @@ class _Window:
         self.auto = auto if auto.startswith("SAME") else ""
         self.pads: Pads = [(0, 0)] * n if auto == "VALID" else list(zip(given[:n], given[n:], strict=True))
         if self.auto and not self._same_as_tensorflow():
-            self.pads = [self._same(axis) for axis in range(n)]
+            self.pads = [self.same(axis, lower=True) for axis in range(n)]
 
-    def _same(self, axis: int) -> tuple[int, int]:
-        """The padding that `auto_pad` asks for."""
+    def same(self, axis: int, lower: bool = False) -> tuple[int, int]:
+        """As much padding as keeps the size; the odd one lies at the end, or at the start if `lower`."""
         size, stride, reach = self.spatial[axis], self.strides[axis], self.reach[axis]
         if size is None and stride > 1:
-            raise self.node.refuse(f"{self.auto} with strides needs a known image size: fix that axis")
+            raise self.node.refuse("auto_pad with strides needs a known image size: fix that axis")
         total = max((-(-size // stride) - 1) * stride + reach - size, 0) if size is not None else reach - 1
         small, large = total // 2, total - total // 2
-        return (large, small) if self.auto == "SAME_LOWER" else (small, large)
+        return (large, small) if lower else (small, large)
 
     def _same_as_tensorflow(self) -> bool:
         return self.auto == "SAME_UPPER"
@@ -58,10 +58,8 @@ class _Window:
             return "SAME"
         if not any(map(any, self.pads)):
             return "VALID"
-        auto, self.auto = self.auto, "SAME_UPPER"
         free = any(n is None and s > 1 for n, s in zip(self.spatial, self.strides, strict=True))
-        same = not free and self.pads == [self._same(axis) for axis in range(len(self.kernel))]
-        self.auto = auto
+        same = not free and self.pads == [self.same(axis) for axis in range(len(self.kernel))]
         return "SAME" if same else None
 
     def extra(self) -> list[int]:
@@ -221,7 +219,7 @@ def _average_pool(node: Node, x: Any) -> Any:
     if padding == "SAME" and not any(extra) and not counted and max(window.dilations) == 1:
         return _pool(window, x, "AVG", "SAME")
     if padding == "SAME" and window.auto:
-        window.pads = [window._same(axis) for axis in range(len(window.kernel))]
+        window.pads = [window.same(axis) for axis in range(len(window.kernel))]
     more = [(0, each) for each in extra]
     ones = tf.ones([1, *sizes(x)[1:-1], 1], x.dtype)
     ones = tf.pad(ones, _around(window.pads), constant_values=tf.constant(float(counted), x.dtype))

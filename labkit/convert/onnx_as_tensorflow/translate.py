@@ -105,7 +105,9 @@ def as_tensorflow(model: onnx.ModelProto) -> Any:
         "input_names": names,
         "output_names": output_names,
     }
-    return type("OnnxModule", (tf.Module,), members)()
+    module = type("OnnxModule", (tf.Module,), members)()
+    module.__call__.get_concrete_function()  # traced now, so that what is refused is refused here
+    return module
 
 
 def tensorflow_names(names: Iterable[str]) -> dict[str, str]:
@@ -119,10 +121,8 @@ def tensorflow_names(names: Iterable[str]) -> dict[str, str]:
         short = re.sub(r"[^A-Za-z0-9_]", "_", name)
         short = short if re.match("[A-Za-z]", short) else f"arg_{short}"
         taken = {other.lower() for other in given.values()}
-        again = (f"{short}_{number}" for number in range(2, len(taken) + 3))
-        given[name] = (
-            short if short.lower() not in taken else next(n for n in again if n.lower() not in taken)
-        )
+        numbered = (f"{short}_{number}" for number in range(2, len(taken) + 3))
+        given[name] = next(each for each in (short, *numbered) if each.lower() not in taken)
     return given
 
 
@@ -229,7 +229,7 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     nodes = model.graph.node
     composite = {n.op_type for n in nodes if n.op_type not in OPERATORS and _is_defined(n, model)}
     if composite:
-        _write_defaults(model, composite)
+        model = _with_defaults(model, composite)
         names = [("", name) for name in sorted(composite)]
         with contextlib.suppress(
             RuntimeError
@@ -239,14 +239,16 @@ def _prepared(model: onnx.ModelProto) -> onnx.ModelProto:
     return model
 
 
-def _write_defaults(model: onnx.ModelProto, kinds: set[str]) -> None:
-    """Give the nodes of these kinds the attributes that they left out: ONNX's inliner forgets the defaults."""
+def _with_defaults(model: onnx.ModelProto, kinds: set[str]) -> onnx.ModelProto:
+    """A copy whose nodes of these kinds have the attributes they left out: ONNX's inliner forgets the defaults."""
+    model = onnx.ModelProto.FromString(model.SerializeToString())
     for node in model.graph.node:
         if node.op_type in kinds:
             written = {attribute.name for attribute in node.attribute}
             schema = onnx.defs.get_schema(node.op_type, _opset(model))
             defaults = (declared.default_value for declared in schema.attributes.values())
             node.attribute.extend(value for value in defaults if value.name and value.name not in written)
+    return model
 
 
 def _is_defined(node: onnx.NodeProto, model: onnx.ModelProto) -> bool:
