@@ -88,7 +88,7 @@ def of_tensors(case):
 
 
 @pytest.fixture(scope="module")
-def cases():
+def node_tests():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # numpy's, on overflows that the tests are about
         return {case.name: case for case in load_model_tests(kind="node") if of_tensors(case)}
@@ -105,8 +105,8 @@ REFUSED = {
 }
 
 
-def test_onnx_s_own_tests_of_its_operators_agree_or_are_refused_with_a_reason(cases):
-    verdicts = {name: verdict(case) for name, case in cases.items()}
+def test_onnx_s_own_tests_of_its_operators_agree_or_are_refused_with_a_reason(node_tests):
+    verdicts = {name: verdict(case) for name, case in node_tests.items()}
     kinds = ("agrees", "agrees with constants", "differs", "not translated", " holds ", "too old", *REFUSED)
     count = Counter(
         next((k for k in kinds if k in v), v) if "agrees" not in v else v for v in verdicts.values()
@@ -118,11 +118,11 @@ def test_onnx_s_own_tests_of_its_operators_agree_or_are_refused_with_a_reason(ca
     assert set(count) <= set(kinds)
 
 
-def test_a_wrong_translation_would_be_seen(cases, monkeypatch):
+def test_a_wrong_translation_would_be_seen(node_tests, monkeypatch):
     monkeypatch.setitem(translate.OPERATORS, "Relu", Operator(lambda node, x: tf.nn.relu6(x + 0.01), "all"))
-    assert verdict(cases["test_relu"]) == "differs"
+    assert verdict(node_tests["test_relu"]) == "differs"
     monkeypatch.undo()
-    assert verdict(cases["test_relu"]) == "agrees"
+    assert verdict(node_tests["test_relu"]) == "agrees"
 
 
 # Whole models, in which layouts meet
@@ -243,22 +243,8 @@ class Encoder(nn.Module):
         return self.fc(self.layers(x).mean(1))
 
 
-class Words(nn.Module):
-    """ids [N, T] and mask [N, T], both int64 → [N, 5]."""
-
-    def __init__(self):
-        super().__init__()
-        self.table, self.fc = nn.Embedding(16, 8), nn.Linear(8, 5)
-
-    def forward(self, ids, mask):
-        weights = mask.to(torch.float32).unsqueeze(-1)
-        total = (self.table(ids) * weights).sum(1)
-        return self.fc(total / weights.sum(1).clamp(min=1.0))
-
-
 IMAGE, SEQUENCE = {"image": ("float32", (3, 16, 16))}, {"x": ("float32", (12, 8))}
 FREE_IMAGE, FREE_SEQUENCE = {"image": ("float32", (3, "h", "w"))}, {"x": ("float32", ("time", 8))}
-WORDS = {"ids": ("int64", (6,)), "mask": ("int64", (6,))}
 MODELS = {
     "mobile": (Mobile, IMAGE),
     "unet": (UNet, IMAGE),
@@ -269,7 +255,6 @@ MODELS = {
     "gru": (lambda: Recurrent(nn.GRU), SEQUENCE),
     "rnn": (lambda: Recurrent(nn.RNN), SEQUENCE),
     "encoder": (Encoder, SEQUENCE),
-    "words": (Words, WORDS),
     "mobile, any size": (Mobile, FREE_IMAGE),
     "lstm, any length": (lambda: Recurrent(nn.LSTM), FREE_SEQUENCE),
     "encoder, any length": (Encoder, FREE_SEQUENCE),
@@ -340,6 +325,11 @@ def check_everywhere(payload, folder, tolerance=1e-4):
 @pytest.mark.parametrize("name", MODELS)
 def test_a_model_computes_the_same_in_tensorflow_and_in_tensorflow_lite(name, tmp_path):
     check_everywhere(exported(name), tmp_path)
+
+
+@pytest.mark.parametrize("kind", ["two_inputs", "regression"])
+def test_a_model_of_another_kind_computes_the_same(kind, onnx_cases, tmp_path):
+    check_everywhere(onnx_cases[kind][0].payload, tmp_path)
 
 
 def test_wrong_numbers_would_be_seen(tmp_path, monkeypatch):
