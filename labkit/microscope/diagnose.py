@@ -35,7 +35,7 @@ def diagnose(reference: Side, other: Side, front: Front) -> str:
         if found:
             return found
         exchanged = _kinds(front) + " "
-    return (exchanged + _by_value(*_results(other, front))).strip()
+    return (exchanged + _by_value(*results(other, front))).strip()
 
 
 def _by_value(x: Array, y: Array) -> str:
@@ -53,7 +53,7 @@ def _by_value(x: Array, y: Array) -> str:
     return next((found for test in tests if (found := test(a, b))), "")
 
 
-def _results(other: Side, front: Front) -> tuple[Array, Array]:
+def results(other: Side, front: Front) -> tuple[Array, Array]:
     """What both come to; for operators put in, what they read and what they make of it."""
     theirs = front.theirs
     before = other.taps[theirs[0].inputs[0]] if front.change == "put in" else front.mine[-1]

@@ -22,11 +22,11 @@ from labkit.convert.parity import _batches
 from labkit.data import Dataset
 from labkit.doors import door
 from labkit.errors import ConfigError
-from labkit.microscope.diagnose import diagnose
-from labkit.microscope.match import Matches, agreement
+from labkit.microscope.diagnose import diagnose, results
+from labkit.microscope.match import Agreement, Matches, agreement
 from labkit.microscope.report import Departure, MicroscopeReport, Row
 from labkit.microscope.search import FLOAT, QUANTIZED, Side, first_front, stretches
-from labkit.microscope.taps import taps
+from labkit.microscope.taps import Operator, taps
 from labkit.progress import Progress, silent
 from labkit.variant import Array, Variant
 
@@ -73,8 +73,8 @@ def _departure(reference: Side, other: Side) -> Departure | None:
     if first is None:
         return None
     front = stretches(reference, first, other, second)
-    ends = [tap.value for tap in (*front.mine[-1:], *front.theirs[-1:])]
-    comparable = len(ends) == 2 and ends[0].size == ends[1].size
+    ends = results(other, front) if front.theirs else ()
+    comparable = len({each.size for each in ends}) == 1
     return Departure(
         change=front.change,
         reference=tuple(tap.plain for tap in front.mine),
@@ -87,8 +87,10 @@ def _departure(reference: Side, other: Side) -> Departure | None:
 
 
 def _rows(reference: Side, departure: Departure | None) -> tuple[Row, ...]:
+    """A row for each operator of the reference; what the other put in stands where it does its work."""
     named = {operator.name for operator in departure.reference} if departure else set()
-    rows = []
+    put_in = departure.other if departure and departure.change == "put in" else ()
+    rows: list[Row] = []
     for tap in reference.taps.values():
         other, found = reference.counterpart(tap.name)
         if tap.name in named:
@@ -99,14 +101,13 @@ def _rows(reference: Side, departure: Departure | None) -> tuple[Row, ...]:
             status = "fused away" if other is None else "recovers"
         else:
             status = "after the departure" if departure else "no counterpart" if other is None else "drifts"
-        known = other is not None
-        rows.append(
-            Row(
-                tap.plain,
-                other,
-                found.snr_db if known else None,
-                found.max_rel_error if known else None,
-                status,
-            )
-        )
+            if departure and put_in:
+                rows += [_row(operator, None, departure.agreement, "departs") for operator in put_in]
+                put_in = ()
+        rows.append(_row(tap.plain, other, found if other is not None else None, status))
     return tuple(rows)
+
+
+def _row(operator: Operator, counterpart: str | None, found: Agreement | None, status: str) -> Row:
+    snr_db, error = (found.snr_db, found.max_rel_error) if found else (None, None)
+    return Row(operator, counterpart, snr_db, error, status)

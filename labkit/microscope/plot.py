@@ -57,12 +57,9 @@ def plot_departures(report: MicroscopeReport) -> Figure:
             "limit", (0, report.scale.limit_db), xytext=(2, 3), textcoords="offset points", fontsize=8
         )
         if report.first is not None:
-            named = {operator.name for operator in report.first.reference}
-            place = next((i for i, row in enumerate(report.rows) if row.operator.name in named), None)
-            if place is not None:
-                axes.axvline(place, color="#D55E00", linewidth=1)
-        title = report.first.operator.title if report.first is not None else "nothing departs"
-        axes.set_title(f"{report.reference} and {report.other}: {title}", fontsize=9, loc="left", pad=22)
+            axes.axvline([row.status for row in report.rows].index("departs"), color="#D55E00", linewidth=1)
+        title = f"first to depart: {report.first.operator.title}" if report.first else "nothing departs"
+        axes.set_title(title, fontsize=9, loc="left", pad=22)
         axes.legend(fontsize=8, loc="lower left", bbox_to_anchor=(0, 1), ncols=5, frameon=False)
     figure.set_label(
         f"Agreement of {report.reference} and {report.other}, operator by operator. {report.says}"

@@ -15,9 +15,10 @@ from labkit.microscope.taps import Operator
 class Row:
     """One operator of the reference, and how its result compares with its `counterpart`, a tensor of the other.
 
-    `snr_db` and `max_rel_error` (max |y′ − y| / max |y|) are None where there is no counterpart. `status`:
-    "equal" · "fused away" (the other never writes it down, and nothing was lost) · "recovers" (it differs, and
-    what is computed from it does not) · "departs" · "after the departure" · "drifts" (below the limit, with no
+    What the other put in has rows too, if it departs: what it comes to against what it reads. `snr_db` and
+    `max_rel_error` (max |y′ − y| / max |y|) are None where there is nothing to compare. `status`: "equal" ·
+    "fused away" (the other never writes it down, and nothing was lost) · "recovers" (it differs, and what is
+    computed from it does not) · "departs" · "after the departure" · "drifts" (below the limit, with no
     operator to name) · "no counterpart".
     """
 

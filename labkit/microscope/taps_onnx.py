@@ -21,7 +21,8 @@ def read(variant: Variant, feeds: Mapping[str, Array]) -> Iterator[Tap]:
     model = onnx.load_model_from_string(variant.payload)
     graph = Graph(model)
     used = {name for name, users in graph.consumers.items() if users} | graph.outputs
-    names = [name for node in graph.nodes for name in node.output if name in used]
+    used |= {node.output[0] for node in graph.nodes}  # side results that nobody reads are left out
+    names = [name for node in graph.nodes for name in node.output if name in used - {""}]
     values = _run(variant, model, names, feeds)
     for spec in variant.inputs:
         yield Tap(spec.name, INPUT, spec.name, "", (), feeds[spec.name])

@@ -44,13 +44,14 @@ def read(variant: Variant, feeds: Mapping[str, Array]) -> Iterator[Tap]:
 
 
 class _Operator:
-    """What is to be told of one operator; `outputs` are its tensors by name."""
+    """What is to be told of one operator; `outputs` are its tensors by name, without unread side results."""
 
     def __init__(self, op: Any, named: Mapping[str, str]) -> None:
         self.kind, self.node = op.get_type_name(), op.get_friendly_name()
         sources = (_name(port.get_source_output()) for port in op.inputs())
         self.inputs = tuple(dict.fromkeys(named.get(name, name) for name in sources))
-        self.outputs = {_name(output): output for output in op.outputs() if output.get_target_inputs()}
+        told = [each for each in op.outputs() if each.get_index() == 0 or each.get_target_inputs()]
+        self.outputs = {_name(output): output for output in told}
         self.attributes = dict(op.get_attributes())
 
 

@@ -111,6 +111,14 @@ def test_operators_that_were_folded_are_named_together():
     assert first.operator.layer == "blocks.8.conv2"
 
 
+def test_what_was_put_in_has_a_row_of_its_own_before_what_it_spoils():
+    broken, report = looked_at("grid of an activation 8 times too short")
+    at = [row.operator.node for row in report.rows].index(broken.operator)
+    assert report.rows[at].status == "departs" and report.rows[at].snr_db < report.scale.limit_db
+    assert "departs" not in {row.status for row in report.rows[:at]}
+    assert report.rows[at + 1].status == "after the departure"
+
+
 def test_all_after_the_departure_is_told_from_all_before():
     _, report = looked_at("dilation of 2")
     states = [row.status for row in report.rows]
@@ -147,7 +155,7 @@ def test_any_batch_will_do(batch_size, onnx_cases):
 def test_a_change_that_has_no_effect_is_no_departure():
     """The two scales cancel out, as where weights are equalised: the tensor between them is another one."""
     first = node("MatMul", "x a", "h"), node("MatMul", "h b", "y")
-    report = microscope(network(*first, a=W, b=W), network(*first, a=W * 4, b=W / 4))
+    report = microscope(network(*first, a=W, b=W), network(*first, a=W * 1.5, b=W / 1.5))
     assert report.first is None
     assert [row.status for row in report.rows] == ["equal", "recovers", "equal"]
 
@@ -156,9 +164,9 @@ def test_rounding_that_adds_up_is_blamed_on_nobody():
     """Sixty layers, each of which differs by as little as no single operator is named for."""
     layers = [node("Mul", f"h{i} a{i}" if i else "x a0", f"h{i + 1}") for i in range(60)]
     layers[-1].output[0] = "y"
-    ones = {f"a{i}": np.float32(1) for i in range(60)}
-    more = {f"a{i}": np.float32(1 + 1e-6) for i in range(60)}
-    report = microscope(network(*layers, **ones), network(*layers, **more))
+    factors = {f"a{i}": 1 + W[i % 6] / 4 for i in range(60)}
+    more = {name: (factor * (1 + 1e-6)).astype(np.float32) for name, factor in factors.items()}
+    report = microscope(network(*layers, **factors), network(*layers, **more))
     assert report.first is None and "little by little" in report.says
     assert "drifts" in {row.status for row in report.rows}
 
