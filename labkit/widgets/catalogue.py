@@ -32,6 +32,31 @@ STRINGS = {
     "the first baseline, as its time / speedup.",
     "compare.no_match": "none of the models chosen ({variants}) has a format that {runtimes} runs; "
     "onnxruntime and openvino run ONNX, torch runs PyTorch",
+    "map.title": "The formats, and what converts into what",
+    "map.legend.here": "a converter that is here",
+    "map.legend.missing": "one to install first",
+    "map.legend.path": "the way that you chose",
+    "map.yes": "yes",
+    "map.button.source": "from {name}",
+    "map.button.target": "to {name}",
+    "map.from": "Click the format that you have.",
+    "map.to": "From {source}: now click the format that you need.",
+    "map.open": "{path}: all that is needed is here.",
+    "map.shut": "{path}: something must be installed first, see the table.",
+    "map.none": "No way leads from {source} to {target}: what a compiler has rewritten is not turned back.",
+    "map.command": "(choose two formats first)",
+    "convert.model": "which network to convert",
+    "convert.to": "the format that you need; what is offered is what this machine can make",
+    "convert.tolerance": "the largest error that you accept, as a share of the largest output",
+    "convert.none": "nothing converted yet",
+    "convert.equal": "the same",
+    "convert.departs": "departs",
+    "convert.figure": "Largest error of {count} comparisons as a share of the largest output: {errors}; "
+    "tolerance {tolerance:.3g}",
+    "microscope.suspect": "which file to hold against {reference}",
+    "microscope.batch_size": "training images that both are run on",
+    "microscope.none": "nothing looked at yet",
+    "microscope.rows": "{count} operators, in the order of computation",
 }
 
 

@@ -8,6 +8,7 @@ from collections.abc import Iterable
 
 from labkit.convert import Converter
 from labkit.technique import Technique, knobs
+from labkit.variant import get_format
 
 
 def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
@@ -25,6 +26,17 @@ def technique_command(technique: Technique, source: str, dataset: str, out: str)
         if given != field.default:
             words += ["--set", f"{field.name}={given if isinstance(given, str) else json.dumps(given)}"]
     return shlex.join([*words, "--dataset", dataset, "--out", out])
+
+
+def convert_command(
+    source: str, target: str, dataset: str | None = None, tolerance: float | None = None
+) -> str:
+    """`labkit convert resnet20@digits --to openvino --dataset digits --out resnet20.xml`; what is None is left out."""
+    words = ["labkit", "convert", source, "--to", target]
+    words += ["--dataset", dataset] if dataset else []
+    words += ["--set", f"tolerance={tolerance!r}"] if tolerance is not None else []
+    stem = source.rpartition("/")[2].partition("@")[0].partition(".")[0]
+    return shlex.join([*words, "--out", f"{stem}{get_format(target).suffix}"])
 
 
 def measure_command(
