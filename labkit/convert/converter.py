@@ -39,12 +39,16 @@ def listening() -> Iterator[list[ParityReport]]:
 
 @dataclass(frozen=True)
 class Converter(Technique):
-    """One edge of the format graph: from one of the formats that it `takes` to `target`."""
+    """One edge of the format graph: from one of the formats that it `takes` to `target`.
+
+    `verified` says that somebody has seen it run, `reproducible` that the same model gives the same bytes.
+    """
 
     target: ClassVar[str]
     packages: ClassVar[tuple[str, ...]] = ()
     install: ClassVar[str] = "pip install labkit"
     verified: ClassVar[bool] = True
+    reproducible: ClassVar[bool] = True
 
     tolerance: float | None = knob(
         None,
@@ -79,6 +83,10 @@ class Converter(Technique):
         """Convert, then compare: on `dataset`'s training samples, or on random ones."""
         progress(0.0, self.title)
         changes = self.convert(variant, dataset, part(progress, 0.0, 0.8, ""))
+        if "inputs" in changes:  # under other names, and so is how they are prepared
+            pairs = zip(variant.inputs, changes["inputs"], strict=True)
+            prepared = {new.name: variant.preprocessing.get(old.name) for old, new in pairs}
+            changes["preprocessing"] = {name: each for name, each in prepared.items() if each is not None}
         result = variant.derive(variant.name, self.step(variant), format=self.target, **changes)
         progress(0.8, "comparing the outputs")
         report = parity(variant, result, dataset)

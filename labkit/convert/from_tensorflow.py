@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 from labkit.convert.converter import paired
@@ -10,6 +11,7 @@ from labkit.errors import TechniqueError
 from labkit.formats.onnx_file import write_metadata
 from labkit.variant import Variant
 
+_COUNTED = re.compile(r"__(\d+)(?!\w)")
 OPSET = 18
 """The newest that tf2onnx writes."""
 
@@ -26,9 +28,36 @@ def finished(variant: Variant, model: Any) -> dict[str, Any]:
             for size, dimension in zip(by_name[value.name].shape, dimensions, strict=False):
                 if isinstance(size, str):
                     dimension.dim_param = size
+    number_by_place(model)
+    model.graph.name = "main"
     strip(model)
     write_metadata(model, variant)
     return {"model": model.SerializeToString()}
+
+
+def number_by_place(model: Any) -> None:
+    """Number the names that tf2onnx counted through the whole process (`Conv__40`) by their place in this graph.
+
+    Weights come in an order of chance too, and are put into that of their first use.
+    """
+    places: dict[str, str] = {}
+
+    def placed(name: str) -> str:
+        return _COUNTED.sub(lambda found: f"__{places.setdefault(found[1], str(len(places)))}", name)
+
+    for node in model.graph.node:
+        node.name = placed(node.name)
+        node.input[:] = map(placed, node.input)
+        node.output[:] = map(placed, node.output)
+    for value in (*model.graph.input, *model.graph.output, *model.graph.initializer):
+        value.name = placed(value.name)
+    order: dict[str, int] = {}
+    for node in model.graph.node:
+        for name in node.input:
+            order.setdefault(name, len(order))
+    weights = sorted(model.graph.initializer, key=lambda tensor: (order.get(tensor.name, -1), tensor.name))
+    del model.graph.initializer[:]
+    model.graph.initializer.extend(weights)
 
 
 def rename(model: Any, names: dict[str, str]) -> None:

@@ -24,6 +24,7 @@ class KerasToTensorFlow(Converter):
     takes: ClassVar[tuple[str, ...]] = ("keras",)
     target: ClassVar[str] = "tensorflow"
     packages: ClassVar[tuple[str, ...]] = ("keras", "tensorflow")
+    reproducible: ClassVar[bool] = False  # TensorFlow numbers its functions through the whole process
     install: ClassVar[str] = "pip install 'labkit[tensorflow]'"
 
     def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:

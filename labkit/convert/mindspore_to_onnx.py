@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
@@ -44,7 +45,7 @@ class MindSporeToOnnx(Converter):
             path = Path(folder) / "model.onnx"
             try:
                 mindspore.onnx.export(
-                    variant.model.set_train(False),
+                    copy.deepcopy(variant.model).set_train(False),  # a Cell can be exported once
                     *(mindspore.Tensor(feeds[spec.name]) for spec in variant.inputs),
                     file_name=str(path),
                     input_names=[spec.name for spec in variant.inputs],

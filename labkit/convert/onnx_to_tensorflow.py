@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -16,13 +16,17 @@ from labkit.variant import Variant, read_folder
 
 @dataclass(frozen=True)
 class OnnxToTensorFlow(Converter):
-    """Write a SavedModel whose signature has the ONNX file's inputs and outputs, in the same layout."""
+    """Write a SavedModel whose signature has the ONNX file's inputs and outputs, in the same layout.
+
+    TensorFlow allows fewer characters in a name: what it does not becomes "_".
+    """
 
     name: ClassVar[str] = "onnx_to_tensorflow"
     title: ClassVar[str] = "ONNX to TensorFlow"
     takes: ClassVar[tuple[str, ...]] = ("onnx",)
     target: ClassVar[str] = "tensorflow"
     packages: ClassVar[tuple[str, ...]] = ("tensorflow",)
+    reproducible: ClassVar[bool] = False  # TensorFlow numbers its functions through the whole process
     install: ClassVar[str] = "pip install 'labkit[tensorflow]'"
 
     def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
@@ -36,4 +40,8 @@ class OnnxToTensorFlow(Converter):
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=module.__call__)
             files = read_folder(Path(folder))
-        return {"model": {name: content for name, content in files.items() if name != "fingerprint.pb"}}
+        return {
+            "model": {name: content for name, content in files.items() if name != "fingerprint.pb"},
+            "inputs": tuple(replace(spec, name=module.input_names[spec.name]) for spec in variant.inputs),
+            "outputs": tuple(replace(spec, name=module.output_names[spec.name]) for spec in variant.outputs),
+        }

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, ClassVar
 
+from labkit.errors import ConfigError
 from labkit.runtimes.base import RunOptions, Runtime, Session
 from labkit.variant import Array, Variant
 
@@ -15,7 +16,6 @@ class MindSporeSession(Session):
     def __init__(self, variant: Variant, options: RunOptions, mindspore: Any) -> None:
         super().__init__(variant, options)
         self._mindspore = mindspore
-        mindspore.runtime.dispatch_threads_num(options.threads)
         self._cell = variant.model.set_train(False)
 
     def execute(self, feeds: Mapping[str, Array]) -> dict[str, Array]:
@@ -38,7 +38,22 @@ class MindSpore(Runtime):
     formats = ("mindspore",)
     package = "mindspore"
     install = "pip install 'labkit[mindspore]'"
+    _threads: ClassVar[int] = 0
 
     def open(self, variant: Variant, options: RunOptions) -> Session:
-        """Wrap the Cell; nothing is copied."""
-        return MindSporeSession(variant, options, self.engine())
+        """Wrap the Cell; ConfigError if this process has already begun with another number of threads."""
+        mindspore = self.engine()
+        cls = type(self)
+        if cls._threads not in (0, options.threads):
+            raise ConfigError(
+                f"MindSpore takes its threads once in a process, here {cls._threads}, not {options.threads}: "
+                "start again (a notebook: restart the kernel)"
+            )
+        if not cls._threads:
+            mindspore.runtime.dispatch_threads_num(options.threads)
+            cls._threads = options.threads
+        return MindSporeSession(variant, options, mindspore)
+
+    def load(self, variant: Variant, options: RunOptions | None = None) -> Session:
+        """As every runtime does; without options, with the threads that this process has begun with."""
+        return super().load(variant, options or RunOptions(threads=self._threads or 1))

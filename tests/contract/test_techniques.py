@@ -59,7 +59,12 @@ def test_its_config_survives_json(cls):
 @techniques
 def test_the_same_seed_gives_the_same_bytes(cls, request):
     variant, dataset = input_for(cls, request)
-    assert quick(cls)(variant, dataset).payload == quick(cls)(variant, dataset).payload
+    first, second = quick(cls)(variant, dataset), quick(cls)(variant, dataset)
+    if getattr(cls, "reproducible", True):
+        assert first.payload == second.payload
+    else:  # the weights, if not the names of functions
+        same = [name for name in first.model if first.model[name] == second.model[name]]
+        assert set(first.model) - set(same) == {"saved_model.pb"} and first.size_bytes == second.size_bytes
 
 
 @techniques
