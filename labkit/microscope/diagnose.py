@@ -12,9 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from labkit.microscope.front import Front
 from labkit.microscope.kinds import kind
 from labkit.microscope.match import agreement, layouts
-from labkit.microscope.search import Front, Side, sources, translated
+from labkit.microscope.search import Side, sources, translated
 from labkit.microscope.taps import Tap
 from labkit.variant import Array
 

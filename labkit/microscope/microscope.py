@@ -23,9 +23,10 @@ from labkit.data import Dataset
 from labkit.doors import door
 from labkit.errors import ConfigError
 from labkit.microscope.diagnose import diagnose, results
+from labkit.microscope.front import stretches
 from labkit.microscope.match import Agreement, Matches, agreement
 from labkit.microscope.report import Departure, MicroscopeReport, Row
-from labkit.microscope.search import FLOAT, QUANTIZED, Side, first_front, stretches
+from labkit.microscope.search import FLOAT, QUANTIZED, Side, first_front
 from labkit.microscope.taps import Operator, taps
 from labkit.progress import Progress, silent
 from labkit.variant import Array, Variant
