@@ -10,7 +10,7 @@ from labkit.errors import ModelFileError
 from labkit.variant import LARGEST_BYTES, check_name
 
 _MOST_ENTRIES = 10_000
-_LARGEST_RATIO = 100
+_LARGEST_RATIO = 10  # PyTorch and Keras store their files uncompressed
 _SMALL_BYTES = 50_000_000
 
 
@@ -23,20 +23,24 @@ def read_zip(payload: bytes, what: str) -> dict[str, bytes]:
     try:
         with zipfile.ZipFile(io.BytesIO(payload)) as archive:
             entries = [entry for entry in archive.infolist() if not entry.is_dir()]
-            _check(entries, len(payload), what)
+            check_entries(entries, len(payload), what)
             return {entry.filename: _content(archive, entry, what) for entry in entries}
     except (zipfile.BadZipFile, ValueError, RuntimeError, NotImplementedError, EOFError, OSError) as error:
         raise ModelFileError(f"{what} is not a ZIP archive, or a damaged one: {str(error)[:150]}") from None
 
 
-def _check(entries: list[zipfile.ZipInfo], weight: int, what: str) -> None:
+def check_entries(entries: list[zipfile.ZipInfo], weight: int, what: str) -> None:
+    """Raise ModelFileError for names and sizes that no model needs, in an archive of `weight` bytes."""
     if len(entries) > _MOST_ENTRIES:
         raise ModelFileError(f"{what} holds {len(entries)} files: refused")
     names = [entry.filename for entry in entries]
     if len(set(names)) < len(names):
         raise ModelFileError(f"{what} holds a file twice under one name: refused, because readers disagree")
     for entry in entries:
-        check_name(entry.orig_filename)
+        try:
+            check_name(entry.orig_filename)
+        except ModelFileError as error:
+            raise ModelFileError(f"{what} holds a file whose name {error}") from None
         if stat.S_ISLNK(entry.external_attr >> 16):
             raise ModelFileError(f"{what} holds a link, {entry.filename[:80]!r}: refused")
     total = sum(entry.file_size for entry in entries)

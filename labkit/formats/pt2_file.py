@@ -1,8 +1,9 @@
 """PyTorch's exported program: a ZIP with the graph in JSON and the weights as raw bytes.
 
 Raw, unless somebody wants it otherwise: the same archive may hold pickles, which PyTorch unpickles without asking, and
-shapes as texts, which it evaluates. labkit writes no pickle, and from an archive of somebody else's it keeps only
-what needs none. Each operator and each text is held against a list first.
+texts that it evaluates: sizes when the program is opened, guards when it is run. labkit writes neither, and from an
+archive of somebody else's it keeps only what needs none. The rest is held against lists: which files there are,
+which operators are called, which texts stand for sizes (`sizes.py`).
 """
 
 from __future__ import annotations
@@ -11,81 +12,56 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import ModelFileError
 from labkit.formats.archive import read_zip
-from labkit.formats.reading import read_file
+from labkit.formats.reading import entries, read_document, read_file
+from labkit.formats.sizes import is_a_size
 
 CHILD = "labkit.formats.pt2_child"
-_OPERATORS = re.compile(
-    r"torch\.ops\.(aten|prims)\.\w+\.\w+|_operator\.(getitem|add|sub|mul|neg|mod|pow|\w*div|[gl][et]|eq|ne)"
+_GRAPH = "models/model.json"
+_FILE = re.compile(
+    r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)|archive_(format|version)|version"
+    r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt|byteorder"
+    r"|\.(data/\w+|format_version|storage_alignment)"
 )
-_SYMBOLIC = re.compile(r"torch\.sym_(int|float|max|min|not|sum|ite|sqrt)|math\.(ceil|floor|trunc)")
-_WORD = re.compile(r"[^\s,()=]+")
-_NUMBER = re.compile(r"'?(-?\d+(\.\d+)?|[a-z]+\d+)'?")
-_NAMES = {
-    *(
-        "Symbol",
-        "positive",
-        "integer",
-        "nonnegative",
-        "negative",
-        "nonzero",
-        "zero",
-        "real",
-        "True",
-        "False",
-        "oo",
-    ),
-    *(
-        "Integer",
-        "Float",
-        "Rational",
-        "Add",
-        "Mul",
-        "Pow",
-        "Max",
-        "Min",
-        "Mod",
-        "PythonMod",
-        "FloorDiv",
-        "CeilDiv",
-    ),
-    *(
-        "CleanDiv",
-        "IntTrueDiv",
-        "Where",
-        "Equality",
-        "Unequality",
-        "GreaterThan",
-        "LessThan",
-        "StrictGreaterThan",
-    ),
-    *("StrictLessThan", "ceiling", "floor", "+", "-", "*", "/", "**", "<", ">", "!"),
-}
-_PICKLES = (b"PK", b"\x80\x02", b"\x80\x03", b"\x80\x04", b"\x80\x05")
-_SAMPLES = re.compile(r"(^|.*/)data/sample_inputs/[^/]+\.pt")
+_STORED = re.compile(r"(weight|tensor)_\d+")
+_NAME = re.compile(r"[\w.]*")
+_OPERATORS = re.compile(
+    r"torch\.ops\.(aten|prims)\.(?!(save|from_file|_print|warn)\.)\w+\.\w+"
+    r"|_operator\.(getitem|add|sub|mul|neg|mod|pow|\w*div|[gl][et]|eq|ne)"
+    r"|torch\.sym_(int|float|max|min|not|sum|ite|sqrt)|math\.(ceil|floor|trunc)"
+)
+"""What a graph may call. aten has a few operators that reach for files: they are left out."""
+
+_CONTAINERS = (None, "builtins.tuple", "builtins.list", "builtins.dict")
 
 
 def read(path: Path) -> bytes:
-    """The archive, written anew without its sample inputs: they are a pickle, and nothing needs them."""
-    return without_samples(read_file(path, "an exported program"), str(path))
+    """The archive, written anew without sample inputs and guards: pickle and program, which nothing needs."""
+    return without_code(read_file(path, "an exported program"), str(path))
 
 
-def without_samples(payload: bytes, what: str) -> bytes:
-    """The same program in an archive whose sample inputs are empty."""
+def without_code(payload: bytes, what: str) -> bytes:
+    """The same program in an archive whose sample inputs and guards are empty."""
     files = read_zip(payload, what)
-    return write_zip({name: b"" if _SAMPLES.fullmatch(name) else files[name] for name in files})
+    kept = {name: b"" if name.endswith(".pt") else files[name] for name in files if "/extra/" not in name}
+    for name in kept:
+        if name.endswith(f"/{_GRAPH}"):
+            document = read_document(kept[name], f"{what}: {_GRAPH}")
+            if isinstance(document, dict) and document.pop("guards_code", None):
+                kept[name] = json.dumps(document).encode()
+    return write_zip(kept)
 
 
 def bare(payload: bytes, what: str) -> bytes:
-    """An archive of our own: without sample inputs, and without the stack traces that name the exporting machine."""
-    files = read_zip(without_samples(payload, what), what)
+    """An archive of our own: without code, and without the stack traces that name the exporting machine."""
+    files = read_zip(without_code(payload, what), what)
     for name in files:
-        if name.endswith("models/model.json"):
+        if name.endswith(_GRAPH):
             document = json.loads(files[name])
             for _, value in list(entries(document)):
                 if isinstance(value, dict):
@@ -97,15 +73,65 @@ def bare(payload: bytes, what: str) -> bytes:
 
 
 def check(model: bytes, what: str) -> None:
-    """Raise ModelFileError unless the program can be opened without unpickling or evaluating anything."""
+    """Raise ModelFileError unless the program can be opened and run without unpickling or evaluating anything."""
     files = read_zip(model, what)
-    if not any(name.endswith("models/model.json") for name in files):
-        raise ModelFileError(f"{what} is not an exported program: models/model.json is missing")
+    roots = {name.partition("/")[0] for name in files}
+    if len(roots) != 1 or f"{min(roots)}/{_GRAPH}" not in files:
+        raise ModelFileError(
+            f"{what} is not an exported program: {_GRAPH} is missing; export it again with torch.export.save"
+        )
     for name, content in files.items():
-        if name.endswith(".json"):
-            _check_json(name, content, what)
-        elif content and "/weights/" not in name and (name.endswith(".pt") or content[:2] in _PICKLES):
-            raise ModelFileError(f"{what} hides an archive or a pickle in {name[:80]!r}: refused")
+        inner = name.partition("/")[2]
+        if not _FILE.fullmatch(inner) or (inner.endswith(".pt") and content):
+            raise ModelFileError(
+                f"{what} holds {inner[:80]!r}, which may be a pickle or compiled code, and no exported program needs: "
+                "refused"
+            )
+        if inner.endswith(".json"):
+            check_document(read_document(content, f"{what}: {inner}"), what)
+
+
+def check_document(document: Any, what: str) -> None:
+    """Raise ModelFileError for whatever PyTorch would unpickle, import, call or evaluate in one of the documents."""
+    for key, value in entries(document):
+        if key == "use_pickle" and value is not False:
+            raise ModelFileError(f"{what} keeps a tensor as a pickle: refused, for a pickle can run code")
+        if key == "path_name" and not _STORED.fullmatch(str(value)):
+            raise ModelFileError(
+                f"{what} keeps {str(value)[:80]!r}, which is no tensor but a pickle: refused"
+            )
+        if key == "fqn" or key.endswith("name") or key in ("forward_arg_names", "range_constraints"):
+            _check_names(value, what)
+        if key == "guards_code" and value:
+            raise ModelFileError(
+                f"{what} holds guards, texts that PyTorch evaluates: export it again with labkit"
+            )
+        if key in ("target", "as_operator") and not _OPERATORS.fullmatch(str(value)):
+            raise ModelFileError(
+                f"{what} calls {str(value)[:80]!r}, which is no operator of PyTorch's own: refused"
+            )
+        if key == "expr_str" and not is_a_size(str(value)):
+            raise ModelFileError(f"{what} holds {str(value)[:80]!r} where a size should stand: refused")
+        if key in ("in_spec", "out_spec"):
+            _check_containers(value, what)
+
+
+def _check_containers(text: Any, what: str) -> None:
+    """How inputs and outputs are packed, a document in the document: kinds but tuple, list and dict import modules."""
+    for key, value in entries(read_document(str(text or "null").encode(), f"{what}: in_spec or out_spec")):
+        if (key == "type" and value not in _CONTAINERS) or (key == "context" and "{" in str(value)):
+            raise ModelFileError(f"{what} packs its inputs or outputs in {str(value)[:80]!r}: refused")
+        if key == "context" and value:
+            _check_names(
+                read_document(str(value).encode(), f"{what}: the context of in_spec or out_spec"), what
+            )
+
+
+def _check_names(names: Any, what: str) -> None:
+    """PyTorch writes Python code in which the names of a graph stand, and runs it."""
+    for name in names if isinstance(names, (list, dict)) else [names]:
+        if isinstance(name, str) and not _NAME.fullmatch(name):
+            raise ModelFileError(f"{what} names something {name[:80]!r}, which is no name: refused")
 
 
 def budget(size: int) -> tuple[int, float]:
@@ -120,39 +146,3 @@ def write_zip(files: Mapping[str, bytes]) -> bytes:
         for name in files:
             archive.writestr(zipfile.ZipInfo(name), files[name])
     return buffer.getvalue()
-
-
-def _check_json(name: str, content: bytes, what: str) -> None:
-    try:
-        document = json.loads(content)
-        for key, value in entries(document):
-            if key == "use_pickle" and value is not False:
-                raise ModelFileError(
-                    f"{what} keeps a tensor as a pickle ({name}): refused, for a pickle can run code"
-                )
-            if key == "target" and not (_OPERATORS.fullmatch(str(value)) or _SYMBOLIC.fullmatch(str(value))):
-                raise ModelFileError(
-                    f"{what} calls {str(value)[:80]!r}, which is no operator of PyTorch's own: refused"
-                )
-            if key == "expr_str" and not _is_a_size(str(value)):
-                raise ModelFileError(f"{what} holds {str(value)[:80]!r} where a size should stand: refused")
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{what}: {name[:80]!r} is not valid JSON: {error}") from None
-
-
-def entries(value: Any) -> Iterator[tuple[str, Any]]:
-    """Every key and value of a JSON document, however deep."""
-    waiting = [value]
-    while waiting:
-        each = waiting.pop()
-        if isinstance(each, dict):
-            yield from each.items()
-            waiting += each.values()
-        elif isinstance(each, list):
-            waiting += each
-
-
-def _is_a_size(expression: str) -> bool:
-    """Whether a text that PyTorch evaluates is arithmetic of sizes, and not a program."""
-    words = _WORD.findall(expression)
-    return all(word in _NAMES or _NUMBER.fullmatch(word) for word in words)

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
+import io
+import sys
 import tempfile
+import zipfile
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow as tf
 
-from labkit.formats.child import Problem, answer, in_short, limit_memory, zeros
+from labkit.formats.child import Problem, answer, in_short, limit_memory, limit_time, zeros
+from labkit.formats.saver import check_saver
 from labkit.runtimes.tensorflow import keras_specs
 from labkit.variant import unframed, write_folder
+
+_RUN_SHARE = 0.1  # of the time that opening may take: a graph is compiled when it is loaded
 
 
 def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
@@ -28,6 +35,7 @@ def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
 
 
 def _saved_model(files: dict[str, bytes]) -> dict[str, Any]:
+    check_saver(files["saved_model.pb"])
     with tempfile.TemporaryDirectory() as folder:
         owner = tf.saved_model.load(str(write_folder(Path(folder) / "model", files)))
     signature = owner.signatures.get("serving_default")
@@ -36,6 +44,7 @@ def _saved_model(files: dict[str, bytes]) -> dict[str, Any]:
     _, named = signature.structured_input_signature
     inputs = [_describe(name, spec) for name, spec in named.items()]
     outputs = [_describe(name, spec) for name, spec in signature.structured_outputs.items()]
+    limit_time(_RUN_SHARE * float(sys.argv[2]))
     signature(**{item["name"]: tf.constant(zeros(item)) for item in inputs})
     return {"inputs": inputs, "outputs": outputs, "metadata": {}}
 
@@ -43,12 +52,35 @@ def _saved_model(files: dict[str, bytes]) -> dict[str, Any]:
 def _keras(payload: bytes) -> dict[str, Any]:
     import keras
 
+    _check_weights(payload)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(payload)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     inputs, outputs = ([dataclasses.asdict(spec) for spec in specs] for specs in keras_specs(model))
     return {"inputs": inputs, "outputs": outputs, "metadata": {}}
+
+
+def _check_weights(payload: bytes) -> None:
+    """Refuse HDF5 that takes its numbers from other files, leads in circles, or claims more than it holds."""
+    h5py: Any = importlib.import_module("h5py")
+    with zipfile.ZipFile(io.BytesIO(payload)) as archive:
+        content = archive.read("model.weights.h5")
+
+    def look(name: str, link: Any) -> None:
+        if not isinstance(link, h5py.HardLink):
+            raise Problem(f"its weights {name[:80]!r} are a link to another place: refused")
+        item = file[name]
+        if isinstance(item, h5py.Dataset):
+            if item.external or item.is_virtual:
+                raise Problem(f"its weights {name[:80]!r} lie in another file: refused")
+            if item.nbytes > len(content):
+                raise Problem(
+                    f"its weights {name[:80]!r} claim {item.nbytes} bytes, of {len(content)}: refused"
+                )
+
+    with h5py.File(io.BytesIO(content), "r") as file:
+        file.visititems_links(look)
 
 
 def _describe(name: str, spec: Any) -> dict[str, Any]:

@@ -8,6 +8,7 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from labkit.errors import ModelFileError
+from labkit.formats import pt2_file
 from labkit.inspection.macs import Sample, total_macs, untold
 from labkit.inspection.readers.zipped import open_archive, read_json_entry
 from labkit.inspection.record import Inspection, Layer, Shape, Stored, TensorInfo
@@ -35,7 +36,11 @@ def read(request: Request) -> Inspection:
             raise ModelFileError("it is not an exported program, or one of an older PyTorch: export it again")
         document = read_json_entry(archive, names["models/model.json"])
         config = names.get("data/weights/model_weights_config.json")
-        weights = read_json_entry(archive, config)["config"] if config else {}
+        weights = read_json_entry(archive, config) if config else {"config": {}}
+    document.pop("guards_code", None)  # loading leaves it out, too
+    for each in (document, weights):
+        pt2_file.check_document(each, "it")
+    weights = weights["config"]
     graph, signature = document["graph_module"]["graph"], document["graph_module"]["signature"]
     infos = {name: _info(name, meta) for name, meta in graph["tensor_values"].items()}
     constants, inputs = {}, []

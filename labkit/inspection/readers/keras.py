@@ -5,20 +5,17 @@ How many parameters a layer has follows from its configuration and the shape tha
 
 from __future__ import annotations
 
-import json
 import math
 from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
 from labkit.formats import keras_file
-from labkit.formats.pt2_file import write_zip
 from labkit.inspection.macs import Sample, total_macs, untold
 from labkit.inspection.readers.zipped import open_archive, read_json_entry
 from labkit.inspection.record import Inspection, Layer, Shape, TensorInfo
 from labkit.inspection.request import Request
 
-_HDF5 = b"\x89HDF\r\n\x1a\n"
 _WORDS = """
 Input Activation ReLU Softmax Pool Flatten Reshape Dropout Padding Cropping Add Subtract Multiply Average Maximum
 Minimum Concatenate UpSampling Permute Rescaling ELU GaussianNoise RepeatVector Dot
@@ -33,8 +30,7 @@ def read(request: Request) -> Inspection:
         config = read_json_entry(archive, "config.json")
         metadata = read_json_entry(archive, "metadata.json")
         weights = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".h5"))
-    without_weights = {"config.json": json.dumps(config).encode(), "model.weights.h5": _HDF5}
-    keras_file.check(write_zip(without_weights), request.path)
+    keras_file.check_config(config, "it")
     items = config["config"]["layers"]
     made = _made(items, config["class_name"] == "Sequential")
     inputs = tuple(

@@ -15,6 +15,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from labkit.errors import ModelFileError
+from labkit.formats import saved_model
 from labkit.inspection.macs import Sample, total_macs, untold
 from labkit.inspection.readers.message import Message
 from labkit.inspection.readers.tf_functions import DTYPES, Walk, read_shape
@@ -33,6 +34,7 @@ def read(request: Request) -> Inspection:
     if path.is_symlink() or path.stat().st_size > _LARGEST_BYTES:
         raise ModelFileError("saved_model.pb is a link, or larger than 128 MiB")
     data = path.read_bytes()
+    saved_model.check({"saved_model.pb": data}, "it")
     meta = Message(data, 0, len(data)).one(2)
     graph = meta.one(2) if meta else None
     if meta is None or graph is None:

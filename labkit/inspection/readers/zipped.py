@@ -2,25 +2,24 @@
 
 from __future__ import annotations
 
-import json
 import zipfile
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import ModelFileError
+from labkit.formats.archive import check_entries
+from labkit.formats.reading import read_document
 
 _LARGEST_JSON_BYTES = 64 * 1024 * 1024
 
 
 def open_archive(path: Path) -> zipfile.ZipFile:
-    """The archive; ModelFileError if it is none, or names a file twice."""
+    """The archive; ModelFileError if it is none, or one that `load_model` would refuse for its names or sizes."""
     try:
         archive = zipfile.ZipFile(path)
     except (zipfile.BadZipFile, ValueError, OSError) as error:
         raise ModelFileError(f"it is not a ZIP archive, or a damaged one: {error}") from None
-    names = archive.namelist()
-    if len(set(names)) < len(names):
-        raise ModelFileError("it holds a file twice under one name: refused, because readers disagree")
+    check_entries(archive.infolist(), path.stat().st_size, "it")
     return archive
 
 
@@ -35,7 +34,4 @@ def read_json_entry(archive: zipfile.ZipFile, name: str) -> Any:
         raise ModelFileError(f"{name} in it is damaged: {error}") from None
     if len(content) > _LARGEST_JSON_BYTES:
         raise ModelFileError(f"{name} in it is larger than 64 MiB")
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ModelFileError(f"{name} in it is not valid JSON: {error}") from None
+    return read_document(content, f"{name} in it")
