@@ -34,7 +34,6 @@ def register(app: typer.Typer) -> None:
     ) -> None:
         """Convert a model to another format, and prove after every hop that it is still the same model."""
         from labkit.convert import convert as run
-        from labkit.convert import save_as
         from labkit.data import load_dataset
         from labkit.strategy import fit_to
         from labkit.variant import get_format
@@ -51,7 +50,7 @@ def register(app: typer.Typer) -> None:
             progress=progress_line(),
             **parse_settings(settings),
         )
-        files = save_as(done.variant, out)
+        files = done.save(out)
         if json:
             print_json(
                 {

@@ -13,6 +13,7 @@ from labkit.convert.converter import Converter, listening
 from labkit.convert.edges import find_path
 from labkit.convert.live import as_variant
 from labkit.convert.parity import ParityReport
+from labkit.convert.save import save_as
 from labkit.data import Dataset
 from labkit.doors import door
 from labkit.errors import ConfigError, nearest
@@ -57,6 +58,11 @@ class Conversion:
         """The formats in order, as in "torch → onnx → openvino"."""
         formats = [step.target for step in (hop.converter for hop in self.hops)]
         return " → ".join([self.hops[0].report.reference_format, *formats])
+
+    @door
+    def save(self, out: str | Path) -> list[Path]:
+        """Write the model to `out`, a file with the format's own ending or a folder (see `save_as`)."""
+        return save_as(self.variant, Path(out))
 
     def table(self) -> str:
         """Each hop with its parity table, as text."""
