@@ -68,6 +68,7 @@ def cells(each: MatrixModel) -> Iterator[Cell]:
     source = replace(source, task=each.task)
     names = [spec.name for spec in source.inputs]
     feeds = dict(zip(names, each.samples(_SAMPLES, seed=1).values(), strict=True))
+    expected = outputs(source, feeds)
     made: dict[tuple[str, ...], Variant | LabkitError] = {}
     for target in TARGETS:
         if target == source.format:
@@ -76,7 +77,7 @@ def cells(each: MatrixModel) -> Iterator[Cell]:
             path = find_path(source.format, target)
         except LabkitError:
             continue
-        yield judge(each.name, source, target, _along(path, source, made), feeds)
+        yield judge(each.name, source, target, _along(path, source, made), feeds, expected)
 
 
 def _along(
@@ -95,14 +96,19 @@ def _along(
 
 
 def judge(
-    name: str, source: Variant, target: str, result: Variant | LabkitError, feeds: dict[str, Array]
+    name: str,
+    source: Variant,
+    target: str,
+    result: Variant | LabkitError,
+    feeds: dict[str, Array],
+    expected: Array,
 ) -> Cell:
     """Compare the converted model with the original one, on samples that it might meet."""
     if isinstance(result, LabkitError):
         return Cell(name, source.format, target, "refused", f"{type(result).__name__}: {result}")
     try:
         report = parity(source, result, feeds)
-        agreement, decided = agree(source, result, feeds)
+        agreement, decided = agree(source, expected, outputs(result, feeds))
     except LabkitError as error:
         return Cell(name, source.format, target, "departs", f"{type(error).__name__}: {error}")
     right = report.max_rel_error <= TOLERANCE and agreement in (None, 1.0)
@@ -110,23 +116,24 @@ def judge(
     return Cell(name, source.format, target, verdict, "", report.max_rel_error, agreement, decided)
 
 
-def agree(source: Variant, other: Variant, feeds: dict[str, Array]) -> tuple[float | None, int | None]:
+def outputs(variant: Variant, feeds: dict[str, Array]) -> Array:
+    """The first output for all samples, [600, …], in its format's reference runtime."""
+    renamed = {spec.name: array for spec, array in zip(variant.inputs, feeds.values(), strict=True)}
+    with reference_runtime(variant).load(variant) as session:
+        parts = [
+            session.run({name: array[start : start + _AT_ONCE] for name, array in renamed.items()})
+            for start in range(0, _SAMPLES, _AT_ONCE)
+        ]
+    return np.concatenate([part[variant.outputs[0].name] for part in parts])
+
+
+def agree(source: Variant, expected: Array, found: Array) -> tuple[float | None, int | None]:
     """(share of the same class, how many samples had a margin to speak of); (None, None) if it is no classifier."""
     if source.task != "classification":
         return None, None
-    outputs = []
-    for variant in (source, other):
-        renamed = {spec.name: array for spec, array in zip(variant.inputs, feeds.values(), strict=True)}
-        with reference_runtime(variant).load(variant) as session:
-            parts = [
-                session.run({name: array[start : start + _AT_ONCE] for name, array in renamed.items()})
-                for start in range(0, _SAMPLES, _AT_ONCE)
-            ]
-        outputs.append(np.concatenate([part[variant.outputs[0].name] for part in parts]))
-    y, z = outputs
-    ordered = np.sort(y, axis=-1)
-    clear = ordered[:, -1] - ordered[:, -2] > 10 * TOLERANCE * np.abs(y).max()
-    same = y.argmax(-1) == z.argmax(-1)
+    ordered = np.sort(expected, axis=-1)
+    clear = ordered[:, -1] - ordered[:, -2] > 10 * TOLERANCE * np.abs(expected).max()
+    same = expected.argmax(-1) == found.argmax(-1)
     return float(same[clear].mean()) if clear.any() else None, int(clear.sum())
 
 
