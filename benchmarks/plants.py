@@ -110,9 +110,6 @@ def put_between(model: onnx.ModelProto, node: onnx.NodeProto, *inserted: onnx.No
     return inserted[0].name
 
 
-# --- the faults
-
-
 def other_epsilon(model: onnx.ModelProto) -> str:
     """The convolution was folded with an epsilon of 1e-3 instead of 1e-5."""
     norm = _norm("blocks.4.bn1")

@@ -54,9 +54,6 @@ def looked_at(name: str) -> tuple[Planted, MicroscopeReport]:
 W = np.random.RandomState(0).standard_normal((6, 6)).astype(np.float32)
 
 
-# --- planted faults
-
-
 def test_there_are_twenty_plants():
     assert len(PLANTS) == 20
 
@@ -130,9 +127,6 @@ def test_all_after_the_departure_is_told_from_all_before():
     assert len(lines) == len(report.rows) + 1 and "departs" in lines[at + 1]
 
 
-# --- negative controls
-
-
 @pytest.mark.parametrize("case", ["image", "two_inputs", "regression"])
 def test_a_sound_export_departs_nowhere(case, cases, onnx_cases):
     variant, dataset = cases[case]
@@ -170,9 +164,6 @@ def test_rounding_that_adds_up_is_blamed_on_nobody():
     report = microscope(network(*layers, **factors), network(*layers, **more))
     assert report.first is None and "little by little" in report.says
     assert "drifts" in {row.status for row in report.rows}
-
-
-# --- other models than the zoo's
 
 
 @pytest.mark.parametrize(
@@ -242,9 +233,6 @@ def test_a_result_of_another_shape_is_told():
     assert report.names("Concat_y") and "shape [3, 12], in the other [3, 18]" in report.says
 
 
-# --- taps and agreement
-
-
 def test_taps_come_in_order_and_without_what_depends_on_no_input(onnx_cases):
     for variant, dataset in onnx_cases.values():
         feeds = variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
@@ -274,9 +262,6 @@ def test_infinities_that_both_have_are_equal():
     assert agreement(x, np.array([1.0, 0.0, 2.0])).snr_db == -np.inf
 
 
-# --- the figure
-
-
 @pytest.mark.parametrize("name", ["dilation of 2", "activations cast to whole numbers"])
 def test_the_figure_says_what_it_shows(name):
     _, report = looked_at(name)
@@ -289,9 +274,6 @@ def test_the_figure_says_what_it_shows(name):
 def test_the_figure_of_two_equals_names_nobody():
     sound = network(node("MatMul", "x w", "y"), w=W)
     assert "nothing departs" in plot_departures(microscope(sound, sound)).axes[0].get_title(loc="left")
-
-
-# --- refusals
 
 
 def test_a_format_without_taps_is_refused(lenet):
