@@ -56,7 +56,7 @@ STRINGS = {
     "microscope.suspect": "which file to hold against {reference}",
     "microscope.batch_size": "training images that both are run on",
     "microscope.none": "nothing looked at yet",
-    "microscope.rows": "{count} operators, in the order of computation",
+    "microscope.rows": "All {count} operators, in the order of computation",
 }
 
 

@@ -24,6 +24,7 @@ PARITY_COLUMNS = (
     "verdict",
 )
 MICROSCOPE_COLUMNS = ("operator", "layer", "counterpart", "snr_db", "max_rel_error", "status")
+_BEFORE, _AFTER = 3, 4  # rows of the microscope that are shown around the departure; the others unfold
 _SMALLEST = 1e-9  # an error of exactly 0 has no place on a logarithmic axis: it is drawn here
 
 
@@ -81,12 +82,15 @@ def microscope_view(reports: Sequence[MicroscopeReport]) -> tuple[Any, str]:
         figure.set_label(text("microscope.none"))
         return figure, ""
     (report,) = reports
-    table = table_html(microscope_rows(report), MICROSCOPE_COLUMNS)
-    counted = text("microscope.rows", count=len(report.rows))
+    rows = microscope_rows(report)
+    place = next((index for index, row in enumerate(rows) if row["status"] == "departs"), 0)
+    near = rows[max(0, place - _BEFORE) : place + _AFTER]
+    counted = html.escape(text("microscope.rows", count=len(rows)))
     return (
         plot_departures(report),
-        f'<p class="labkit-says"><strong>{html.escape(report.says)}</strong></p><p>{html.escape(counted)}</p>'
-        f'<div style="max-height:24em;overflow:auto" tabindex="0">{table}</div>',
+        f'<p class="labkit-says"><strong>{html.escape(report.says)}</strong></p>'
+        f"{table_html(near, MICROSCOPE_COLUMNS)}"
+        f"<details><summary>{counted}</summary>{table_html(rows, MICROSCOPE_COLUMNS)}</details>",
     )
 
 

@@ -17,7 +17,7 @@ from labkit.widgets.catalogue import text
 
 COLUMNS, ROWS = 4, 3
 CELL_WIDTH, CELL_HEIGHT = 190, 100
-BOX_WIDTH, BOX_HEIGHT = 128, 46
+BOX_WIDTH, BOX_HEIGHT = 140, 46
 PLACES = {
     "torch": (0, 0),
     "mindspore": (0, 1),
@@ -33,12 +33,13 @@ PLACES = {
 
 _LINES = {
     "here": ("#4d4d4d", 1.6, ""),
-    "missing": ("#8c8c8c", 1.4, "5 5"),
+    "missing": ("#767676", 1.4, "5 4"),
     "path": ("#D55E00", 4.0, ""),
-    "path missing": ("#D55E00", 4.0, "9 6"),
+    "path missing": ("#D55E00", 4.0, "6 4"),
 }
 _GAP = 5.0
-_SIDEWAYS = 12.0  # how far two arrows between the same boxes keep apart
+_SIDEWAYS = 12.0  # how far each of two arrows between the same boxes is moved
+_BESIDE = 20.0  # how far from its arrow a number stands
 _LEGEND_HEIGHT = 30
 
 
@@ -79,7 +80,8 @@ def _arrow(source: str, target: str, style: str, number: int | None, twin: bool)
     length = hypot(x2 - x1, y2 - y1)
     across, down = (x2 - x1) / length, (y2 - y1) / length
     if twin:
-        x1, y1, x2, y2 = (*_moved(x1, y1, across, down), *_moved(x2, y2, across, down))
+        x1, y1 = _moved(x1, y1, across, down, _SIDEWAYS)
+        x2, y2 = _moved(x2, y2, across, down, _SIDEWAYS)
     out = _to_edge(across, down)
     color, thickness, dashes = _LINES[style]
     head = 7 + 1.2 * thickness
@@ -93,16 +95,17 @@ def _arrow(source: str, target: str, style: str, number: int | None, twin: bool)
         f'L{base_x + down * side:.1f} {base_y - across * side:.1f}Z" fill="{color}"/>'
     )
     if number is not None:
-        x, y = (x1 + x2) / 2, (y1 + y2) / 2
+        x, y = _moved((x1 + x2) / 2, (y1 + y2) / 2, across, down, _BESIDE)
         line += (
-            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="11" fill="#fff" stroke="{color}" stroke-width="2"/>'
+            f'<circle cx="{x:.1f}" cy="{y:.1f}" r="10" fill="#fff" stroke="{color}" stroke-width="2"/>'
             f'<text x="{x:.1f}" y="{y + 4.5:.1f}" text-anchor="middle" font-size="13" font-weight="600">{number}</text>'
         )
     return f"<g><title>{escape(f'{source} → {target}')}</title>{line}</g>"
 
 
-def _moved(x: float, y: float, across: float, down: float) -> tuple[float, float]:
-    return x - down * _SIDEWAYS, y + across * _SIDEWAYS
+def _moved(x: float, y: float, across: float, down: float, pixels: float) -> tuple[float, float]:
+    """A point, moved to the right of somebody who walks in the direction (across, down)."""
+    return x - down * pixels, y + across * pixels
 
 
 def _to_edge(across: float, down: float) -> float:

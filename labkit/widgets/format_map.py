@@ -15,6 +15,9 @@ from labkit.widgets import format_drawing as drawing
 from labkit.widgets.catalogue import text
 from labkit.widgets.command import convert_command
 
+_TWO_LINES = (
+    "<style>.labkit-map button {white-space: pre; font-size: 10px; line-height: 1.3; padding: 0}</style>"
+)
 _COLUMNS = ("hop", "from", "to", "converter", "here", "install")
 
 
@@ -91,13 +94,13 @@ class FormatMap(widgets.VBox):  # type: ignore[misc]
         source, target = self.source, self.target
         path = way(get_format(source).name, get_format(target).name) if source and target else ()
         for name, button in self.buttons.items():
+            words, button.button_style = name, ""
             if name == source:
-                button.description, button.button_style = text("map.button.source", name=name), "info"
+                words, button.button_style = text("map.button.source", name=name), "info"
             elif name == target:
-                button.description, button.button_style = text("map.button.target", name=name), "success"
-            else:
-                button.description, button.button_style = name, ""
-        self.picture.value = drawing.draw_map(path, source)
+                words, button.button_style = text("map.button.target", name=name), "success"
+            button.description = f"{words}\n{get_format(name).title}"
+        self.picture.value = _TWO_LINES + drawing.draw_map(path, source)
         missing = any(not each.is_available().ok for each in path)
         key = "map.from" if not source else "map.to" if not target else "map.shut" if missing else "map.open"
         key = "map.none" if target and not path else key

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 import shlex
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
@@ -51,11 +52,14 @@ class MicroscopePanel(Panel):
         return report
 
     def _command(self, config: Any) -> str:
-        paths = [repr(name) for name in (self.reference, self.suspects[config.suspect])]
+        names = (self.reference, self.suspects[config.suspect], self.dataset)
+        reference, suspect, dataset = map(
+            json.dumps, names
+        )  # in double quotes, as the shell takes the single ones
         code = (
             "import labkit as lk; from labkit.microscope import microscope; "
-            f"report = microscope(lk.load_model({paths[0]}), lk.load_model({paths[1]}), "
-            f"lk.load_dataset({self.dataset!r}), batch_size={config.batch_size}); "
-            "print(report.says, report.table(), sep='\\n')"
+            f"report = microscope(lk.load_model({reference}), lk.load_model({suspect}), "
+            f"lk.load_dataset({dataset}), batch_size={config.batch_size}); "
+            "print(report.says); print(report.table())"
         )
         return shlex.join(["python", "-c", code])

@@ -89,8 +89,8 @@ before if before else print(
 # | **graph** | which operation reads the result of which | the image goes into the first `Conv`, its result into … |
 #
 # Together they are a function: y = f(x; θ). The format is only the way of writing it down. **ONNX** is the one that
-# most engines read; its vocabulary has a version, the *opset*. Let us write `lenet5` in it, and look inside. Looking
-# does not run the file: a file from a stranger is opened in a room of its own.
+# most engines read; its vocabulary has a version, the *opset*. Let us write `lenet5` in it, and look inside.
+# Looking does not run the file: a file from a stranger is opened in a room of its own.
 
 # %%
 as_onnx = lk.convert(small, "onnx", data)
@@ -102,9 +102,12 @@ inside = inspect_file(file)
 print(summary(inside))
 
 # %% [markdown]
-# `batch` is not a number: the file takes any number of images at a time. Keep an eye on it. Below is the graph, from
-# the image at the top to the ten logits at the bottom, and beside it the same as a table: a *multiply-add* is one
-# multiplication and one addition, the work that a layer does for one image.
+# `batch` is not a number: the file takes any number of images at a time. Keep an eye on it. Next comes the graph,
+# from the image at the top to the ten logits at the bottom, and under it the same as a table. Five kinds of
+# operators are enough: `Conv` moves small filters over the image, `MaxPool` keeps the largest of each few
+# neighbours, `Reshape` lays the numbers in one row, `Gemm` multiplies them by a matrix and adds a bias, and `Relu`
+# puts 0 where a number is negative. A *multiply-add* is one multiplication and one addition: how many a layer does
+# for one image is its work. A question mark stands for a size that nobody wrote down.
 
 # %%
 display(SVG(draw_graph(inside)))
@@ -112,7 +115,7 @@ print(layer_table(inside))
 
 # %%
 numbers = sum(stored.bytes for stored in inside.precision.values())
-claim("eight operators", len(inside.layers) == 8)
+claim("eight operators, of five kinds", (len(inside.layers), len(inside.operators)) == (8, 5))
 claim("the batch is free, in and out", inside.dynamic == {"image": ("batch",), "logits": ("batch",)})
 claim("ten logits for each image", inside.outputs[0].shape == ("batch", 10))
 claim("more than 99 % of the file are the numbers themselves", numbers / inside.bytes > 0.99)
@@ -126,8 +129,9 @@ claim("and every number takes four bytes", abs(numbers / inside.parameters - 4) 
 # ## The map
 #
 # Formats are places, converters the roads between them. **Click the format that you have, then the one that you
-# need**: the way lights up, and what is missing on it is told with the line that installs it. Most ways lead through
-# ONNX. None leads back out of OpenVINO or TensorRT: what a compiler has rewritten for one machine is not turned back.
+# need**: the way lights up, and what is missing on it is told with the line that installs it. Most ways lead
+# through ONNX. None leads back out of OpenVINO or TensorRT: what a compiler has rewritten for one machine is not
+# turned back.
 
 # %%
 from labkit.widgets import ConvertPanel, FormatMap, MicroscopePanel, draw_map
@@ -139,19 +143,26 @@ FormatMap("torch", "openvino", model=SMALL)
 
 # %%
 from labkit.convert import find_path
-from labkit.convert.map import format_map
+from labkit.convert.map import edges, format_map
 
 path = find_path("torch", "openvino")
 display(SVG(draw_map(path, "torch")))
 print(format_map())
 claim("two hops, through ONNX", [hop.target for hop in path] == ["onnx", "openvino"])
+claim(
+    "none leads out of OpenVINO or TensorRT", {"openvino", "tensorrt"}.isdisjoint(e["from"] for e in edges())
+)
+claim(
+    "most lead into ONNX or out of it",
+    sum("onnx" in (e["from"], e["to"]) for e in edges()) > len(edges()) / 2,
+)
 
 # %% [markdown]
 # ## Predict: how much is lost?
 #
 # PyTorch → ONNX → OpenVINO: written down anew twice, executed by another engine, in the same 32-bit floating-point
-# numbers (`float32`). Compare the logits before and after. Take the largest difference, and divide it by the largest
-# logit. Which order of magnitude will it have?
+# numbers (`float32`). Compare the logits before and after. Take the largest difference, and divide it by the
+# largest logit. Which order of magnitude will it have?
 
 # %%
 SIZES = ["none at all", "a ten-millionth", "a ten-thousandth", "a hundredth"]
@@ -190,16 +201,17 @@ lost.reveal(
 
 # %% [markdown]
 # So conversion loses nothing that you could notice, and that is what to expect *every* time. What is left is
-# rounding: a `float32` has 24 binary digits, about one part in ten million, and an engine that adds in another order
-# rounds other sums. Whoever says "accuracy dropped a little in the conversion" has a mistake to find.
+# rounding: a `float32` has 24 binary digits, about one part in ten million, and an engine that adds in another
+# order rounds other sums. Whoever says "accuracy dropped a little in the conversion" has changed more than the
+# format, or has a mistake to find.
 #
-# The **tolerance** is the largest error that rounding can explain. labkit accepts one ten-thousandth for `float32`, a
-# thousand times the last digit, as a deep network adds up many roundings.
+# The **tolerance** is the largest error that rounding can explain. labkit accepts one ten-thousandth for `float32`,
+# about a thousand times its last digit, as a deep network adds up many roundings.
 #
 # ### The proof in four lines
 #
-# Why divide by the *largest* logit, and not each difference by its own logit? Some logits are nearly 0, and a harmless
-# difference would look huge beside them.
+# Why divide by the *largest* logit, and not each difference by its own logit? Some logits are nearly 0, and a
+# harmless difference would look huge beside them.
 
 # %% tags=["nbval-check-output"]
 from labkit.runtimes import get_runtime
@@ -212,8 +224,10 @@ by_hand = np.abs(z.astype(np.float64) - y).max() / np.abs(y).max()
 theirs = lk.parity(small, as_onnx.variant, data, batches=(7,))
 claim("the same number as labkit's", by_hand == theirs.max_rel_error)
 claim("the same answer for every image", (z.argmax(axis=1) == y.argmax(axis=1)).all())
-claim("24 binary digits are a part in ten million, about", np.finfo(np.float32).eps / 2 < 1e-7)
+last_digit = float(np.finfo(np.float32).eps)
+claim("24 binary digits: the last one is worth 2⁻²³, about a ten-millionth", last_digit == 2**-23)
 claim("the tolerance is a ten-thousandth", tolerance("float32") == 1e-4)
+claim("which is about a thousand times the last digit", 500 < tolerance("float32") / last_digit < 2000)
 
 # %% [markdown]
 # ### Play
@@ -226,9 +240,10 @@ ConvertPanel([SMALL, MODEL], DATASET)
 # %% [markdown]
 # ## float32 that is none
 #
-# One more way to lose digits, and no converter is to blame for it. Processors of the last years compute in `bfloat16`,
-# numbers of 16 bits that keep only 8 binary digits, many times as fast as in `float32` (Intel calls one such unit
-# AMX). OpenVINO takes it by itself where it finds it: the file says `float32`, and nobody asked for anything else.
+# One more way to lose digits, and no converter is to blame for it. Some processors have a unit that multiplies
+# whole blocks of `bfloat16`, numbers of 16 bits that keep only 8 binary digits, and is faster than with `float32`
+# (Intel calls its own AMX). OpenVINO uses it by itself where it finds it: the file says `float32`, and nobody asked
+# for anything else.
 
 # %%
 openvino = get_runtime("openvino").engine()
@@ -239,7 +254,8 @@ print("this processor computes in bfloat16:", "yes" if has_bfloat16 else "no")
 print("OpenVINO, told nothing, computes in:", untold.get_property("INFERENCE_PRECISION_HINT").get_type_name())
 
 # %% [markdown]
-# labkit therefore always says which precision it wants, and holds the result against the tolerance of *that* precision:
+# labkit therefore always says which precision it wants, and holds the result against the tolerance of *that*
+# precision:
 
 # %%
 rows = []
@@ -258,28 +274,33 @@ display(HTML(table_html(rows, list(rows[0]))))
 
 # %%
 in_float32, in_bfloat16 = (row["max_rel_error"] for row in rows)
+claim("bfloat16 keeps 8 binary digits: the last is worth 2⁻⁷", torch.finfo(torch.bfloat16).eps == 2**-7)
 claim("each is within its own tolerance", all(row["max_rel_error"] <= row["tolerance"] for row in rows))
 claim("float32 is exact to a millionth", in_float32 < 1e-6)
 claim("bfloat16 would fail as float32, where it exists", in_bfloat16 > 1e-4 or not has_bfloat16)
 claim("bfloat16's tolerance is 500 times as wide", round(tolerance("bfloat16") / tolerance("float32")) == 500)
 
 # %% [markdown]
-# That is no reason to avoid `bfloat16`: it may be just what you want to ship. It is a reason to decide it yourself, as
-# a change of *precision* with a tolerance of its own, and not to find it in the errors of a format conversion. Where
-# the processor has no such unit, both lines of the table are the same.
+# That is no reason to avoid `bfloat16`: it may be just what you want to ship. It is a reason to decide it yourself,
+# as a change of *precision* with a tolerance of its own, and not to find it in the errors of a format conversion.
+# Where the processor has no such unit, OpenVINO computes in `float32` either way, and both lines of the table look
+# alike.
 
 # %% [markdown]
 # ## Before and after: folding, by hand and by the engine
 #
 # A converter may write the function down in fewer words. `resnet20` has a *batch normalisation* after each
-# convolution, which while training keeps the numbers in a good range. When training is over, it is one multiplication
-# and one addition per channel, with constants: a mean μ, a variance σ², a scale γ, a shift β, and a tiny ε that keeps
-# the root away from 0. A convolution multiplies and adds as well. So one can do the work of both:
+# convolution, which while training keeps the numbers in a good range. When training is over, it is one
+# multiplication and one addition per channel, with constants: a mean μ, a variance σ², a scale γ, a shift β, and a
+# tiny ε that keeps the root away from 0. A convolution multiplies and adds as well. So one can do the work of both:
 #
 # $$ \gamma\,\frac{w * x + b - \mu}{\sqrt{\sigma^2+\varepsilon}} + \beta \;=\; (w\,k) * x + (b-\mu)\,k + \beta,
 # \qquad k = \frac{\gamma}{\sqrt{\sigma^2 + \varepsilon}} $$
-#
-# First the network as it was traced, with nothing tidied up:
+
+# %% [markdown] tags=["exercise"]
+# `traced` is `resnet20` as PyTorch's tracer writes it down, with nothing tidied up. `plain` is the same file after the
+# first thing that an engine does, **constant folding**: whatever depends on no image is computed once, now, and not
+# again for every image.
 
 # %% tags=["exercise"]
 image = torch.zeros(2, 1, 32, 32)  # two, not one: you will see why
@@ -307,9 +328,8 @@ tidy = optimize_graph(traced.SerializeToString(), "basic", without=[BATCH_NORM_F
 plain = variant_of(onnx.load_model_from_string(tidy.payload), "resnet20, batch norms and all")
 
 # %% [markdown]
-# `tidy` is the first thing that an engine does, **constant folding**: whatever depends on no image is computed once,
-# now, and not again for every image. Here that is a lot: the tracer wrote each bias of zero as four operators that
-# make a zero. We let ONNX Runtime do it, and keep its hands off the batch normalisations. Those are ours:
+# Here that is a lot: the tracer wrote each bias of zero as four operators that make a zero. We let ONNX Runtime do it,
+# and keep its hands off the batch normalisations. Those are ours:
 
 # %% tags=["nbval-check-output"]
 from labkit.onnx_graph import Graph, fold_batch_norm
@@ -392,7 +412,9 @@ display(HTML(table_html(rows, list(rows[0]))))
 # %%
 traced_row, constants, by_us, by_engine, fused, laid_out = rows
 norms = [row["batch norms"] for row in rows]
+traced_as = (as_traced.operators["Conv"], as_traced.operators["BatchNormalization"])
 makers = sum(as_traced.operators[kind] for kind in ("Shape", "Expand", "Cast"))
+claim("a batch normalisation for each convolution", traced_as == (21, 21))
 claim("the tracer wrote each of 21 biases of zero as four operators", makers == 4 * 21)
 claim("all six compute the same function", all(row["max_rel_error"] < 1e-6 for row in rows))
 claim(
@@ -409,17 +431,34 @@ claim("the last file is no slower than the first", laid_out["speedup_ci95"][1] >
 # %% [markdown]
 # Three things to take away. All six compute the same function. The number of operators falls to a fraction, and the
 # file hardly gets smaller: its bytes are the parameters. And fewer operators alone are not yet much faster: on most
-# processors the gain comes at the end, when the numbers lie where the processor wants them.
+# processors the gain comes at the end, when the numbers lie where the processor wants them. Read the intervals:
+# where one holds the 1, no difference was detected.
 #
-# An engine does all this by itself whenever it loads a file, so there is rarely a need to do it before. There is one
-# exception: **quantization** (lesson 03) must know the weights that are really used, so there the folding comes first.
+# Other engines do the same, each in its own way. This is what OpenVINO really executes of the file with 21 batch
+# normalisations in it:
+
+# %%
+from collections import Counter
+
+compiled = core.compile_model(core.read_model(plain.payload), "CPU", {"INFERENCE_PRECISION_HINT": "f32"})
+kinds = [
+    str(each.get_rt_info()["layerType"].value) for each in compiled.get_runtime_model().get_ordered_ops()
+]
+executed = Counter(kind for kind in kinds if kind not in ("Const", "Input", "Output"))
+print(dict(executed.most_common()))
+claim("no batch normalisation is left", not any("norm" in kind.lower() for kind in executed))
+
+# %% [markdown]
+# An engine does all this by itself whenever it loads a file, so there is rarely a need to do it before. There is
+# one exception: **quantization** (lesson 03) must know the weights that are really used, so there the folding comes
+# first.
 
 # %% [markdown]
 # ## Predict: the frozen batch
 #
-# The most common mistake of all. A tracer watches the network while it works on an *example*, and writes down what it
-# saw. Shown a single image, it may write down "reshape to 1 row", where it should have written "to as many rows as
-# there are images". We make that mistake by hand, in the one place where `lenet5` has room for it:
+# A mistake that is easily made. A tracer watches the network while it works on an *example*, and writes down what
+# it saw. Shown a single image, it may write down "reshape to 1 row", where it should have written "to as many rows
+# as there are images". We make that mistake by hand, in the one place where `lenet5` has room for it:
 
 # %%
 frozen = onnx.load_model_from_string(as_onnx.variant.payload)
@@ -454,21 +493,24 @@ claim(
     "the input still promises any batch", frozen.inputs[0].shape[0] == "batch" and frozen.fixed_batch is None
 )
 claim("and at 3 it breaks", "fails at batch 3" in refused)
+others = {size for layer in inside.layers for size in layer.output_shape[1:]}
+claim("no other size in lenet5 is 3 or 7", others.isdisjoint({3, 7}))
 breaks.reveal("at 3", why="One image is all that the tracer ever saw.")
 
 # %% [markdown]
-# Who tests with one image finds nothing; the file works until the first busy hour. That is why parity tries
-# three sizes, and 3 and 7 are odd on purpose, as no layer has so many channels that they could be mistaken for one
-# another. When you export by hand, show the tracer **two** images or more and name the dimension that is free
-# (`dynamic_shapes` above).
+# Who tests with one image finds nothing; the file works until the first busy hour. That is why parity tries three
+# sizes. 3 and 7 were taken because hardly any other size in a network is 3 or 7 (in `lenet5` none is), so that no
+# other axis can pass for the batch. When you export by hand, show the tracer **two** images or more and name the
+# dimension that is free (`dynamic_shapes` above).
 
 # %% [markdown]
 # ## What must not pass
 #
-# A proof that accepts everything proves nothing. So we break `resnet20` on purpose, with a mistake that has been made
-# in earnest: the ε of batch normalisation is 0.00001 in PyTorch, and 0.001 in Keras. Whoever carries the weights from
-# one to the other and forgets that number gets a network that runs, and is a little wrong. Here it is forgotten in one
-# layer of 21:
+# A proof that accepts everything proves nothing. So we break `resnet20` on purpose, with a mistake that has been
+# made in earnest: the ε of batch normalisation is 0.00001 in PyTorch, and 0.001 in Keras. Whoever carries the
+# weights from one to the other and forgets that number gets a network that runs, and is a little wrong. Here it is
+# forgotten in one layer of 21. (And beside it stands another mistake, to be used further down: rows and columns
+# exchanged.)
 
 
 # %%
@@ -498,7 +540,7 @@ try:
     refused = ""
 except ParityError as error:
     refused = str(error)
-print(refused)
+print(refused.replace(" | ", "\n"))
 
 
 # %%
@@ -510,6 +552,7 @@ def answers(variant):
 
 
 different = int((answers(plain) != answers(broken)).sum())
+claim("PyTorch's epsilon is 0.00001", torch.nn.BatchNorm2d(1).eps == 1e-5)
 claim("the sound one passes", sound_report.max_rel_error < 1e-6)
 claim("parity refuses the broken one", "exceeds the tolerance" in refused)
 times_as_wrong = broken_report.max_rel_error / sound_report.max_rel_error
@@ -517,16 +560,17 @@ claim("its error is more than 100 times that of the sound one", times_as_wrong >
 claim("and yet it gives the same answer to every validation image", different == 0)
 
 # %% [markdown]
-# Look at the last line: on the validation images, accuracy is *the same*. A test of accuracy would have let this file
-# pass, and it would have been wrong first where it hurts: on the images that were doubtful already. Numbers find
-# what answers hide.
+# Look at the last line: on the validation images, accuracy is *the same*. A test of accuracy would have let this
+# file pass, and it would have been wrong first where it hurts: on the images that were doubtful already. Numbers
+# find what answers hide.
 
 # %% [markdown]
 # ## The microscope
 #
-# Parity says *that* two files disagree. To find out *where*, look at every number in between: each operator of the one
-# beside its counterpart in the other. As long as what an operator reads agrees, everything before it is sound.
-# The first whose inputs agree and whose result does not is the one to look at. All behind it only pass the error on.
+# Parity says *that* two files disagree. To find out *where*, look at every number in between: each operator of the
+# one beside its counterpart in the other. As long as what an operator reads agrees, everything before it is sound.
+# The first whose inputs agree and whose result does not is the one to look at. All behind it only pass the error
+# on.
 
 # %%
 report = microscope(model, broken, data)
@@ -535,13 +579,15 @@ display(Image(png(figure), alt=figure.get_label()))
 print(report.says)
 
 # %% [markdown]
-# The *signal-to-noise ratio* tells how large the numbers are beside their differences, in decibels (dB): 140 dB is the
-# last digit of `float32`, and every 20 dB less are ten times more error. And as a table, around the place:
+# The *signal-to-noise ratio* tells how large the numbers are beside their differences, in decibels (dB): about 140
+# dB is the last digit of `float32`, and every 20 dB less are ten times more error. And as a table, around the
+# place:
 
 # %%
 place = [row.status for row in report.rows].index("departs")
 lines = report.table().splitlines()
 print("\n".join([lines[0], *lines[max(1, place - 3) : place + 5]]))
+claim("140 dB are about the last digit", abs(20 * np.log10(1 / last_digit) - 140) < 3)
 claim("the microscope names the layer that we broke", report.first.operator.layer == BROKEN)
 claim("before it, all agree", {row.status for row in report.rows[:place]} == {"equal"})
 claim("none agrees behind it", "equal" not in {row.status for row in report.rows[place + 1 :]})
@@ -564,8 +610,8 @@ MicroscopePanel(MODEL, files, DATASET)
 # %% [markdown] tags=["exercise"]
 # ## Exercise: find the operator
 #
-# One layer of `suspect` is broken. Its name was drawn by lot and is kept under seal. Find it with the microscope, which
-# compares `model` with `suspect` on `data`, and give the layer's name as it stands in the report, such as
+# One layer of `suspect` is broken. Its name was drawn by lot and is kept under seal. Find it with the microscope,
+# which compares `model` with `suspect` on `data`, and give the layer's name as it stands in the report, such as
 # `"blocks.3.conv2"`.
 
 
@@ -638,8 +684,8 @@ check(
 # %% [markdown] tags=["exercise"]
 # **3.** "Converting a model is y = f(x; θ), followed by θ ← θ − η ∇L(θ)." The second formula is a step of
 # *training*. Does a conversion have one? Of the four, name all that a conversion **changes**: the function f, the
-# parameters θ, the output y, the representation r (how f and θ are written down). Answer with their letters, such as
-# `{"f", "y"}`.
+# parameters θ, the output y, the representation r (how f and θ are written down). Answer with their letters, such
+# as `{"f", "y"}`.
 
 # %%
 changes = None  # your answer
@@ -676,7 +722,7 @@ decision(
     variant=f"{chosen.name}: one ONNX file for ONNX Runtime and OpenVINO",
     constraint=f"parity in float32: at most {tolerance('float32'):g} of the largest logit, at batches 1, 3 and 7",
     risk="an engine that computes in bfloat16 by itself, wherever nobody pins the precision",
-    max_rel_error=float(worst),
+    max_rel_error=float(f"{worst:.1e}"),
     size_bytes=chosen.size_bytes,
     operators=sum(count_operators(chosen.payload).values()),
 )
@@ -687,7 +733,7 @@ decision(
 # - A model file holds parameters, operations and a graph. Nearly all its bytes are parameters.
 # - A conversion changes how f and θ are written down, and nothing else. Expect an error of rounding, and no more.
 # - Prove it with numbers, not with accuracy, and at more than one batch size.
-# - Folding and fusion leave the function as it is: fewer operators, the same bytes, less time.
+# - Folding and fusion leave the function as it is: fewer operators, nearly the same bytes, often less time.
 # - Precision is a decision of its own. Pin it.
 # - If the proof fails, the microscope names the operator.
 #

@@ -106,12 +106,12 @@ def test_two_clicks_choose_a_way_and_a_third_starts_anew(monkeypatch: pytest.Mon
     made.buttons["openvino"].click()
     assert (made.source, made.target) == ("torch", "openvino")
     assert "torch → onnx → openvino: all that is needed is here" in made.words.value
-    assert made.buttons["torch"].description == "from torch"
-    assert made.buttons["openvino"].description == "to openvino"
+    assert made.buttons["torch"].description == "from torch\nPyTorch module"
+    assert made.buttons["openvino"].description == "to openvino\nOpenVINO IR"
     assert f"labkit convert {MODEL} --to openvino" in made.command.value
     made.buttons["keras"].click()
     assert (made.source, made.target) == ("keras", "")
-    assert made.buttons["torch"].description == "torch"
+    assert made.buttons["torch"].description == "torch\nPyTorch module"
     made.buttons["keras"].click()
     assert (made.source, made.target) == ("keras", "")
 
@@ -252,7 +252,7 @@ def test_the_line_under_the_microscope_is_python_that_names_the_same_files(files
     program, flag, code = shlex.split(html.unescape(text))
     assert (program, flag) == ("python", "-c")
     compile(code, "line", "exec")
-    assert repr(str(files["sound"])) in code and "batch_size=5" in code and repr(MODEL) in code
+    assert f'"{files["sound"]}"' in code and "batch_size=5" in code and f'"{MODEL}"' in code
 
 
 def test_before_the_first_run_the_microscope_shows_that_there_is_nothing() -> None:
