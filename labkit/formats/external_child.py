@@ -1,4 +1,4 @@
-"""Parses an ONNX file under the sandbox's limits, and throws it away: ten megabytes of empty nodes become a gigabyte."""
+"""Parses an ONNX file under the sandbox's limits and throws it away: 10 MB of empty nodes become a gigabyte."""
 
 from __future__ import annotations
 

@@ -9,6 +9,7 @@ and kinds of classes that Keras writes for a network, before Keras is even impor
 from __future__ import annotations
 
 import re
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -45,15 +46,20 @@ def read(path: Path) -> bytes:
 def check(model: bytes, what: str) -> None:
     """Raise ModelFileError if it holds code, classes from outside Keras, or anything unexpected."""
     files = read_zip(model, what)
-    missing = {"config.json", "model.weights.h5"} - set(files)
+    check_files(files, files.get("model.weights.h5", b""), what)
+    check_config(read_document(files["config.json"], f"{what}: its config.json"), what)
+
+
+def check_files(names: Iterable[str], weights: bytes, what: str) -> None:
+    """Raise ModelFileError unless these are the files of a Keras model; of `weights` the first bytes will do."""
+    missing = {"config.json", "model.weights.h5"} - set(names)
     if missing:
         raise ModelFileError(f"{what} is not a Keras model: {min(missing)} is missing")
-    strange = {name for name in files if name not in _FILES and not name.startswith("assets/")}
+    strange = {name for name in names if name not in _FILES and not name.startswith("assets/")}
     if strange:
         raise ModelFileError(f"{what} holds {min(strange)[:80]!r}, which no Keras model does: refused")
-    if not files["model.weights.h5"].startswith(_HDF5):
+    if not weights.startswith(_HDF5):
         raise ModelFileError(f"{what}: its weights are not HDF5")
-    check_config(read_document(files["config.json"], f"{what}: its config.json"), what)
 
 
 def check_config(config: Any, what: str) -> None:

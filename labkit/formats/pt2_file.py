@@ -12,7 +12,7 @@ import io
 import json
 import re
 import zipfile
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -75,20 +75,29 @@ def bare(payload: bytes, what: str) -> bytes:
 def check(model: bytes, what: str) -> None:
     """Raise ModelFileError unless the program can be opened and run without unpickling or evaluating anything."""
     files = read_zip(model, what)
-    roots = {name.partition("/")[0] for name in files}
-    if len(roots) != 1 or f"{min(roots)}/{_GRAPH}" not in files:
+    check_files(files, what)
+    for name, content in files.items():
+        inner = name.partition("/")[2]
+        if inner.endswith(".pt") and content:
+            raise ModelFileError(f"{what} holds a pickle, {inner!r}: refused, for a pickle can run code")
+        if inner.endswith(".json"):
+            check_document(read_document(content, f"{what}: {inner}"), what)
+
+
+def check_files(names: Iterable[str], what: str) -> None:
+    """Raise ModelFileError for an archive without a graph, and for files that no exported program needs."""
+    parts = [name.partition("/") for name in names]
+    roots = {root for root, _, _ in parts}
+    if len(roots) != 1 or _GRAPH not in (inner for _, _, inner in parts):
         raise ModelFileError(
             f"{what} is not an exported program: {_GRAPH} is missing; export it again with torch.export.save"
         )
-    for name, content in files.items():
-        inner = name.partition("/")[2]
-        if not _FILE.fullmatch(inner) or (inner.endswith(".pt") and content):
+    for _, _, inner in parts:
+        if not _FILE.fullmatch(inner):
             raise ModelFileError(
-                f"{what} holds {inner[:80]!r}, which may be a pickle or compiled code, and no exported program needs: "
-                "refused"
+                f"{what} holds {inner[:80]!r}, which may be a pickle or compiled code, and no exported program "
+                "needs: refused"
             )
-        if inner.endswith(".json"):
-            check_document(read_document(content, f"{what}: {inner}"), what)
 
 
 def check_document(document: Any, what: str) -> None:

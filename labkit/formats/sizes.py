@@ -64,14 +64,13 @@ def _is_power(node: ast.AST) -> bool:
 
 def _is_small(exponents: list[ast.expr]) -> bool:
     """Whether there is one exponent, and it is a number that is not large."""
-    numbers = [each for node in exponents for each in ast.walk(node) if isinstance(each, ast.Constant)]
-    plain = not any(isinstance(each, ast.BinOp) for node in exponents for each in ast.walk(node))
+    parts = [each for node in exponents for each in ast.walk(node)]
+    plain = not any(isinstance(each, ast.BinOp) or _is_power(each) for each in parts)
+    numbers = [each.value for each in parts if isinstance(each, ast.Constant)]
     return (
-        bool(numbers)
-        and plain
-        and all(
-            isinstance(each.value, (int, float)) and abs(each.value) <= _HIGHEST_POWER for each in numbers
-        )
+        plain
+        and bool(numbers)
+        and all(isinstance(each, (int, float)) and abs(each) <= _HIGHEST_POWER for each in numbers)
     )
 
 

@@ -7,7 +7,6 @@ from collections import Counter
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from labkit.errors import ModelFileError
 from labkit.formats import pt2_file
 from labkit.inspection.macs import Sample, total_macs, untold
 from labkit.inspection.readers.zipped import open_archive, read_json_entry
@@ -32,8 +31,7 @@ def read(request: Request) -> Inspection:
     """What an exported program holds. Raises ModelFileError if it was not written by torch.export.save."""
     with open_archive(request.file) as archive:
         names = {name.partition("/")[2]: name for name in archive.namelist()}
-        if "models/model.json" not in names:
-            raise ModelFileError("it is not an exported program, or one of an older PyTorch: export it again")
+        pt2_file.check_files([name for name in archive.namelist() if "/extra/" not in name], "it")
         document = read_json_entry(archive, names["models/model.json"])
         config = names.get("data/weights/model_weights_config.json")
         weights = read_json_entry(archive, config) if config else {"config": {}}

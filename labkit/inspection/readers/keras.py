@@ -12,7 +12,7 @@ from typing import Any
 
 from labkit.formats import keras_file
 from labkit.inspection.macs import Sample, total_macs, untold
-from labkit.inspection.readers.zipped import open_archive, read_json_entry
+from labkit.inspection.readers.zipped import open_archive, read_entry, read_json_entry
 from labkit.inspection.record import Inspection, Layer, Shape, TensorInfo
 from labkit.inspection.request import Request
 
@@ -27,6 +27,8 @@ _UNCOUNTED = ("Dot", "Attention")
 def read(request: Request) -> Inspection:
     """What a .keras file holds. Raises ModelFileError for a Lambda layer and other code, as `load_model` does."""
     with open_archive(request.file) as archive:
+        names = [entry.filename for entry in archive.infolist() if not entry.is_dir()]
+        keras_file.check_files(names, read_entry(archive, "model.weights.h5", 8), "it")
         config = read_json_entry(archive, "config.json")
         metadata = read_json_entry(archive, "metadata.json")
         weights = sum(entry.file_size for entry in archive.infolist() if entry.filename.endswith(".h5"))

@@ -25,13 +25,18 @@ def open_archive(path: Path) -> zipfile.ZipFile:
 
 def read_json_entry(archive: zipfile.ZipFile, name: str) -> Any:
     """A JSON document in the archive, of at most 64 MiB whatever it claims."""
+    content = read_entry(archive, name, _LARGEST_JSON_BYTES + 1)
+    if len(content) > _LARGEST_JSON_BYTES:
+        raise ModelFileError(f"{name} in it is larger than 64 MiB")
+    return read_document(content, f"{name} in it")
+
+
+def read_entry(archive: zipfile.ZipFile, name: str, most: int) -> bytes:
+    """The first bytes of a file in the archive, at most so many."""
     try:
         with archive.open(name) as file:
-            content = file.read(_LARGEST_JSON_BYTES + 1)
+            return file.read(most)
     except KeyError:
         raise ModelFileError(f"{name} is missing in it") from None
     except (zipfile.BadZipFile, RuntimeError, NotImplementedError, EOFError) as error:
         raise ModelFileError(f"{name} in it is damaged: {error}") from None
-    if len(content) > _LARGEST_JSON_BYTES:
-        raise ModelFileError(f"{name} in it is larger than 64 MiB")
-    return read_document(content, f"{name} in it")
