@@ -8,7 +8,7 @@ from typing import Any
 
 from labkit.convert.conversion import Conversion, Hop, convert
 from labkit.convert.converter import Converter
-from labkit.convert.edges import CONVERTERS, find_path, reachable
+from labkit.convert.edges import CONVERTERS, find_path, find_paths, reachable
 from labkit.convert.live import as_variant
 from labkit.convert.onnx_to_openvino import OnnxToOpenVino
 from labkit.convert.parity import ParityReport, ParityRow, parity, tolerance
@@ -30,6 +30,7 @@ __all__ = [
     "as_variant",
     "convert",
     "find_path",
+    "find_paths",
     "load_onnx",
     "parity",
     "reachable",

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
 from labkit.convert.converter import Converter, listening
-from labkit.convert.edges import find_path
+from labkit.convert.edges import find_paths
 from labkit.convert.live import as_variant
 from labkit.convert.parity import ParityReport
 from labkit.convert.save import save_as
-from labkit.data import Dataset
+from labkit.data import Dataset, Split
 from labkit.doors import door
-from labkit.errors import ConfigError, nearest
+from labkit.errors import ConfigError, ParityError, TechniqueError, nearest
 from labkit.formats import load_file
 from labkit.progress import Progress, part, silent
 from labkit.technique import knobs
@@ -86,29 +88,63 @@ def convert(
 
     model: a Variant, a model's file or SavedModel folder, or a live PyTorch module, Keras model or MindSpore Cell
     (the first and last with an `example`, see `as_variant`). dataset: where the proof takes its samples; without one,
-    they are random. settings: fields of the converters on the way, such as opset=18, precision="int8",
+    from the example, and without that they are random. The shortest path is tried first, the next one where a converter
+    on it cannot say what is in this model. settings: fields of the converters on the way, such as opset=18, precision="int8",
     tolerance=1e-3 or keep=True; each goes to every hop that has it.
-    Raises ParityError, with the table, if a hop departs; UnavailableError if a package is missing; ConfigError if no
-    path leads there, or for an unknown setting.
+    Raises ParityError, with the table, if a hop departs; UnavailableError if a package is missing; ConfigError if
+    no path leads there, or for an unknown setting.
     """
     if isinstance(model, (str, Path)):
         variant = load_file(model)
     else:
         variant = model if isinstance(model, Variant) else as_variant(model, example)
-    path = find_path(variant.format, to)
-    known = {field.name for edge in path for field in knobs(edge)}
-    for key in settings:
-        if key not in known:
-            raise ConfigError(
-                f"no converter from {variant.format} to {to} has a field {key!r}; {nearest(key, known)}"
-            )
+    if dataset is None and example is not None:
+        dataset = _samples(variant, example)
+    refusals = []
+    paths = find_paths(variant.format, to)
+    _check_settings(settings, paths, variant.format, to)
+    for path in paths:
+        try:
+            return _along(path, variant, dataset, progress or silent, settings)
+        except ParityError:
+            raise
+        except TechniqueError as error:  # a converter met something it cannot say: another way may know how
+            refusals.append(error)
+    raise refusals[0]
+
+
+def _along(
+    path: Sequence[type[Converter]],
+    variant: Variant,
+    dataset: Dataset | None,
+    progress: Progress,
+    settings: Mapping[str, Any],
+) -> Conversion:
     hops: list[Hop] = []
     for index, edge in enumerate(path):
         fields = {field.name for field in dataclasses.fields(edge)}
         converter = edge(**{key: value for key, value in settings.items() if key in fields})
-        share = part(progress or silent, index / len(path), (index + 1) / len(path), f"{edge.title}: ")
+        share = part(progress, index / len(path), (index + 1) / len(path), f"{edge.title}: ")
         started = time.perf_counter()
         with listening() as reports:
             variant = converter(variant, dataset, share)
         hops.append(Hop(converter, reports[-1], time.perf_counter() - started, variant.size_bytes))
     return Conversion(variant, tuple(hops))
+
+
+def _check_settings(
+    settings: Mapping[str, Any], paths: Sequence[Sequence[type[Converter]]], source: str, to: str
+) -> None:
+    known = {field.name for path in paths for edge in path for field in knobs(edge)}
+    for key in settings:
+        if key not in known:
+            raise ConfigError(
+                f"no converter from {source} to {to} has a field {key!r}; {nearest(key, known)}"
+            )
+
+
+def _samples(variant: Variant, example: Mapping[str, Array] | Array) -> Dataset:
+    """The example as a dataset without targets: the proof goes round in it."""
+    given = example if isinstance(example, Mapping) else {variant.inputs[0].name: example}
+    target = np.zeros(len(next(iter(given.values()))), np.int64)
+    return Dataset("example", variant.task, {"train": Split(dict(given), target)})

@@ -42,7 +42,12 @@ Path = tuple[type[Converter], ...]
 
 
 def find_path(source: str, target: str) -> Path:
-    """The shortest path of converters that are available here, found by breadth-first search.
+    """The shortest path of converters that are available here: the first of `find_paths`, with its errors."""
+    return find_paths(source, target)[0]
+
+
+def find_paths(source: str, target: str) -> list[Path]:
+    """Every path of converters that are available here and meets no format twice, the shortest first.
 
     Raises ConfigError for unknown formats, equal ones, or if no path exists anywhere; UnavailableError, with the
     install line, if one exists but its packages are not here.
@@ -50,38 +55,42 @@ def find_path(source: str, target: str) -> Path:
     source, target = get_format(source).name, get_format(target).name
     if source == target:
         raise ConfigError(f"the model is {target} already: nothing to convert")
-    path = _search(source, target, [each for each in CONVERTERS if each.is_available().ok])
-    if path is not None:
-        return path
-    path = _search(source, target, CONVERTERS)
-    if path is None:
+    found = every_path(source, target)
+    if not found:
         reach = ", ".join(reachable(source)) or "none"
         raise ConfigError(
             f"no conversion leads from {source} to {target}; from {source} one reaches: {reach}"
         )
-    missing = next(each for each in path if not each.is_available().ok)
-    available = missing.is_available()
-    raise UnavailableError(
-        f"{source} → {target} goes through {missing.name}: {available.reason}; {available.install}"
-    )
+    here = [path for path in found if is_open(path)]
+    if not here:
+        missing = next(edge for edge in found[0] if not edge.is_available().ok)
+        available = missing.is_available()
+        raise UnavailableError(
+            f"{source} → {target} goes through {missing.name}: {available.reason}; {available.install}"
+        )
+    return here
+
+
+def is_open(path: Path) -> bool:
+    """Whether all converters of a path are available here."""
+    return all(edge.is_available().ok for edge in path)
 
 
 def reachable(source: str) -> list[str]:
     """The formats that some path leads to from `source`, installed or not, in FORMATS' order."""
-    return [each.name for each in FORMATS if each.name != source and _search(source, each.name, CONVERTERS)]
+    return [each.name for each in FORMATS if each.name != source and every_path(source, each.name)]
 
 
-def _search(
-    source: str, target: str, edges: list[type[Converter]] | tuple[type[Converter], ...]
-) -> Path | None:
-    waiting: deque[tuple[str, Path]] = deque([(source, ())])
-    seen = {source}
+def every_path(source: str, target: str) -> list[Path]:
+    """All paths that meet no format twice, installed or not; breadth first, so that the shorter ones come first."""
+    waiting: deque[tuple[tuple[str, ...], Path]] = deque([((source,), ())])
+    found = []
     while waiting:
-        format_, path = waiting.popleft()
-        if format_ == target:
-            return path
-        for edge in edges:
-            if format_ in edge.takes and edge.target not in seen:
-                seen.add(edge.target)
-                waiting.append((edge.target, (*path, edge)))
-    return None
+        formats, path = waiting.popleft()
+        if formats[-1] == target:
+            found.append(path)
+            continue
+        for edge in CONVERTERS:
+            if formats[-1] in edge.takes and edge.target not in formats:
+                waiting.append(((*formats, edge.target), (*path, edge)))
+    return found

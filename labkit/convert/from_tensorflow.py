@@ -6,14 +6,48 @@ import re
 from typing import Any
 
 from labkit.convert.converter import paired
-from labkit.convert.torch_to_onnx import strip
+from labkit.convert.torch_to_onnx import innermost, quiet, strip
 from labkit.errors import TechniqueError
 from labkit.formats.onnx_file import write_metadata
+from labkit.runtimes.base import muted
 from labkit.variant import Variant
 
 _COUNTED = re.compile(r"__(\d+)(?!\w)")
 OPSET = 18
 """The newest that tf2onnx writes."""
+
+
+def traced(variant: Variant, tf: Any, function: Any) -> Any:
+    """A function of tensors in the variant's order as an ONNX model, by tf2onnx; TechniqueError if it cannot.
+
+    A constant that the function took from outside (the mean that a Normalization layer was given, say) comes out of
+    tf2onnx as one more input: it is put back to where its value is known.
+    """
+    import tf2onnx
+    from onnx import numpy_helper
+
+    signature = [
+        tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name)
+        for spec in variant.inputs
+    ]
+    with quiet(), muted():
+        try:
+            call = tf.function(function, input_signature=signature)
+            model, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=OPSET)
+            captured = {
+                inside.name: outside for outside, inside in call.get_concrete_function().graph.captures
+            }
+        except Exception as error:
+            raise TechniqueError(f"tf2onnx cannot convert {variant.name!r}: {innermost(error)}") from None
+    inputs = list(model.graph.input)
+    del model.graph.input[:]
+    for value in inputs:
+        if value.name in captured:
+            weight = numpy_helper.from_array(captured[value.name].numpy(), value.name)
+            model.graph.initializer.append(weight)
+        else:
+            model.graph.input.append(value)
+    return model
 
 
 def finished(variant: Variant, model: Any) -> dict[str, Any]:

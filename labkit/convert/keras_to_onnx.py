@@ -1,24 +1,16 @@
-"""Keras → ONNX, by Keras's own export."""
+"""Keras → ONNX: the layers traced into TensorFlow's graph, and that converted operator by operator."""
 
 from __future__ import annotations
 
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any, ClassVar
 
-import numpy as np
-
 from labkit.convert.converter import Converter
-from labkit.convert.from_tensorflow import OPSET, finished
-from labkit.convert.torch_to_onnx import innermost, quiet
+from labkit.convert.from_tensorflow import finished, traced
 from labkit.data import Dataset
-from labkit.errors import TechniqueError
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime
-from labkit.runtimes.base import muted
-from labkit.runtimes.tensorflow import open_keras
-from labkit.technique import probe
+from labkit.runtimes.tensorflow import keras_function, open_keras
 from labkit.variant import Variant
 
 
@@ -34,23 +26,11 @@ class KerasToOnnx(Converter):
     install: ClassVar[str] = "pip install 'labkit[tensorflow]'"
 
     def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
-        """Open in safe mode, export, name inputs and outputs as they were."""
-        import onnx
+        """Open in safe mode, trace, and name inputs and outputs as they were."""
+        tf = get_runtime("tensorflow").engine()
+        function = keras_function(open_keras(variant), variant, tf)
 
-        get_runtime("tensorflow").engine()
-        with tempfile.TemporaryDirectory() as folder, quiet(), muted():
-            path = Path(folder) / "model.onnx"
-            try:
-                keras_model = open_keras(variant)
-                keras_model(_zeros(variant))  # a Sequential wants to be called before it can be exported
-                keras_model.export(str(path), format="onnx", opset_version=OPSET, verbose=False)
-                model = onnx.load_model(path)
-            except Exception as error:
-                raise TechniqueError(f"Keras cannot export {variant.name!r}: {innermost(error)}") from None
-        return finished(variant, model)
+        def in_order(*tensors: Any) -> list[Any]:
+            return list(function(*tensors).values())
 
-
-def _zeros(variant: Variant) -> Any:
-    feeds = probe(variant)
-    arrays = [np.zeros_like(feeds[spec.name]) for spec in variant.inputs]
-    return arrays if len(arrays) > 1 else arrays[0]
+        return finished(variant, traced(variant, tf, in_order))

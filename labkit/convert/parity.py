@@ -120,12 +120,12 @@ def parity(
         reference_runtime(reference).load(reference) as first,
         (runtime or reference_runtime(other)).load(other, options) as second,
     ):
-        for size, feeds, other_feeds in _batches(reference, other, samples, batches):
+        for size, feeds, other_feeds in samples_in_batches(reference, other, samples, batches):
             rows += _compare(reference, size, _run(first, feeds), _run(second, other_feeds))
     return ParityReport(reference.name, other.name, reference.format, other.format, tuple(rows))
 
 
-def _batches(
+def samples_in_batches(
     reference: Variant, other: Variant, samples: Dataset | Mapping[str, Array] | None, batches: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
     """(batch size, feeds of the reference, feeds of the other); every batch takes other samples."""
@@ -139,12 +139,19 @@ def _batches(
         elif isinstance(samples, Dataset):
             train = samples.split("train")
             stored = train.take(np.arange(start, start + size) % len(train)).inputs
-            yield size, reference.feeds(stored), other.feeds(stored)
+            feeds = reference.feeds(stored)
+            yield size, feeds, other.feeds(_as_named(reference, other, stored))
         else:
             feeds = {name: array[start : start + size] for name, array in samples.items()}
             reference.check_feeds(feeds)
             yield size, feeds, _renamed(reference, other, feeds)
         start += size
+
+
+def _as_named(reference: Variant, other: Variant, stored: Mapping[str, Array]) -> Mapping[str, Array]:
+    """Stored samples under the names of `other`, which a converter may have had to change."""
+    names = {a.name: b.name for a, b in zip(reference.inputs, other.inputs, strict=False)}
+    return {names.get(name, name): array for name, array in stored.items()}
 
 
 def _run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -6,13 +6,10 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from labkit.convert.converter import Converter
-from labkit.convert.from_tensorflow import OPSET, finished
-from labkit.convert.torch_to_onnx import innermost, quiet
+from labkit.convert.from_tensorflow import finished, traced
 from labkit.data import Dataset
-from labkit.errors import TechniqueError
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime
-from labkit.runtimes.base import muted
 from labkit.runtimes.tensorflow import open_tensorflow
 from labkit.variant import Variant
 
@@ -31,27 +28,13 @@ class TensorFlowToOnnx(Converter):
     def convert(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> dict[str, Any]:
         """Wrap the signature in a function of its inputs in order, and convert that."""
         tf = get_runtime("tensorflow").engine()
-        import tf2onnx
-
         owner, call = open_tensorflow(variant, tf)
         names = [spec.name for spec in variant.inputs]
-        outputs = [spec.name for spec in variant.outputs]
-        signature = [
-            tf.TensorSpec(
-                [None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name
-            )
-            for spec in variant.inputs
-        ]
 
-        def function(*tensors: Any) -> list[Any]:
+        def in_order(*tensors: Any) -> list[Any]:
             results = call(dict(zip(names, tensors, strict=True)))
-            return [results[name] for name in outputs]
+            return [results[spec.name] for spec in variant.outputs]
 
-        with quiet(), muted():
-            try:
-                traced = tf.function(function, input_signature=signature)
-                model, _ = tf2onnx.convert.from_function(traced, input_signature=signature, opset=OPSET)
-            except Exception as error:
-                raise TechniqueError(f"tf2onnx cannot convert {variant.name!r}: {innermost(error)}") from None
-        del owner
-        return finished(variant, model)
+        made = finished(variant, traced(variant, tf, in_order))
+        del owner  # the weights were needed until here
+        return made

@@ -15,7 +15,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.microscope.taps import INPUT, Tap
-from labkit.quantize.noise import _snr_db
+from labkit.quantize.noise import snr_db
 from labkit.variant import Array
 
 _RMS_RATIO = 2.0  # a tensor whose root mean square is further off is another one (or is lost)
@@ -59,7 +59,7 @@ def _compare(x: Array, y: Array, layout: str) -> Agreement:
     error, largest = np.abs(b - a), float(np.max(np.abs(a)))
     worst = float(error.max())
     return Agreement(
-        _snr_db(float(a @ a), float(error @ error)), worst / largest if largest else worst, layout
+        snr_db(float(a @ a), float(error @ error)), worst / largest if largest else worst, layout
     )
 
 

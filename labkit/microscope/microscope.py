@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from labkit.convert.parity import _batches
+from labkit.convert.parity import samples_in_batches
 from labkit.data import Dataset
 from labkit.doors import door
 from labkit.errors import ConfigError
@@ -51,7 +51,7 @@ def microscope(
     if batch_size < 1:
         raise ConfigError(f"batch_size={batch_size} must be 1 or more")
     report = progress or silent
-    _, feeds, other_feeds = next(_batches(reference, other, samples, (batch_size,)))
+    _, feeds, other_feeds = next(samples_in_batches(reference, other, samples, (batch_size,)))
     report(0.0, f"running {reference.name}")
     first = taps(reference, feeds)
     report(0.3, f"running {other.name}")

@@ -57,11 +57,12 @@ def measure_noise(
             back = dequantize(quantize(x, *grid), *grid)
             signal[name] += float(np.sum(np.square(x, dtype=np.float64)))
             noise[name] += float(np.sum(np.square(x - back, dtype=np.float64)))
-    found += [Noise(name, "activation", _snr_db(signal[name], noise[name])) for name in ranges]
+    found += [Noise(name, "activation", snr_db(signal[name], noise[name])) for name in ranges]
     return sorted(found, key=lambda item: item.snr_db)
 
 
-def _snr_db(signal: float, noise: float) -> float:
+def snr_db(signal: float, noise: float) -> float:
+    """The ratio of two sums of squares in decibels; infinite where there is no noise."""
     return math.inf if noise == 0 else -math.inf if signal == 0 else 10 * math.log10(signal / noise)
 
 
@@ -71,4 +72,4 @@ def _per_channel_snr_db(weight: Array, back: Array, axis: int) -> float:
     signal = np.sum(np.square(weight, dtype=np.float64), axis=others)
     noise = np.sum(np.square(weight - back, dtype=np.float64), axis=others)
     lost = noise[signal > 0] / signal[signal > 0]
-    return _snr_db(1.0, float(lost.mean()) if lost.size else 0.0)
+    return snr_db(1.0, float(lost.mean()) if lost.size else 0.0)

@@ -40,15 +40,8 @@ def open_tensorflow(variant: Variant, tf: Any) -> tuple[Any, Any]:
     """(what owns the weights, a function from named tensors to named tensors)."""
     if variant.format == "keras":
         model = open_keras(variant)
-        traced = tf.function(model, reduce_retracing=True)
-        inputs, outputs = ([spec.name for spec in specs] for specs in (variant.inputs, variant.outputs))
-
-        def call(feeds: Mapping[str, Any]) -> dict[str, Any]:
-            tensors = [feeds[name] for name in inputs]
-            results = traced(tensors if len(tensors) > 1 else tensors[0], training=False)
-            return dict(zip(outputs, tf.nest.flatten(results), strict=True))
-
-        return model, call
+        traced = tf.function(keras_function(model, variant, tf), reduce_retracing=True)
+        return model, lambda feeds: traced(*(feeds[spec.name] for spec in variant.inputs))
     owner = load_saved_model(variant, tf)
     signature = owner.signatures["serving_default"]
     return owner, lambda feeds: signature(**feeds)
@@ -58,6 +51,17 @@ def load_saved_model(variant: Variant, tf: Any) -> Any:
     """The object that a SavedModel's folder describes; its weights are in memory, the folder is gone."""
     with tempfile.TemporaryDirectory() as folder:
         return tf.saved_model.load(str(write_folder(Path(folder) / "model", variant.model)))
+
+
+def keras_function(model: Any, variant: Variant, tf: Any) -> Any:
+    """A Keras model as a function of tensors in the variant's order that gives output name → tensor."""
+    names = [spec.name for spec in variant.outputs]
+
+    def call(*tensors: Any) -> dict[str, Any]:
+        results = model(list(tensors) if len(tensors) > 1 else tensors[0], training=False)
+        return dict(zip(names, tf.nest.flatten(results), strict=True))
+
+    return call
 
 
 def keras_specs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:

@@ -20,6 +20,9 @@ def keras_model() -> Any:
     model = keras.Sequential(
         [
             layers.Input((32, 32, 1), name="image"),
+            layers.Normalization(
+                mean=[0.1], variance=[1.5], name="scale"
+            ),  # constants from outside the graph
             layers.Conv2D(8, 3, strides=2, padding="same", use_bias=False, name="stem"),
             layers.BatchNormalization(name="norm"),
             layers.ReLU(name="relu"),

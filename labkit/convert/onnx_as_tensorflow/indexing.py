@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -87,18 +88,19 @@ def _gather_nd(node: Node, x: Value, indices: Value) -> Any:
     batch, depth = node.get("batch_dims", 0), indices.shape[-1]
     if depth is None:
         raise node.refuse("the last axis of its indices has an unknown length: fix it")
-    size = np.array(sizes(x)[batch : batch + depth], object)
-    return tf.gather_nd(tensor(x), _from_the_front_nd(indices, size), batch_dims=batch)
+    found = _from_the_front_nd(indices, sizes(x)[batch : batch + depth])
+    return tf.gather_nd(tensor(x), found, batch_dims=batch)
 
 
-def _from_the_front_nd(indices: Value, size: Value) -> Any:
+def _from_the_front_nd(indices: Value, axes: Sequence[Any]) -> Any:
     indices = tensor(indices)
-    return tf.where(indices < 0, indices + tf.cast(tensor(size), indices.dtype), indices)
+    size = tf.stack([tf.cast(each, indices.dtype) for each in axes])  # some are known only at run time
+    return tf.where(indices < 0, indices + size, indices)
 
 
 def _scatter_nd(node: Node, x: Value, indices: Value, updates: Value) -> Any:
-    size = np.array(sizes(x)[: indices.shape[-1]], object)
-    return _scattered(node, tensor(x), _from_the_front_nd(indices, size), tensor(updates))
+    found = _from_the_front_nd(indices, sizes(x)[: indices.shape[-1]])
+    return _scattered(node, tensor(x), found, tensor(updates))
 
 
 def _scatter_elements(node: Node, x: Value, indices: Value, updates: Value) -> Any:
