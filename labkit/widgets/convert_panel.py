@@ -6,8 +6,8 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
-from labkit.convert import CONVERTERS, tolerance
-from labkit.convert.edges import _search
+from labkit.convert import tolerance
+from labkit.convert.edges import is_open
 from labkit.technique import check_knobs, knob
 from labkit.variant import FORMATS
 from labkit.widgets.catalogue import text
@@ -15,6 +15,7 @@ from labkit.widgets.command import convert_command
 from labkit.widgets.conversion_views import parity_view
 from labkit.widgets.convert_work import Converting
 from labkit.widgets.form import Form
+from labkit.widgets.format_way import way
 from labkit.widgets.panel import Panel
 from labkit.widgets.view import View
 
@@ -39,8 +40,8 @@ class ConvertPanel(Panel):
 
 def _choices(models: tuple[str, ...]) -> type[Any]:
     """The panel's settings as a dataclass of knobs; the formats are those that can be reached here from PyTorch."""
-    here = [each for each in CONVERTERS if each.is_available().ok]
-    formats = [each.name for each in FORMATS if each.name != "torch" and _search("torch", each.name, here)]
+    ways = {each.name: way("torch", each.name) for each in FORMATS}
+    formats = [name for name, path in ways.items() if path and is_open(path)]
     first = "openvino" if "openvino" in formats else "onnx"
     rounding = tolerance("float32")
     fields = [

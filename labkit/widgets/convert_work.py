@@ -39,9 +39,10 @@ class Converting:
         for index, edge in enumerate(path):
             share = part(progress, index / len(path), (index + 1) / len(path), f"{edge.title}: ")
             made = convert(variant, edge.target, self._data, progress=share, keep=True)
-            rows += parity_rows(made.hops[0], config.tolerance)
-            show(rows)
-            made.hops[0].report.check(config.tolerance)
+            for hop in made.hops:  # more than one where a converter had to go round
+                rows += parity_rows(hop, config.tolerance)
+                show(rows)
+                hop.report.check(config.tolerance)
             variant = made.variant
         return rows
 

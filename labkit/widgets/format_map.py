@@ -3,40 +3,21 @@
 from __future__ import annotations
 
 import html
-from typing import Any
 
 import ipywidgets as widgets
 from traitlets import Unicode
 
-from labkit.convert.edges import CONVERTERS, Path, _search
+from labkit.convert.edges import is_open
 from labkit.plots import table_html
 from labkit.variant import get_format
 from labkit.widgets import format_drawing as drawing
 from labkit.widgets.catalogue import text
 from labkit.widgets.command import convert_command
+from labkit.widgets.format_way import HOP_COLUMNS, hops, way
 
 _TWO_LINES = (
     "<style>.labkit-map button {white-space: pre; font-size: 10px; line-height: 1.3; padding: 0}</style>"
 )
-_COLUMNS = ("hop", "from", "to", "converter", "here", "install")
-
-
-def way(source: str, target: str) -> Path:
-    """The converters to go through, the ones that are here before others; () where none leads there."""
-    here = [each for each in CONVERTERS if each.is_available().ok]
-    return _search(source, target, here) or _search(source, target, CONVERTERS) or ()
-
-
-def hops(source: str, path: Path) -> list[dict[str, Any]]:
-    """A path as rows: which converter goes from where to where, whether it is here, and what installs it."""
-    rows = []
-    for number, converter in enumerate(path, 1):
-        available = converter.is_available()
-        here = text("map.yes") if available.ok else available.reason
-        row = (number, source, converter.target, converter.title, here, available.install or None)
-        rows.append(dict(zip(_COLUMNS, row, strict=True)))
-        source = converter.target
-    return rows
 
 
 class FormatMap(widgets.VBox):  # type: ignore[misc]
@@ -101,12 +82,11 @@ class FormatMap(widgets.VBox):  # type: ignore[misc]
                 words, button.button_style = text("map.button.target", name=name), "success"
             button.description = f"{words}\n{get_format(name).title}"
         self.picture.value = _TWO_LINES + drawing.draw_map(path, source)
-        missing = any(not each.is_available().ok for each in path)
-        key = "map.from" if not source else "map.to" if not target else "map.shut" if missing else "map.open"
-        key = "map.none" if target and not path else key
+        known = "map.none" if not path else "map.open" if is_open(path) else "map.shut"
+        key = "map.from" if not source else "map.to" if not target else known
         formats = " → ".join([source, *(each.target for each in path)])
         words = text(key, source=source, target=target, path=formats)
-        table = table_html(hops(source, path), _COLUMNS) if path else ""
+        table = table_html(hops(source, path), HOP_COLUMNS) if path else ""
         self.words.value = f'<p role="status">{html.escape(words)}</p>{table}'
         line = convert_command(self._model, target) if path else text("map.command")
         self.command.value = f"{html.escape(text('command'))}<pre>{html.escape(line)}</pre>"

@@ -26,7 +26,7 @@ from labkit.widgets import ConvertPanel, FormatMap, MicroscopePanel, draw_map
 from labkit.widgets.command import convert_command
 from labkit.widgets.conversion_views import errors_figure, microscope_view, parity_view
 from labkit.widgets.format_drawing import BOX_HEIGHT, BOX_WIDTH, COLUMNS, PLACES, ROWS, centre
-from labkit.widgets.format_map import hops, way
+from labkit.widgets.format_way import hops, way
 
 WAIT_S = 120.0
 MODEL = "lenet5@digits"
