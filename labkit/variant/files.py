@@ -10,14 +10,11 @@ import secrets
 import shutil
 from collections.abc import Iterator, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import check_safetensors_header, read_json, read_regular, why, write_atomically
 from labkit.variant.formats import get_format
-
-if TYPE_CHECKING:
-    from labkit.variant.variant import Variant
 
 LARGEST_BYTES = 2**31 - 1
 """Of a model's file: protobuf's own limit."""
@@ -44,22 +41,22 @@ def unframed(content: bytes) -> dict[str, bytes]:
     return files
 
 
-def write_model(variant: Variant, folder: Path) -> tuple[str, str]:
+def write_model(format_: str, model: Any, payload: bytes, folder: Path) -> tuple[str, str]:
     """Write the model's file, or folder of files, into `folder`; returns its name and its SHA-256."""
-    shape = get_format(variant.format)
-    if shape.kind == "object" and not (variant.format == "torch" and hasattr(variant.model, "config")):
+    shape = get_format(format_)
+    if shape.kind == "object" and not (format_ == "torch" and hasattr(model, "config")):
         raise ModelFileError(
-            f"{type(variant.model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
+            f"{type(model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
             "without pickle: convert it to ONNX first (labkit.ExportOnnx()) and save that"
         )
     if shape.kind == "folder":
-        checksum = hashlib.sha256(framed(variant.model)).hexdigest()
+        checksum = hashlib.sha256(framed(model)).hexdigest()
         name = f"model-{checksum[:12]}"
-        write_folder(folder / name, variant.model)
+        write_folder(folder / name, model)
     else:
-        checksum = hashlib.sha256(variant.payload).hexdigest()
+        checksum = hashlib.sha256(payload).hexdigest()
         name = f"model-{checksum[:12]}{shape.suffix}"
-        write_atomically(folder / name, variant.payload)
+        write_atomically(folder / name, payload)
     return name, checksum
 
 
@@ -193,13 +190,13 @@ def _check_sum(path: Path, content: bytes, expected: str) -> None:
         )
 
 
-def object_bytes(variant: Variant) -> bytes:
+def object_bytes(format_: str, model: Any) -> bytes:
     """A live model's parameters as safetensors."""
-    if variant.format == "torch":
-        return torch_bytes(variant.model)
+    if format_ == "torch":
+        return torch_bytes(model)
     from safetensors.numpy import save
 
-    return save({p.name: p.asnumpy() for p in variant.model.get_parameters()})
+    return save({p.name: p.asnumpy() for p in model.get_parameters()})
 
 
 def torch_bytes(model: Any) -> bytes:

@@ -51,7 +51,11 @@ class Variant:
     @functools.cached_property
     def payload(self) -> bytes:
         """The bytes that would be shipped for the model itself: its file, or its files one after the other."""
-        return object_bytes(self) if get_format(self.format).kind == "object" else joined(self.model)
+        return (
+            object_bytes(self.format, self.model)
+            if get_format(self.format).kind == "object"
+            else joined(self.model)
+        )
 
     @property
     def size_bytes(self) -> int:
@@ -65,7 +69,11 @@ class Variant:
 
     def fingerprint(self) -> str:
         """The digest computed afresh from the model as it is now: this is how tampering is noticed."""
-        body = object_bytes(self) if get_format(self.format).kind == "object" else framed(self.model)
+        body = (
+            object_bytes(self.format, self.model)
+            if get_format(self.format).kind == "object"
+            else framed(self.model)
+        )
         config = json.dumps(getattr(self.model, "config", None), sort_keys=True)
         return hashlib.sha256(f"{self.format}\n{config}\n".encode() + body).hexdigest()
 
@@ -128,7 +136,7 @@ class Variant:
     def save(self, folder: str | Path) -> Path:
         """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole."""
         folder = Path(folder)
-        file_name, checksum = write_model(self, folder)
+        file_name, checksum = write_model(self.format, self.model, self.payload, folder)
         document = {
             "schema_version": SCHEMA_VERSION,
             **{key: getattr(self, key) for key in ("name", "format", "task", "labels")},

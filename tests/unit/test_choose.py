@@ -220,7 +220,7 @@ def test_the_shipped_sheets_load():
         {"batch_size": 0},
         {"threads": 0},
         {"runtimes": ()},
-        {"runtimes": ("tensorrt",)},
+        {"runtimes": ("tensorrtt",)},
     ],
 )
 def test_a_bad_requirement_names_the_field(fields):
