@@ -67,20 +67,20 @@ def _check_weights(payload: bytes) -> None:
     with zipfile.ZipFile(io.BytesIO(payload)) as archive:
         content = archive.read("model.weights.h5")
 
-    def look(name: str, link: Any) -> None:
-        if not isinstance(link, h5py.HardLink):
-            raise Problem(f"its weights {name[:80]!r} are a link to another place: refused")
-        item = file[name]
-        if isinstance(item, h5py.Dataset):
-            if item.external or item.is_virtual:
-                raise Problem(f"its weights {name[:80]!r} lie in another file: refused")
-            if item.nbytes > len(content):
-                raise Problem(
-                    f"its weights {name[:80]!r} claim {item.nbytes} bytes, of {len(content)}: refused"
-                )
-
+    links: dict[str, Any] = {}
     with h5py.File(io.BytesIO(content), "r") as file:
-        file.visititems_links(look)
+        file.visititems_links(links.__setitem__)  # an error raised in there would be lost
+        for name, link in links.items():
+            if not isinstance(link, h5py.HardLink):
+                raise Problem(f"its weights {name[:80]!r} are a link to another place: refused")
+            item = file[name]
+            if isinstance(item, h5py.Dataset):
+                if item.external or item.is_virtual:
+                    raise Problem(f"its weights {name[:80]!r} lie in another file: refused")
+                if item.nbytes > len(content):
+                    raise Problem(
+                        f"its weights {name[:80]!r} claim {item.nbytes} bytes, of {len(content)}: refused"
+                    )
 
 
 def _describe(name: str, spec: Any) -> dict[str, Any]:

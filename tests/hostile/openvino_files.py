@@ -2,33 +2,46 @@
 
 from __future__ import annotations
 
+import io
+import tempfile
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
 from tests.hostile.making import RANDOM
+from tests.hostile.onnx_files import endless_loop
 
 
 def ir(
     layers: str = "", data: str = 'shape="4" offset="0" size="16"', head: str = "", edges: str = ""
 ) -> bytes:
     """x [2, 4] + a constant [4] → y."""
-    port = '<port id="{}" precision="FP32"><dim>2</dim><dim>4</dim></port>'
+    port = '<port id="{}" precision="FP32"{}><dim>2</dim><dim>4</dim></port>'
     return f"""<?xml version="1.0"?>{head}
 <net name="m" version="11"><layers>
 <layer id="0" name="x" type="Parameter" version="opset1"><data shape="2,4" element_type="f32"/>
-<output>{port.format(0)}</output></layer>
+<output>{port.format(0, ' names="x"')}</output></layer>
 <layer id="1" name="w" type="Const" version="opset1"><data element_type="f32" {data}/>
 <output><port id="0" precision="FP32"><dim>4</dim></port></output></layer>
 {
         layers
         or f'''<layer id="2" name="y" type="Add" version="opset1"><data auto_broadcast="numpy"/>
-<input>{port.format(0)}<port id="1" precision="FP32"><dim>4</dim></port></input>
-<output>{port.format(2)}</output></layer>'''
+<input>{port.format(0, '')}<port id="1" precision="FP32"><dim>4</dim></port></input>
+<output>{port.format(2, ' names="y"')}</output></layer>'''
     }
-<layer id="3" name="r" type="Result" version="opset1"><input>{port.format(0)}</input></layer>
+<layer id="3" name="r" type="Result" version="opset1"><input>{port.format(0, "")}</input></layer>
 </layers><edges>{edges}<edge from-layer="0" from-port="0" to-layer="2" to-port="0"/>
 <edge from-layer="1" from-port="0" to-layer="2" to-port="1"/>
 <edge from-layer="2" from-port="2" to-layer="3" to-port="0"/></edges></net>""".encode()
+
+
+def endless() -> dict[str, bytes]:
+    """ONNX's Loop of 2^62 turns, as OpenVINO writes it."""
+    import openvino
+
+    model = openvino.Core().read_model(io.BytesIO(endless_loop().SerializeToString()))
+    with tempfile.TemporaryDirectory() as folder:
+        openvino.save_model(model, f"{folder}/m.xml", compress_to_fp16=False)
+        return {name: Path(folder, name).read_bytes() or b"0" for name in ("m.xml", "m.bin")}
 
 
 ENTITIES = '<!DOCTYPE net [<!ENTITY a "aaaaaaaaaa"><!ENTITY b "&a;&a;&a;&a;&a;&a;&a;&a;">]>'
@@ -100,6 +113,7 @@ IR: dict[str, tuple[Callable[[], Mapping[str, bytes | Path]], str, bool]] = {
         "OpenVINO",
         True,
     ),
+    "endless Loop": (endless, "more than .* s to open and run|far more memory", True),
     "huge input": (
         lambda: {
             "m.xml": ir()

@@ -77,7 +77,7 @@ def refusal(read, path: Path) -> str | None:
         read(path)
     except LabkitError as error:
         text = str(error)
-        assert "\n" not in text and len(text) < 600 and path.name in text, text
+        assert "\n" not in text and len(text) < 600 and str(path.parent) in text, text
         return text
     return None
 
@@ -122,12 +122,13 @@ def test_every_hostile_file_is_a_typed_error(tmp_path):
             (tmp_path / str(number)).mkdir()
             (tmp_path / str(number) / "given").write_text(str(case.write(tmp_path / str(number))))
     code = """
-import pathlib, resource, sys
+import pathlib, re, sys
 from labkit.errors import LabkitError
 from labkit.zoo import load_model
 import labkit.formats.external, onnx, labkit.inspection.inspecting
 given = [path.read_text() for path in pathlib.Path(sys.argv[1]).glob("*/given")]
-peak = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
+status = pathlib.Path("/proc/self/status")  # getrusage's peak is that of the process that forked, too
+peak = lambda: int(re.search(r"VmHWM:\\s+(\\d+)", status.read_text())[1]) / 1e3
 before, refused = peak(), 0
 for path in given:
     try:
@@ -140,7 +141,7 @@ print(len(given), refused, peak() - before)
     done = subprocess.run([sys.executable, "-c", code, tmp_path], capture_output=True, text=True, check=True)
     total, refused, grown = map(float, done.stdout.split())
     print(f"{total:.0f} hostile files: {refused:.0f} typed errors, memory up by {grown:.0f} MB")
-    assert total == refused >= 50 and grown <= MOST_MB
+    assert total == refused >= 50 and 0 < grown <= MOST_MB
 
 
 @pytest.mark.parametrize("name", [name for index, name in enumerate(CASES) if index % 6 == 0])
