@@ -38,6 +38,7 @@ from labkit.runtimes import reference_runtime
 from labkit.statistics import ratio_interval
 from labkit.variant import Array, Variant
 from labkit.zoo import load_model
+from tests.hostile.model_files import OPENED, STATIC
 
 TARGETS = ("pt2", "onnx", "openvino", "tensorflow", "tflite")
 TOLERANCE = 1e-4
@@ -195,7 +196,8 @@ def overhead(pairs: int) -> dict[str, Any]:
     ratio, interval = ratio_interval(np.log(np.divide(seconds["ours"], seconds["bare"])))
     return {
         "overhead_ratio": round(ratio, 3),
-        "overhead_ratio_ci95": [round(bound, 3) for bound in interval],
+        "overhead_ratio_low": round(interval[0], 3),
+        "overhead_ratio_high": round(interval[1], 3),
         "convert_seconds": round(statistics.median(seconds["ours"]), 2),
         "bare_seconds": round(statistics.median(seconds["bare"]), 2),
     }
@@ -237,6 +239,25 @@ def _write_large(path: Path) -> int:
     return path.stat().st_size
 
 
+def hostile(every: int) -> dict[str, Any]:
+    """Files that lie, explode or carry code: how many get one line of labkit's own, and leave nothing behind."""
+    cases = list((STATIC | OPENED).values())[::every]
+    clean, slowest = 0, 0.0
+    for case in cases:
+        with tempfile.TemporaryDirectory() as folder:
+            path = case.write(Path(folder))
+            there = sorted(Path(folder).rglob("*"))
+            started = time.perf_counter()
+            try:
+                load_model(path)
+            except LabkitError as error:
+                seconds = time.perf_counter() - started
+                one_line = "\n" not in str(error)
+                clean += one_line and sorted(Path(folder).rglob("*")) == there
+                slowest = max(slowest, seconds)
+    return {"hostile_files": len(cases), "hostile_clean": clean, "hostile_slowest_seconds": round(slowest, 2)}
+
+
 def measure(quick: bool) -> dict[str, Any]:
     """The matrix, the planted faults, the overhead, the cost of looking."""
     models = [each for each in MODELS if each.is_available()]
@@ -256,6 +277,7 @@ def measure(quick: bool) -> dict[str, Any]:
         "microscope_slowest_seconds": max(row["seconds"] for row in faults),
         **overhead(3 if quick else 10),
         **inspecting(3 if quick else 7),
+        **hostile(20 if quick else 1),
     }
     rows = [{key: value for key, value in vars(cell).items() if value not in (None, "")} for cell in table]
     left_out = [each.name for each in MODELS if not each.is_available()]

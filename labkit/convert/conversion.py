@@ -89,8 +89,8 @@ def convert(
     model: a Variant, a model's file or SavedModel folder, or a live PyTorch module, Keras model or MindSpore Cell
     (the first and last with an `example`, see `as_variant`). dataset: where the proof takes its samples; without one,
     from the example, and without that they are random. The shortest path is tried first, the next one where a converter
-    on it cannot say what is in this model. settings: fields of the converters on the way, such as opset=18, precision="int8",
-    tolerance=1e-3 or keep=True; each goes to every hop that has it.
+    on it cannot say what is in this model. settings: fields of the converters on the way, such as opset=18,
+    precision="int8", tolerance=1e-3 or keep=True; each goes to every hop that has it.
     Raises ParityError, with the table, if a hop departs; UnavailableError if a package is missing; ConfigError if
     no path leads there, or for an unknown setting.
     """

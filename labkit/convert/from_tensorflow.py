@@ -10,6 +10,7 @@ from labkit.convert.torch_to_onnx import innermost, quiet, strip
 from labkit.errors import TechniqueError
 from labkit.formats.onnx_file import write_metadata
 from labkit.runtimes.base import muted
+from labkit.runtimes.tensorflow import signature
 from labkit.variant import Variant
 
 _COUNTED = re.compile(r"__(\d+)(?!\w)")
@@ -26,14 +27,11 @@ def traced(variant: Variant, tf: Any, function: Any) -> Any:
     import tf2onnx
     from onnx import numpy_helper
 
-    signature = [
-        tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name)
-        for spec in variant.inputs
-    ]
+    specs = signature(variant, tf)
     with quiet(), muted():
         try:
-            call = tf.function(function, input_signature=signature)
-            model, _ = tf2onnx.convert.from_function(call, input_signature=signature, opset=OPSET)
+            call = tf.function(function, input_signature=specs)
+            model, _ = tf2onnx.convert.from_function(call, input_signature=specs, opset=OPSET)
             captured = {
                 inside.name: outside for outside, inside in call.get_concrete_function().graph.captures
             }

@@ -11,7 +11,7 @@ from labkit.convert.converter import Converter
 from labkit.data import Dataset
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime
-from labkit.runtimes.tensorflow import keras_function, open_keras
+from labkit.runtimes.tensorflow import keras_function, open_keras, signature
 from labkit.variant import Variant, read_folder
 
 
@@ -31,16 +31,10 @@ class KerasToTensorFlow(Converter):
         """Trace the model on its named inputs, and save that one function."""
         tf = get_runtime("tensorflow").engine()
         model = open_keras(variant)
-        signature = [
-            tf.TensorSpec(
-                [None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name
-            )
-            for spec in variant.inputs
-        ]
 
         module = tf.Module()
         module.model = model
-        module.call = tf.function(keras_function(model, variant, tf), input_signature=signature)
+        module.call = tf.function(keras_function(model, variant, tf), input_signature=signature(variant, tf))
         with tempfile.TemporaryDirectory() as folder:
             tf.saved_model.save(module, folder, signatures=module.call)
             files = read_folder(Path(folder))

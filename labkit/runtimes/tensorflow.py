@@ -40,17 +40,25 @@ def open_tensorflow(variant: Variant, tf: Any) -> tuple[Any, Any]:
     """(what owns the weights, a function from named tensors to named tensors)."""
     if variant.format == "keras":
         model = open_keras(variant)
-        traced = tf.function(keras_function(model, variant, tf), reduce_retracing=True)
+        traced = tf.function(keras_function(model, variant, tf), input_signature=signature(variant, tf))
         return model, lambda feeds: traced(*(feeds[spec.name] for spec in variant.inputs))
     owner = load_saved_model(variant, tf)
-    signature = owner.signatures["serving_default"]
-    return owner, lambda feeds: signature(**feeds)
+    serving = owner.signatures["serving_default"]
+    return owner, lambda feeds: serving(**feeds)
 
 
 def load_saved_model(variant: Variant, tf: Any) -> Any:
     """The object that a SavedModel's folder describes; its weights are in memory, the folder is gone."""
     with tempfile.TemporaryDirectory() as folder:
         return tf.saved_model.load(str(write_folder(Path(folder) / "model", variant.model)))
+
+
+def signature(variant: Variant, tf: Any) -> list[Any]:
+    """The variant's inputs as TensorFlow's TensorSpecs, free dimensions None: one trace for every batch."""
+    return [
+        tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name)
+        for spec in variant.inputs
+    ]
 
 
 def keras_function(model: Any, variant: Variant, tf: Any) -> Any:
