@@ -116,7 +116,9 @@ def conversion_page(document: dict[str, Any]) -> str:
         cells = [_cell(found.get(target)) for target in targets]
         lines.append(f"| {model} | {found['']['source']} | {' | '.join(cells)} |")
     reasons = [
-        f"- {row['model']} → {row['target']}: {row['detail']}" for row in rows if row["verdict"] != "passed"
+        f"- {row['model']} → {row['target']}: {row.get('detail') or _departed(row)}"
+        for row in rows
+        if row["verdict"] != "passed"
     ]
     faults = ["| planted fault | between | operator | found | s |", "|---|---|---|---|---:|"] + [
         f"| {row['fault']} | {row['pair']} | `{row['operator']}` | {_YES[row['found']]} | {row['seconds']} |"
@@ -141,6 +143,10 @@ def conversion_page(document: dict[str, Any]) -> str:
         "\n".join(faults),
     ]
     return "\n\n".join(parts) + "\n"
+
+
+def _departed(row: dict[str, Any]) -> str:
+    return f"max_rel_error {row.get('max_rel_error')}, top-1 agreement {row.get('top1_agreement')}"
 
 
 _YES = {True: "yes", False: "no"}

@@ -32,6 +32,7 @@ _HOME = {
     "ExportOnnx": "convert",
     "load_onnx": "convert",
     "parity": "convert",
+    "microscope": "microscope",
     "QuantizeInt8": "quantize",
     "PruneMagnitude": "prune",
     "PruneChannels": "prune",
@@ -78,7 +79,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(f"labkit.{_HOME[name]}")
     value = (
         home if _HOME[name] == name else getattr(home, name)
-    )  # labkit.measure, labkit.convert: packages that can be called
+    )  # measure, convert, microscope: packages that can be called
     globals()[name] = value
     return value
 

@@ -31,7 +31,15 @@ CORE = (
 )  # fmt: skip
 """The packages that labkit always needs: the dependencies in pyproject.toml."""
 
-EXTRAS = {"openvino": ("openvino",)}
+EXTRAS = {
+    "openvino": ("openvino",),
+    "tensorflow": (
+        "ai-edge-litert",
+        "tensorflow" if sys.platform == "darwin" else "tensorflow-cpu",
+        "tf2onnx",
+    ),
+    "mindspore": ("mindspore",),
+}
 """The packages that each optional part needs: `pip install 'labkit[openvino]'`."""
 
 ALTERNATIVES = {"onnxruntime": ("onnxruntime-gpu",)}

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labkit.cli.options import Json, Model, Settings, folder_option
+from labkit.cli.options import Json, Model, Settings, file_or_folder_option
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 
 _TO = "onnx, pt2, openvino, tensorflow, tflite or tensorrt; `labkit formats` shows the paths."
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     def convert(
         source: Model,
         to: Annotated[str, typer.Option(help=_TO)],
-        out: Annotated[Path, folder_option(_OUT)],
+        out: Annotated[Path, file_or_folder_option(_OUT)],
         dataset: Annotated[
             str | None,
             typer.Option(help="Where the proof takes its samples; the zoo model's own, else random numbers."),

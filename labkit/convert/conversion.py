@@ -13,7 +13,7 @@ import numpy as np
 
 from labkit.convert.converter import Converter, listening
 from labkit.convert.edges import find_paths
-from labkit.convert.live import as_variant
+from labkit.convert.live import as_variant, check_example
 from labkit.convert.parity import ParityReport
 from labkit.convert.save import save_as
 from labkit.data import Dataset, Split
@@ -82,13 +82,15 @@ def convert(
     dataset: Dataset | None = None,
     example: Mapping[str, Array] | Array | None = None,
     progress: Progress | None = None,
+    task: str = "classification",
     **settings: Any,
 ) -> Conversion:
     """Bring a model into the format `to`, and prove after every hop that it is still the same function.
 
     model: a Variant, a model's file or SavedModel folder, or a live PyTorch module, Keras model or MindSpore Cell
     (the first and last with an `example`, see `as_variant`). dataset: where the proof takes its samples; without one,
-    from the example, and without that they are random. The shortest path is tried first, the next one where a converter
+    from the example, and without that they are random. task: what a live model does, as regression; a variant and an
+    ONNX file of labkit's know it. The shortest path is tried first, the next one where a converter
     on it cannot say what is in this model. settings: fields of the converters on the way, such as opset=18,
     precision="int8", tolerance=1e-3 or keep=True; each goes to every hop that has it.
     Raises ParityError, with the table, if a hop departs; UnavailableError if a package is missing; ConfigError if
@@ -97,7 +99,7 @@ def convert(
     if isinstance(model, (str, Path)):
         variant = load_file(model)
     else:
-        variant = model if isinstance(model, Variant) else as_variant(model, example)
+        variant = model if isinstance(model, Variant) else as_variant(model, example, task=task)
     if dataset is None and example is not None:
         dataset = _samples(variant, example)
     refusals = []
@@ -145,6 +147,8 @@ def _check_settings(
 
 def _samples(variant: Variant, example: Mapping[str, Array] | Array) -> Dataset:
     """The example as a dataset without targets: the proof goes round in it."""
-    given = example if isinstance(example, Mapping) else {variant.inputs[0].name: example}
+    given = check_example(example, variant.name)
+    if not isinstance(example, Mapping):
+        given = dict(zip((spec.name for spec in variant.inputs), given.values(), strict=False))
     target = np.zeros(len(next(iter(given.values()))), np.int64)
-    return Dataset("example", variant.task, {"train": Split(dict(given), target)})
+    return Dataset("example", variant.task, {"train": Split(given, target)})

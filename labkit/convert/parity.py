@@ -129,8 +129,8 @@ def samples_in_batches(
     reference: Variant, other: Variant, samples: Dataset | Mapping[str, Array] | None, batches: Sequence[int]
 ) -> Iterator[tuple[int, dict[str, Array], dict[str, Array]]]:
     """(batch size, feeds of the reference, feeds of the other); every batch takes other samples."""
-    fixed = {spec.shape[0] for v in (reference, other) for spec in v.inputs if spec.shape}
-    sizes = sorted(size for size in fixed if isinstance(size, int)) or list(batches)
+    fixed = {variant.fixed_batch for variant in (reference, other)} - {None}
+    sizes = sorted(size for size in fixed if size is not None) or list(batches)
     start = 0
     for size in sizes:
         if samples is None:
@@ -140,18 +140,12 @@ def samples_in_batches(
             train = samples.split("train")
             stored = train.take(np.arange(start, start + size) % len(train)).inputs
             feeds = reference.feeds(stored)
-            yield size, feeds, other.feeds(_as_named(reference, other, stored))
+            yield size, feeds, other.feeds(stored)
         else:
             feeds = {name: array[start : start + size] for name, array in samples.items()}
             reference.check_feeds(feeds)
             yield size, feeds, _renamed(reference, other, feeds)
         start += size
-
-
-def _as_named(reference: Variant, other: Variant, stored: Mapping[str, Array]) -> Mapping[str, Array]:
-    """Stored samples under the names of `other`, which a converter may have had to change."""
-    names = {a.name: b.name for a, b in zip(reference.inputs, other.inputs, strict=False)}
-    return {names.get(name, name): array for name, array in stored.items()}
 
 
 def _run(session: Session, feeds: Mapping[str, Array]) -> dict[str, Array]:

@@ -4,19 +4,31 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from labkit.files import write_atomically
-from labkit.variant import Variant, get_format
+from labkit.doors import door
+from labkit.errors import ConfigError, ModelFileError
+from labkit.files import read_json, write_atomically
+from labkit.variant import FORMATS, Variant, get_format
 
 
-def save_as(variant: Variant, out: Path) -> list[Path]:
+@door
+def save_as(variant: Variant, out: str | Path) -> list[Path]:
     """Write `variant` to `out`, and return what was written, the model's own files last.
 
     `out` may be a file with the format's own ending: then that is the model and nothing else is written (OpenVINO's
     weights lie beside it in a `.bin`). Anything else is a folder that keeps the whole variant; the model lies in it
-    under a name made of its content.
+    under a name made of its content. Raises ConfigError for the ending of another format.
     """
-    shape = get_format(variant.format)
-    if shape.suffix and out.suffix.lower() == shape.suffix and shape.kind != "object":
+    out, shape = Path(out), get_format(variant.format)
+    ending = out.suffix.lower()
+    other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
+    if other is not None:
+        raise ConfigError(
+            f"{out} ends as {other.title} does, the model is {shape.title}: "
+            f"end it in {shape.suffix!r}, or give a folder"
+            if shape.suffix
+            else f"{out} ends as {other.title} does, the model is {shape.title}: give a folder"
+        )
+    if shape.suffix and ending == shape.suffix and shape.kind != "object":
         if shape.kind == "file":
             write_atomically(out, variant.payload)
             return [out]
@@ -25,5 +37,5 @@ def save_as(variant: Variant, out: Path) -> list[Path]:
         write_atomically(out, variant.model["model.xml"])
         return [weights, out]
     variant.save(out)
-    models = sorted(out.glob("model-*"))
-    return [out / "variant.json", *models]
+    name = read_json(out / "variant.json", ModelFileError)["file"]
+    return [out / "variant.json", out / name]

@@ -72,7 +72,7 @@ def example(variant: Variant, dataset: Dataset | None) -> tuple[Any, ...]:
     import torch
 
     feeds = probe(variant)
-    if dataset is not None and not any(isinstance(spec.shape[0], int) for spec in variant.inputs):
+    if dataset is not None and variant.fixed_batch is None:
         feeds = variant.feeds(dataset.split("train").take(slice(0, 2)).inputs)
     return tuple(torch.from_numpy(feeds[spec.name].copy()) for spec in variant.inputs)
 

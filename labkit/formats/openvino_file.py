@@ -19,7 +19,7 @@ def read(path: Path) -> dict[str, bytes]:
     if weights.is_symlink():
         raise ModelFileError(f"{weights} is a link: refused, because it may lead out of the folder")
     xml = read_file(path, "an OpenVINO model")
-    return {"model.xml": xml, "model.bin": read_file(weights, "OpenVINO's weights")}
+    return {"model.xml": xml, "model.bin": read_file(weights, "OpenVINO's weights", may_be_empty=True)}
 
 
 def check(model: Mapping[str, bytes], what: str) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 
 import torch
 
-from labkit.formats.child import Problem, answer, in_short, limit_memory
+from labkit.formats.child import Problem, answer, in_short, limit_memory, zeros
 
 
 def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
@@ -24,7 +24,21 @@ def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:
         raise
     except Exception as error:
         raise Problem(f"PyTorch cannot open it: {in_short(error)}") from None
-    return describe(program)
+    found = describe(program)
+    _run_once(program, found["inputs"], memory_bytes)
+    return found
+
+
+def _run_once(program: Any, inputs: list[dict[str, Any]], memory_bytes: int) -> None:
+    """Two samples of zeros. To fail is forgiven (a free size may be too small for it), to hang or to explode is not."""
+    feeds = [torch.from_numpy(zeros(item, free=2)) for item in inputs]
+    limit_memory(memory_bytes + min(4 * memory_bytes, 16 * sum(feed.nbytes for feed in feeds)))
+    try:
+        with torch.inference_mode():
+            program.module()(*feeds)
+    except Exception as error:
+        if isinstance(error, MemoryError) or "alloc" in str(error):
+            raise MemoryError from None
 
 
 def describe(program: Any) -> dict[str, Any]:
@@ -33,6 +47,12 @@ def describe(program: Any) -> dict[str, Any]:
     signature = program.graph_signature
     inputs = [_tensor(str(name), values.get(name)) for name in signature.user_inputs]
     outputs = [_tensor(str(name), values.get(name)) for name in signature.user_outputs]
+    taken = {item["name"] for item in inputs}
+    for index, item in enumerate(
+        outputs
+    ):  # an input that is passed through, or given twice, has one name only
+        item["name"] = f"output_{index}" if item["name"] in taken else item["name"]
+        taken.add(item["name"])
     if not inputs or not outputs:
         raise Problem("it takes no inputs" if not inputs else "it has no outputs")
     symbols = {size for item in inputs for size in item["shape"] if isinstance(size, str)}

@@ -15,12 +15,12 @@ from labkit.variant import LARGEST_BYTES
 _MOST_VALUES = 1_000_000
 
 
-def read_file(path: Path, what: str) -> bytes:
+def read_file(path: Path, what: str, may_be_empty: bool = False) -> bytes:
     """The bytes of the file at `path`, which should be `what`; ModelFileError if it is missing, empty or no file."""
     if not os.path.exists(path):
         raise ModelFileError(f"{path} does not exist")
     payload = read_regular(path, ModelFileError, LARGEST_BYTES, what)
-    if not payload:
+    if not payload and not may_be_empty:
         raise ModelFileError(f"{path} is empty")
     return payload
 

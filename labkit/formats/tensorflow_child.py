@@ -58,6 +58,11 @@ def _keras(payload: bytes) -> dict[str, Any]:
         path.write_bytes(payload)
         model = keras.saving.load_model(path, compile=False, safe_mode=True)
     inputs, outputs = ([dataclasses.asdict(spec) for spec in specs] for specs in keras_specs(model))
+    feeds = [tf.constant(zeros(item)) for item in inputs]
+    try:
+        model(feeds if len(feeds) > 1 else feeds[0], training=False)
+    except tf.errors.ResourceExhaustedError:
+        raise MemoryError from None
     return {"inputs": inputs, "outputs": outputs, "metadata": {}}
 
 

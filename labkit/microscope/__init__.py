@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import sys
+from types import ModuleType
+from typing import Any
+
 from labkit.microscope.microscope import microscope
 from labkit.microscope.plot import plot_departures
 from labkit.microscope.report import Departure, MicroscopeReport, Row
@@ -17,3 +21,13 @@ __all__ = [
     "plot_departures",
     "taps",
 ]
+
+
+class _Callable(ModuleType):
+    """`labkit.microscope` is this package and a function alike: calling the one calls the other."""
+
+    def __call__(self, *arguments: Any, **options: Any) -> MicroscopeReport:
+        return microscope(*arguments, **options)
+
+
+sys.modules[__name__].__class__ = _Callable

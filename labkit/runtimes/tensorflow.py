@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib
 import tempfile
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -75,13 +75,28 @@ def keras_function(model: Any, variant: Variant, tf: Any) -> Any:
 def keras_specs(model: Any) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
     """What goes into a built Keras model and comes out; its first axis is the batch."""
     if not getattr(model, "inputs", None):
-        raise ConfigError("this Keras model has no inputs yet: call it once on data")
+        raise ConfigError(
+            "this Keras model does not say what goes in (a subclassed one never does, a Sequential does after its "
+            "first call): export it with model.export(folder), and pass that folder"
+        )
     names = [tensor.name.split(":")[0] for tensor in model.inputs]
     inputs = zip(names, model.inputs, strict=True)
     named = getattr(model, "output_names", None) or [model.layers[-1].name]  # a Sequential has one
-    outputs = zip(named, model.outputs, strict=True)
+    outputs = zip(_unlike(named, names), model.outputs, strict=True)
     made = ([_spec(name, tensor) for name, tensor in each] for each in (inputs, outputs))
     return tuple(next(made)), tuple(next(made))
+
+
+def _unlike(names: Sequence[str], taken: Sequence[str]) -> list[str]:
+    """The names, numbered where one comes again: a layer with several outputs gives each of them its own name."""
+    found: list[str] = []
+    for name in names:
+        tried, number = name, 0
+        while tried in (*found, *taken):
+            number += 1
+            tried = f"{name}_{number}"
+        found.append(tried)
+    return found
 
 
 def _spec(name: str, tensor: Any) -> TensorSpec:

@@ -38,8 +38,9 @@ class TorchSession(Session):
             torch.set_num_threads(self.options.threads)
         with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16, enabled=self._autocast):
             result = self._module(*(torch.from_numpy(feeds[spec.name]) for spec in self.variant.inputs))
-        tensors = result if isinstance(result, (tuple, list)) else (result,)
-        return [(tensor.float() if tensor.is_floating_point() else tensor).numpy() for tensor in tensors]
+        tensors, _ = torch.utils._pytree.tree_flatten(result)  # a dict or nested tuples: in their order
+        short = (torch.float16, torch.bfloat16)  # numpy lacks the second
+        return [(tensor.float() if tensor.dtype in short else tensor).numpy() for tensor in tensors]
 
 
 def exported(variant: Variant) -> Any:

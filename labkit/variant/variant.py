@@ -12,6 +12,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -47,6 +48,10 @@ class Variant:
 
     def __post_init__(self) -> None:
         check_text(ModelFileError, self.name, *self.labels)
+        for side, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
+            names = [spec.name for spec in specs]
+            if len(set(names)) < len(names):
+                raise ModelFileError(f"{self.name!r} has two {side} of one name among {names}: rename one")
 
     @functools.cached_property
     def payload(self) -> bytes:
@@ -94,19 +99,24 @@ class Variant:
     def fixed_batch(self) -> int | None:
         """The number of samples that the model insists on (some files are exported so), None if it takes any."""
         sizes = [spec.shape[0] for spec in self.inputs if spec.shape]
+        if any(isinstance(size, str) for size in sizes):  # a fixed first axis beside it is no batch
+            return None
         return next((size for size in sizes if isinstance(size, int)), None)
 
     @door
     def feeds(self, batch: Mapping[str, Array]) -> dict[str, Array]:
         """Stored samples (name → [N, …]) to model inputs, preprocessed and checked.
 
-        With a single input and a single stored array the names may differ; otherwise they must match.
+        With a single input and a single stored array the names may differ; otherwise they must match, as input_1
+        matches input.1: some formats allow no dots.
         Raises TensorError for a missing name or an array that does not fit.
         """
         given = dict(batch)
         if len(self.inputs) == 1 and len(given) == 1:
             given = {self.inputs[0].name: next(iter(given.values()))}
         names = [spec.name for spec in self.inputs]
+        plain = {re.sub(r"\W", "_", name): array for name, array in given.items()}
+        given |= {name: plain[name] for name in names if name not in given and name in plain}
         missing = [name for name in names if name not in given]
         if missing:
             raise TensorError(f"input {missing[0]!r} is missing; the model takes {names}, got {list(given)}")

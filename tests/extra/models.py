@@ -38,26 +38,10 @@ def keras_model() -> Any:
 
 
 def mindspore_model() -> Any:
-    """LeNet-5 as MindSpore's tutorials write it."""
-    import mindspore
-    from mindspore import nn
+    """LeNet-5 as MindSpore's tutorials write it, the one of the conversion matrix."""
+    from benchmarks.matrix_models.mindspore_models import lenet5
 
-    mindspore.set_seed(0)
-
-    class LeNet(nn.Cell):
-        def __init__(self) -> None:
-            super().__init__()
-            self.conv1 = nn.Conv2d(1, 6, 5, pad_mode="valid", has_bias=True)
-            self.conv2 = nn.Conv2d(6, 16, 5, pad_mode="valid", has_bias=True)
-            self.relu, self.pool, self.flatten = nn.ReLU(), nn.MaxPool2d(2, 2), nn.Flatten()
-            self.fc1, self.fc2, self.fc3 = nn.Dense(400, 120), nn.Dense(120, 84), nn.Dense(84, 10)
-
-        def construct(self, x):
-            x = self.pool(self.relu(self.conv1(x)))
-            x = self.flatten(self.pool(self.relu(self.conv2(x))))
-            return self.fc3(self.relu(self.fc2(self.relu(self.fc1(x)))))
-
-    return LeNet()
+    return lenet5({})
 
 
 def _described(variant: Variant, dataset: Dataset, layout: str | None) -> tuple[Variant, Dataset]:

@@ -10,7 +10,7 @@ from labkit.convert.map import edges, format_map
 from labkit.errors import ConfigError, ParityError, TechniqueError
 from labkit.runtimes import RUNTIMES, RunOptions, get_runtime
 from labkit.technique import probe
-from labkit.variant import Variant
+from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
 from tests.extra.models import keras_model, mindspore_model
 
@@ -113,3 +113,32 @@ def test_the_same_keras_file_gives_the_same_onnx(forms):
 def test_every_converter_is_an_edge_of_its_own():
     ends = [(source, converter.target) for converter in CONVERTERS for source in converter.takes]
     assert len(set(ends)) == len(ends)
+
+
+def test_outputs_of_one_layer_keep_apart(forms):
+    import keras
+
+    inputs = keras.Input((5, 3))
+    made = keras.layers.LSTM(4, return_sequences=True, return_state=True, name="enc")(inputs)
+    model = keras.Model(inputs, made)
+    for target in ("tensorflow", "onnx"):
+        done = convert(model, target)
+        assert [spec.name for spec in done.variant.outputs] == ["enc", "enc_1", "enc_2"]
+        assert len({row.output for row in done.hops[0].report.rows}) == 3
+
+
+def test_names_with_dots_reach_tensorflow_with_an_example():
+    import torch
+
+    class Sum(torch.nn.Module):
+        def forward(self, a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
+            return a + 2 * b
+
+    random = np.random.default_rng(0)
+    specs = tuple(TensorSpec(f"input.{i}", "float32", ("batch", 3)) for i in (1, 2))
+    outputs = (TensorSpec("y", "float32", ("batch", 3)),)
+    variant = Variant("sum", "torch", Sum().eval(), specs, outputs, task="regression")
+    onnx_ = convert(variant, "onnx").variant
+    example = {spec.name: random.standard_normal((4, 3)).astype(np.float32) for spec in specs}
+    done = convert(onnx_, "tflite", example=example)
+    assert [spec.name for spec in done.variant.inputs] == ["input_1", "input_2"]

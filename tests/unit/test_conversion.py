@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
 
 from labkit.cli import app
-from labkit.convert import CONVERTERS, Converter, as_variant, convert, find_path, find_paths, reachable
+from labkit.convert import (
+    CONVERTERS,
+    Converter,
+    as_variant,
+    convert,
+    find_path,
+    find_paths,
+    parity,
+    reachable,
+)
 from labkit.convert.edges import every_path
 from labkit.convert.map import edges, format_map
 from labkit.errors import ConfigError, ModelFileError, ParityError, TechniqueError, UnavailableError
 from labkit.formats.archive import read_zip
-from labkit.runtimes import Availability
-from labkit.variant import FORMATS, Variant
+from labkit.runtimes import Availability, get_runtime
+from labkit.variant import FORMATS, TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -241,3 +252,106 @@ def test_a_model_in_memory_that_cannot_be_rebuilt_is_not_saved(tmp_path):
     variant = as_variant(nn.Linear(3, 2).eval(), np.zeros((1, 3), np.float32))
     with pytest.raises(ModelFileError, match="cannot be rebuilt without pickle"):
         variant.save(tmp_path / "v")
+
+
+class Difference(nn.Module):
+    """a − b: the order of the arguments matters; the result comes as a dictionary."""
+
+    def forward(self, a: torch.Tensor, b: torch.Tensor) -> dict[str, torch.Tensor]:
+        return {"difference": a - b, "double": (a - b) * 2}
+
+
+def test_an_example_follows_the_arguments_names_and_not_its_own_order():
+    first, second = np.full((2, 3), 5, np.float32), np.full((2, 3), 1, np.float32)
+    variant = as_variant(Difference().eval(), {"b": second, "a": first})
+    assert [spec.name for spec in variant.inputs] == ["a", "b"] and len(variant.outputs) == 2
+    done = convert(Difference().eval(), "onnx", example={"b": second, "a": first})
+    with get_runtime("onnxruntime").load(done.variant) as session:
+        assert session.run({"a": first, "b": second})["output_0"].max() == 4
+    with pytest.raises(ConfigError, match=r"example\['c'\] is no argument of the model; .*a, b"):
+        as_variant(Difference().eval(), {"a": first, "c": second})
+
+
+def test_a_live_model_in_training_mode_is_refused_and_left_as_it_is():
+    model = nn.Sequential(nn.Linear(3, 2), nn.Dropout()).train()
+    with pytest.raises(TechniqueError, match="is in training mode: call model.eval"):
+        convert(model, "onnx", example=np.zeros((2, 3), np.float32))
+    assert model.training
+
+
+def test_a_model_of_float64_stays_one_and_a_regression_is_one_in_the_file(tmp_path):
+    example = np.random.default_rng(0).standard_normal((2, 3))
+    done = convert(nn.Linear(3, 2).double().eval(), "onnx", example=example, task="regression")
+    assert done.variant.outputs[0].dtype == "float64"
+    read = load_model(done.save(tmp_path / "m.onnx")[0])
+    assert (read.task, read.outputs[0].dtype) == ("regression", "float64")
+
+
+@pytest.mark.parametrize(
+    ("example", "says"),
+    [
+        (np.zeros((2, 3)), r"cannot compute on the example, input float64 \[2, 3\]"),
+        (np.zeros((2, 4), np.float32), r"cannot compute on the example, input float32 \[2, 4\]"),
+        ({}, "must hold at least one array"),
+        (
+            {"input": np.zeros((2, 3), np.float32), "x": np.zeros((1, 3), np.float32)},
+            "same number of samples",
+        ),
+    ],
+)
+def test_an_example_that_the_model_cannot_take_is_told_in_its_words(example, says):
+    with pytest.raises(ConfigError, match=says):
+        convert(nn.Linear(3, 2).eval(), "onnx", example=example)
+
+
+def test_a_fixed_axis_beside_a_free_batch_does_not_hide_a_frozen_one():
+    """y = reshape(x, [1, 3]) + a[1]: right at batch 1 only, while `a` has one row always."""
+    value = onnx.helper.make_tensor_value_info
+    nodes = [
+        onnx.helper.make_node("Reshape", ["x", "shape"], ["r"]),
+        onnx.helper.make_node("Add", ["r", "a"], ["y"]),
+    ]
+    shape = onnx.numpy_helper.from_array(np.array([1, 3]), "shape")
+    ends = [value("x", 1, ["batch", 3]), value("a", 1, [1])], [value("y", 1, ["batch", 3])]
+    model = onnx.helper.make_model(
+        onnx.helper.make_graph(nodes, "g", *ends, [shape]),
+        opset_imports=[onnx.helper.make_opsetid("", 18)],
+        ir_version=10,
+    )
+    specs = (TensorSpec("x", "float32", ("batch", 3)), TensorSpec("a", "float32", (1,)))
+    outputs = (TensorSpec("y", "float32", ("batch", 3)),)
+    frozen = Variant("frozen", "onnx", model.SerializeToString(), specs, outputs, task="regression")
+
+    class Right(nn.Module):
+        def forward(self, x: torch.Tensor, a: torch.Tensor) -> torch.Tensor:
+            return x + a
+
+    right = Variant("right", "torch", Right().eval(), specs, outputs, task="regression")
+    assert frozen.fixed_batch is None
+    with pytest.raises(ParityError, match="at batch 3"):
+        parity(right, frozen)
+
+
+def test_two_outputs_of_one_name_are_no_variant(lenet):
+    with pytest.raises(ModelFileError, match="two outputs of one name"):
+        dataclasses.replace(lenet, outputs=lenet.outputs * 2)
+
+
+def test_a_file_is_replaced_but_never_written_under_another_formats_ending(tmp_path, capsys):
+    for _ in range(2):
+        run("convert", "lenet5@digits", "--to", "onnx", "--out", tmp_path / "m.onnx")
+    done = convert(load_model(tmp_path / "m.onnx"), "openvino")
+    with pytest.raises(
+        ConfigError, match="m.onnx ends as ONNX does, the model is OpenVINO IR: end it in '.xml'"
+    ):
+        done.save(tmp_path / "m.onnx")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "model-mine.txt").touch()
+    assert [path.name for path in done.save(tmp_path / "folder")][0] == "variant.json"
+    assert "model-mine.txt" not in [path.name for path in done.save(tmp_path / "folder")]
+
+
+def test_the_microscope_can_be_called_by_its_short_name(lenet, digits):
+    import labkit as lk
+
+    assert lk.microscope(lenet, convert(lenet, "onnx", digits).variant, digits).first is None
