@@ -18,11 +18,24 @@ from typing import Any
 
 from labkit.errors import ModelFileError
 from labkit.formats.archive import read_zip
-from labkit.formats.reading import entries, read_document, read_file
+from labkit.formats.reading import entries, objects, read_document, read_file
 from labkit.formats.sizes import is_a_size
+from labkit.variant import LARGEST_BYTES
 
 CHILD = "labkit.formats.pt2_child"
 _GRAPH = "models/model.json"
+_BYTES = {
+    1: 1,
+    2: 1,
+    3: 2,
+    4: 4,
+    5: 8,
+    6: 2,
+    7: 4,
+    8: 8,
+    12: 1,
+    13: 2,
+}  # of PyTorch's dtypes, by their numbers
 _FILE = re.compile(
     r"models/model\.json|data/weights/(weight_\d+|model_weights_config\.json)|archive_(format|version)|version"
     r"|data/constants/(tensor_\d+|model_constants_config\.json)|data/sample_inputs/model\.pt|byteorder"
@@ -81,7 +94,36 @@ def check(model: bytes, what: str) -> None:
         if inner.endswith(".pt") and content:
             raise ModelFileError(f"{what} holds a pickle, {inner!r}: refused, for a pickle can run code")
         if inner.endswith(".json"):
-            check_document(read_document(content, f"{what}: {inner}"), what)
+            document = read_document(content, f"{what}: {inner}")
+            check_document(document, what)
+            if inner.endswith("_config.json"):
+                _check_stored(document, name.rpartition("/")[0], files, what)
+
+
+def _check_stored(document: Any, folder: str, files: Mapping[str, bytes], what: str) -> None:
+    """Raise ModelFileError for a tensor whose file is missing, or holds fewer bytes than its sizes claim."""
+    for entry in objects(document):
+        meta, name = entry.get("tensor_meta"), entry.get("path_name")
+        if not isinstance(meta, dict) or not isinstance(name, str):
+            continue
+        content = files.get(f"{folder}/{name}")
+        if content is None:
+            raise ModelFileError(f"{what} has lost {name}, the file of a tensor: copy it again")
+        sizes, strides = ([_whole(each) for each in meta.get(key) or ()] for key in ("sizes", "strides"))
+        if min((*sizes, *strides), default=0) < 0:
+            raise ModelFileError(f"{what} has a tensor whose size is {str(meta.get('sizes'))[:80]}: refused")
+        furthest = sum((size - 1) * stride for size, stride in zip(sizes, strides, strict=False))
+        needed = (1 + furthest) * _BYTES.get(_whole(meta.get("dtype")), 0) if 0 not in sizes else 0
+        if len(content) < needed:
+            raise ModelFileError(
+                f"{what} claims {needed} bytes for a tensor, its file {name} has {len(content)}"
+            )
+
+
+def _whole(value: Any) -> int:
+    """A size as PyTorch writes it, {"as_int": 3}; −1 for what is no whole number, or larger than any file."""
+    number = value.get("as_int") if isinstance(value, dict) else value
+    return number if type(number) is int and 0 <= number <= LARGEST_BYTES else -1
 
 
 def check_files(names: Iterable[str], what: str) -> None:

@@ -175,15 +175,15 @@ PT2: dict[str, tuple[Callable[[], bytes], str]] = {
 PT2_OPENED: dict[str, tuple[Callable[[], bytes], str, bool]] = {
     "size 2^62": (
         lambda: program_where('"as_int": 16', '"as_int": 4611686018427387904', WEIGHTS),
-        "PyTorch",
+        "whose size is",
         True,
     ),
-    "size NaN": (lambda: program_where('"as_int": 16', '"as_int": NaN', WEIGHTS), "PyTorch|malformed", False),
-    "weights too short": (lambda: program_with(data__weights__weight_0=b"1234"), "PyTorch", True),
+    "size NaN": (lambda: program_where('"as_int": 16', '"as_int": NaN', WEIGHTS), "whose size is", False),
+    "weights too short": (lambda: program_with(data__weights__weight_0=b"1234"), "claims 512 bytes", True),
     "weights missing": (
         lambda: zipped({k: v for k, v in unzipped().items() if not k.endswith("weight_1")}),
-        "PyTorch",
+        "has lost weight_1",
         True,
     ),
 }
-"""Those that show when PyTorch opens them, in the child."""
+"""Those whose weights are not what is claimed; `inspect_file`, which reads no weights, shows some."""

@@ -291,3 +291,17 @@ def test_the_good_files_that_they_are_made_from_load(tmp_path):
     READERS["tflite"].check(LITERT, "it")
     READERS["tensorflow"].check(read_folder(DATA / "saved_model"), "it")
     assert Variant.load(Case("m", variant_files, "").write(tmp_path)).format == "onnx"
+
+
+def test_a_program_that_explodes_when_it_runs_is_refused_before_we_run_it(tmp_path):
+    """160 GB of zeros in 7 kB: opening it is harmless, one sample is not."""
+    import torch
+
+    class Bomb(torch.nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x + torch.zeros(200_000, 200_000).sum()
+
+    program = torch.export.export(Bomb(), (torch.zeros(2, 3),), dynamic_shapes=({0: torch.export.Dim("n")},))
+    torch.export.save(program, tmp_path / "bomb.pt2")
+    with pytest.raises(ModelFileError, match="bomb.pt2: it takes far more memory than its size explains"):
+        load_file(tmp_path / "bomb.pt2")

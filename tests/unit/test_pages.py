@@ -5,7 +5,12 @@ from __future__ import annotations
 import re
 from pathlib import Path
 
+import numpy as np
+import torch
+
+import labkit as lk
 from benchmarks import render
+from labkit.cli import app
 
 ROOT = Path(render.ROOT)
 
@@ -40,3 +45,23 @@ def test_the_example_technique_in_contributing_keeps_the_contract(lenet, digits)
     )
     rounded = names["RoundWeights"](grid=0.05)(lenet, digits)
     assert rounded.digest != lenet.digest
+
+
+def test_the_readmes_conversions_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    section = (
+        (ROOT / "README.md")
+        .read_text(encoding="utf-8")
+        .split("## Any format, with a proof")[1]
+        .split("\n## ")[0]
+    )
+    commands = [line.split() for line in section.splitlines() if line.startswith("    labkit ")]
+    assert [words[1] for words in commands] == ["convert", "inspect", "formats"]
+    for words in commands:
+        app(words[1:], standalone_mode=False)
+    assert "torch → onnx → openvino" in capsys.readouterr().out
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    model = torch.nn.Sequential(torch.nn.Conv2d(1, 2, 3), torch.nn.Flatten(), torch.nn.Linear(72, 3))
+    images = np.random.default_rng(0).standard_normal((4, 1, 8, 8)).astype(np.float32)
+    exec(block, {"lk": lk, "model": model, "images": images})
+    assert lk.load_model("model.onnx").inputs[0].shape == ("batch", 1, 8, 8)
