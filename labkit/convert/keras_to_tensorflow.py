@@ -3,15 +3,17 @@
 from __future__ import annotations
 
 import tempfile
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.convert.converter import Converter
+from labkit.convert.torch_to_onnx import innermost
 from labkit.data import Dataset
+from labkit.errors import TechniqueError
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime
-from labkit.runtimes.tensorflow import keras_function, open_keras, signature
+from labkit.runtimes.tensorflow import keras_function, open_keras, plain, signature
 from labkit.variant import Variant, read_folder
 
 
@@ -32,10 +34,19 @@ class KerasToTensorFlow(Converter):
         tf = get_runtime("tensorflow").engine()
         model = open_keras(variant)
 
+        inputs, outputs = (
+            tuple(replace(spec, name=plain(spec.name)) for spec in specs)
+            for specs in (variant.inputs, variant.outputs)
+        )
+        named = replace(variant, inputs=inputs, outputs=outputs, preprocessing={})
         module = tf.Module()
         module.model = model
-        module.call = tf.function(keras_function(model, variant, tf), input_signature=signature(variant, tf))
+        module.call = tf.function(keras_function(model, named, tf), input_signature=signature(named, tf))
         with tempfile.TemporaryDirectory() as folder:
-            tf.saved_model.save(module, folder, signatures=module.call)
+            try:
+                tf.saved_model.save(module, folder, signatures=module.call)
+            except Exception as error:
+                raise TechniqueError(f"Keras cannot export {variant.name!r}: {innermost(error)}") from None
             files = read_folder(Path(folder))
-        return {"model": {name: content for name, content in files.items() if name != "fingerprint.pb"}}
+        model_files = {name: content for name, content in files.items() if name != "fingerprint.pb"}
+        return {"model": model_files, "inputs": inputs, "outputs": outputs}

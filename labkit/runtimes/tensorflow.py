@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import re
 import tempfile
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -22,6 +23,8 @@ class TensorFlowSession(Session):
         self._tf = tf
         try:
             self._owner, self._function = open_tensorflow(variant, tf)
+        except ModelFileError:
+            raise
         except Exception as error:  # tensorflow and keras raise a dozen kinds
             raise ModelFileError(f"TensorFlow refuses {variant.name!r}: {str(error)[:300]}") from None
 
@@ -53,10 +56,17 @@ def load_saved_model(variant: Variant, tf: Any) -> Any:
         return tf.saved_model.load(str(write_folder(Path(folder) / "model", variant.model)))
 
 
+def plain(name: str) -> str:
+    """A name that TensorFlow allows in a signature: letters, digits and "_"."""
+    return re.sub(r"\W", "_", name, flags=re.ASCII)
+
+
 def signature(variant: Variant, tf: Any) -> list[Any]:
     """The variant's inputs as TensorFlow's TensorSpecs, free dimensions None: one trace for every batch."""
     return [
-        tf.TensorSpec([None if isinstance(size, str) else size for size in spec.shape], spec.dtype, spec.name)
+        tf.TensorSpec(
+            [None if isinstance(size, str) else size for size in spec.shape], spec.dtype, plain(spec.name)
+        )
         for spec in variant.inputs
     ]
 
@@ -114,7 +124,10 @@ def open_keras(variant: Variant) -> Any:
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model.keras"
         path.write_bytes(variant.payload)
-        return keras.saving.load_model(path, compile=False, safe_mode=True)
+        try:
+            return keras.saving.load_model(path, compile=False, safe_mode=True)
+        except Exception as error:  # ValueError for code, and a dozen kinds of its own
+            raise ModelFileError(f"Keras refuses {variant.name!r}: {str(error)[:300]}") from None
 
 
 class TensorFlow(Runtime):

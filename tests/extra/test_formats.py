@@ -7,7 +7,7 @@ import pytest
 
 from labkit.convert import CONVERTERS, as_variant, convert, parity
 from labkit.convert.map import edges, format_map
-from labkit.errors import ConfigError, ParityError, TechniqueError
+from labkit.errors import ConfigError, ModelFileError, ParityError, TechniqueError
 from labkit.runtimes import RUNTIMES, RunOptions, get_runtime
 from labkit.technique import probe
 from labkit.variant import TensorSpec, Variant
@@ -125,6 +125,22 @@ def test_outputs_of_one_layer_keep_apart(forms):
         done = convert(model, target)
         assert [spec.name for spec in done.variant.outputs] == ["enc", "enc_1", "enc_2"]
         assert len({row.output for row in done.hops[0].report.rows}) == 3
+
+
+def test_keras_names_that_tensorflow_does_not_allow_become_plain_and_code_is_refused():
+    import keras
+
+    model = keras.Sequential(
+        [keras.layers.Input((3,), name="my input"), keras.layers.Dense(2, name="out-1")]
+    )
+    for target in ("tensorflow", "onnx", "tflite"):
+        assert convert(model, target).hops[0].report.max_rel_error < 1e-5
+    done = convert(model, "tensorflow").variant
+    assert [spec.name for spec in (*done.inputs, *done.outputs)] == ["my_input", "out_1"]
+    inputs = keras.Input((3,))
+    code = keras.Model(inputs, keras.layers.Lambda(lambda x: x + 1)(inputs))
+    with pytest.raises(ModelFileError, match="Keras refuses"):
+        convert(code, "onnx")
 
 
 def test_names_with_dots_reach_tensorflow_with_an_example():
