@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from labkit.convert.converter import Converter
-from labkit.convert.from_tensorflow import finished, traced
+from labkit.convert.finished_onnx import finished, traced
 from labkit.data import Dataset
 from labkit.progress import Progress
 from labkit.runtimes import get_runtime

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any, ClassVar
 
 from labkit.convert.converter import Converter
-from labkit.convert.from_tensorflow import finished
+from labkit.convert.finished_onnx import finished
 from labkit.convert.torch_to_onnx import innermost, quiet
 from labkit.data import Dataset
 from labkit.errors import TechniqueError

@@ -130,9 +130,7 @@ def test_outputs_of_one_layer_keep_apart(forms):
 def test_keras_names_that_tensorflow_does_not_allow_become_plain_and_code_is_refused():
     import keras
 
-    model = keras.Sequential(
-        [keras.layers.Input((3,), name="my input"), keras.layers.Dense(2, name="out-1")]
-    )
+    model = keras.Sequential([keras.layers.Input((3,), name="my input"), keras.layers.Dense(2, name="out-1")])
     for target in ("tensorflow", "onnx", "tflite"):
         assert convert(model, target).hops[0].report.max_rel_error < 1e-5
     done = convert(model, "tensorflow").variant

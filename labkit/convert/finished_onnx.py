@@ -1,4 +1,4 @@
-"""What the three edges from TensorFlow's world to ONNX share: tf2onnx, and giving names back."""
+"""What the edges into ONNX share whose converters are not ours: names given back, nothing of this process kept."""
 
 from __future__ import annotations
 
