@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labkit.cli.options import Json, Model, Settings, file_or_folder_option
+from labkit.cli.options import Json, Model, Settings
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 
 _TO = "onnx, pt2, openvino, tensorflow, tflite or tensorrt; `labkit formats` shows the paths."
@@ -21,7 +21,7 @@ def register(app: typer.Typer) -> None:
     def convert(
         source: Model,
         to: Annotated[str, typer.Option(help=_TO)],
-        out: Annotated[Path, file_or_folder_option(_OUT)],
+        out: Annotated[Path, typer.Option(help=_OUT)],
         dataset: Annotated[
             str | None,
             typer.Option(help="Where the proof takes its samples; the zoo model's own, else random numbers."),
@@ -33,13 +33,13 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Convert a model to another format, and prove after every hop that it is still the same model."""
+        from labkit.convert import check_out
         from labkit.convert import convert as run
         from labkit.data import load_dataset
         from labkit.strategy import fit_to
-        from labkit.variant import get_format
         from labkit.zoo import load_model, names
 
-        get_format(to)
+        check_out(to, out)
         variant = load_model(source, patience)
         dataset = dataset or (source.partition("@")[2].partition("+")[0] if source in names() else None)
         data = load_dataset(dataset) if dataset else None

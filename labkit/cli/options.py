@@ -21,17 +21,6 @@ def folder_option(help: str, name: str = "--out") -> Any:
     return typer.Option(name, help=help, callback=check)
 
 
-def file_or_folder_option(help: str, name: str = "--out") -> Any:
-    """A folder as above, or a file, new or to be replaced."""
-
-    def check(path: Path | None) -> Path | None:
-        if path is not None:
-            check_writable(path.absolute().parent if path.suffix else path)
-        return path
-
-    return typer.Option(name, help=help, callback=check)
-
-
 Model = Annotated[
     str,
     typer.Argument(help="A name in the zoo, a saved variant's folder, or a model's file (.onnx, .pt2, …)."),

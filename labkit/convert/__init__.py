@@ -12,7 +12,7 @@ from labkit.convert.edges import CONVERTERS, find_path, find_paths, reachable
 from labkit.convert.live import as_variant
 from labkit.convert.onnx_to_openvino import OnnxToOpenVino
 from labkit.convert.parity import ParityReport, ParityRow, parity, tolerance
-from labkit.convert.save import save_as
+from labkit.convert.save import check_out, save_as
 from labkit.convert.torch_to_onnx import ExportOnnx
 from labkit.convert.torch_to_pt2 import ExportPt2
 from labkit.formats import load_onnx
@@ -28,6 +28,7 @@ __all__ = [
     "ParityReport",
     "ParityRow",
     "as_variant",
+    "check_out",
     "convert",
     "find_path",
     "find_paths",

@@ -6,8 +6,8 @@ from pathlib import Path
 
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError
-from labkit.files import read_json, write_atomically
-from labkit.variant import FORMATS, Variant, get_format
+from labkit.files import check_writable, read_json, write_atomically
+from labkit.variant import FORMATS, Format, Variant, get_format
 
 
 @door
@@ -19,16 +19,8 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
     under a name made of its content. Raises ConfigError for the ending of another format.
     """
     out, shape = Path(out), get_format(variant.format)
-    ending = out.suffix.lower()
-    other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
-    if other is not None:
-        raise ConfigError(
-            f"{out} ends as {other.title} does, the model is {shape.title}: "
-            f"end it in {shape.suffix!r}, or give a folder"
-            if shape.suffix
-            else f"{out} ends as {other.title} does, the model is {shape.title}: give a folder"
-        )
-    if shape.suffix and ending == shape.suffix and shape.kind != "object":
+    check_out(variant.format, out)
+    if _is_file(shape, out):
         if shape.kind == "file":
             write_atomically(out, variant.payload)
             return [out]
@@ -39,3 +31,17 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
     variant.save(out)
     name = read_json(out / "variant.json", ModelFileError)["file"]
     return [out / "variant.json", out / name]
+
+
+def check_out(format_: str, out: Path) -> None:
+    """Raise now what `save_as` would raise at the end: another format's ending, or a place that cannot be written."""
+    shape, ending = get_format(format_), out.suffix.lower()
+    other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
+    if other is not None:
+        instead = f"end it in {shape.suffix!r}, or give a folder" if shape.suffix else "give a folder"
+        raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {instead}")
+    check_writable(out.absolute().parent if _is_file(shape, out) else out)
+
+
+def _is_file(shape: Format, out: Path) -> bool:
+    return bool(shape.suffix) and out.suffix.lower() == shape.suffix and shape.kind != "object"

@@ -162,7 +162,7 @@ WRITERS = [
     ("optimize", "lenet5@digits", "--requirement", "classroom", "--out"),
     ("train", "lenet5", "--out"),
     ("train", "lenet5", "--out", "new", "--checkpoint"),
-    ("convert", "lenet5@digits", "--out"),
+    ("convert", "lenet5@digits", "--to", "onnx", "--out"),
     ("quantize", "lenet5@digits", "--out"),
     ("prune", "lenet5@digits", "--out"),
     ("distill", "lenet5@digits", "--out"),
