@@ -54,7 +54,7 @@ WORDS = {
     "inspect_seconds": "`labkit inspect` on 100 MB, s",
     "inspect_peak_over_file": "its peak memory / the file",
     "hostile_files": "hostile model files",
-    "hostile_slowest_seconds": "… the slowest, s (PyTorch's own import is most of it)",
+    "hostile_slowest_seconds": "… the slowest, s on the wall",
     "hostile_clean": "… refused in one line, nothing left behind",
     "two_workers_batch1": "two workers / one, batch 1",
     "two_workers_batch8": "two workers / one, batch 8",
