@@ -44,7 +44,7 @@ def ask(module: str, path: Path, payload: bytes, memory_bytes: int, cpu_seconds:
         out_of_time = True
     if out_of_time:
         raise ModelFileError(
-            f"{path} takes more than {cpu_seconds:.1f} s to open and run once: "
+            f"{path} takes longer to open and run once than its size explains: "
             "if you trust it, give it more patience (load_model(path, patience=10), labkit convert --patience 10)"
         )
     try:

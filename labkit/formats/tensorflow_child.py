@@ -19,7 +19,7 @@ from labkit.formats.saver import check_saver
 from labkit.runtimes.tensorflow import keras_specs
 from labkit.variant import unframed, write_folder
 
-_RUN_SHARE = 0.1  # of the time that opening may take: a graph is compiled when it is loaded
+_RUN_SHARE = 0.05  # of the time that opening may take: a graph is compiled when it is loaded
 
 
 def inspect(payload: bytes, memory_bytes: int) -> dict[str, Any]:

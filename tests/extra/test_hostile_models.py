@@ -6,7 +6,6 @@ import functools
 import io
 import json
 import os
-import resource
 import subprocess
 import sys
 import zipfile
@@ -21,7 +20,7 @@ from labkit.errors import LabkitError, ModelFileError
 from labkit.zoo import load_model
 from tests.hostile.keras_files import keras as keras_file
 from tests.hostile.keras_files import layer
-from tests.hostile.making import EXECUTED
+from tests.hostile.making import EXECUTED, processor_seconds
 from tests.hostile.model_files import INTERPRETED, LITERT, patched, saved_model
 
 pytestmark = pytest.mark.extra
@@ -32,11 +31,6 @@ MOST_SECONDS = 2.0
 def here(tmp_path, monkeypatch):
     """Whatever code leaves behind, it leaves here, where it would be seen."""
     monkeypatch.chdir(tmp_path)
-
-
-def processor_seconds() -> float:
-    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 @functools.cache
@@ -212,7 +206,7 @@ SAVED_MODEL = {
     "restores a file": (lambda: exported(restoring), "reach the operator RestoreV2"),
     "endless While": (
         lambda: exported(lambda tf, x: tf.while_loop(lambda a: True, lambda a: (a + 1,), (x,))[0]),
-        "more than .* s to open and run",
+        "longer to open and run",
     ),
     "claims 8 GB when run": (
         lambda: exported(lambda tf, x: x + tf.reduce_sum(tf.ones([2**31]) * x[0, 0])),
@@ -256,7 +250,7 @@ TFLITE = {
     **{name: (case.files, case.says) for name, case in INTERPRETED.items()},
     "custom operator": (lambda: {"m.tflite": with_custom("custom")}, "LiteRT cannot open it"),
     "Flex operator": (lambda: {"m.tflite": with_custom("flex")}, "LiteRT cannot open it"),
-    "endless While": (lambda: {"m.tflite": endless_tflite()}, "more than .* s to open and run"),
+    "endless While": (lambda: {"m.tflite": endless_tflite()}, "longer to open and run"),
 }
 
 CASES: dict[str, tuple[str, Callable[[], Mapping[str, bytes | Path]], str]] = {
@@ -280,13 +274,19 @@ def written(files: Mapping[str, bytes | Path], folder: Path) -> None:
 def test_what_only_the_child_finds_out_is_refused_too(name, tmp_path):
     given, make, says = CASES[name]
     written(make(), tmp_path)
-    allowed = opening_seconds() + MOST_SECONDS
     there = sorted(tmp_path.rglob("*"))
-    before = processor_seconds()
-    with pytest.raises(ModelFileError, match=says) as caught:
-        load_model(tmp_path / given)
-    spent = processor_seconds() - before
-    print(f"{spent:.1f} s, of which opening a good one takes {opening_seconds():.1f}")
+    for _ in range(
+        3
+    ):  # a busy machine makes every second dearer: the good file is then timed beside it again
+        allowed = opening_seconds() + MOST_SECONDS
+        before = processor_seconds()
+        with pytest.raises(ModelFileError, match=says) as caught:
+            load_model(tmp_path / given)
+        spent = processor_seconds() - before
+        print(f"{spent:.1f} s of {allowed:.1f}")
+        if spent <= allowed:
+            break
+        opening_seconds.cache_clear()
     assert spent <= allowed
     assert given in str(caught.value) and "\n" not in str(caught.value) and len(str(caught.value)) < 600
     assert sorted(tmp_path.rglob("*")) == there and not os.path.exists(EXECUTED)

@@ -7,7 +7,6 @@ import io
 import os
 import pickle
 import re
-import resource
 import subprocess
 import sys
 import zipfile
@@ -27,7 +26,7 @@ from labkit.runtimes import get_runtime
 from labkit.variant import Variant, read_folder
 from labkit.zoo import load_model
 from tests.hostile.keras_files import keras, layer
-from tests.hostile.making import CODE, EXECUTED, Case, Malicious, zipped
+from tests.hostile.making import CODE, EXECUTED, Case, Malicious, processor_seconds, zipped
 from tests.hostile.model_files import (
     DATA,
     INTERPRETED,
@@ -50,12 +49,6 @@ MOST_SECONDS, MOST_MB = 2.0, 300
 def here(tmp_path, monkeypatch):
     """Whatever code leaves behind, it leaves here, where it would be seen."""
     monkeypatch.chdir(tmp_path)
-
-
-def processor_seconds() -> float:
-    """Of this process and its finished children: the clock on the wall counts other programs too."""
-    usages = resource.getrusage(resource.RUSAGE_SELF), resource.getrusage(resource.RUSAGE_CHILDREN)
-    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
 
 
 @functools.cache
