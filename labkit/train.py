@@ -1,6 +1,7 @@
 """Training: one loop, used to train, to fine-tune what was pruned, and to distil.
 
-Stochastic gradient descent with Nesterov momentum and a cosine learning rate. Every random number is drawn from
+Stochastic gradient descent with Nesterov momentum and a cosine learning rate; AdamW for transformers, whose layers
+have gradients of such different sizes that no single rate suits all (Zhang et al. 2024, section 3). Every random number is drawn from
 (seed, epoch), so a run that was interrupted after an epoch continues exactly as if it never had been.
 Shuffling, shifting, flipping and dropout all follow from the seed; the thread count can change the last bits.
 """
@@ -65,7 +66,10 @@ class Train(Trains):
     epochs: int = knob(6, "passes over the training data", min=1, max=1000)
     batch_size: int = knob(64, "samples per step", min=1, max=4096, kw_only=True)
     weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
-    momentum: float = knob(0.9, "share of the last step kept", min=0.0, below=1.0)
+    momentum: float = knob(0.9, "share of the last step kept (AdamW's beta1)", min=0.0, below=1.0)
+    optimizer: str = knob(
+        "sgd", "sgd with Nesterov momentum, or adamw (learning_rate of about 0.001)", choices=("sgd", "adamw")
+    )
     precision: str = knob(
         "auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16")
     )
@@ -121,14 +125,7 @@ def fit(
     if recipe.max_samples:
         train = train.take(slice(0, recipe.max_samples))
     module: nn.Module = copy.deepcopy(variant.model)
-    decay = [p for p in module.parameters() if p.ndim > 1]
-    rest = [p for p in module.parameters() if p.ndim <= 1]  # biases and batch norms are not pulled to zero
-    optimizer = torch.optim.SGD(
-        [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}],
-        lr=recipe.learning_rate,
-        momentum=recipe.momentum,
-        nesterov=recipe.momentum > 0,
-    )
+    optimizer = _optimizer(recipe, module)
     criterion = loss or (lambda output, target, _: task.loss(output, target, recipe.label_smoothing))
     bfloat16 = _uses_bfloat16(recipe.precision)
     patience = Patience()
@@ -166,6 +163,17 @@ def fit(
     finally:
         torch.set_num_threads(threads_before)
     return module.eval()
+
+
+def _optimizer(recipe: Train, module: nn.Module) -> torch.optim.Optimizer:
+    decay = [p for p in module.parameters() if p.ndim > 1]
+    rest = [p for p in module.parameters() if p.ndim <= 1]  # biases and batch norms are not pulled to zero
+    groups = [{"params": decay, "weight_decay": recipe.weight_decay}, {"params": rest, "weight_decay": 0.0}]
+    if recipe.optimizer == "adamw":
+        return torch.optim.AdamW(groups, lr=recipe.learning_rate, betas=(recipe.momentum, 0.99))
+    return torch.optim.SGD(
+        groups, lr=recipe.learning_rate, momentum=recipe.momentum, nesterov=recipe.momentum > 0
+    )
 
 
 def _uses_bfloat16(precision: str) -> bool:
@@ -231,15 +239,14 @@ def _augment(images: Array, kind: str, random: np.random.RandomState) -> Array:
 def _keep(
     folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any, epochs: int
 ) -> None:
-    """Write parameters and momentum, then the manifest that names them: its existence means both are whole."""
+    """Write parameters and the optimizer's state, then the manifest that names them: its existence means both are whole."""
     if folder is None:
         return
     from safetensors.torch import save
 
     tensors = {f"model.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
     for index, state in optimizer.state_dict()["state"].items():
-        if state.get("momentum_buffer") is not None:
-            tensors[f"momentum.{index}"] = state["momentum_buffer"].contiguous()
+        tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if v is not None}
     name = f"epoch-{epochs}.safetensors"
     write_atomically(folder / name, save(tensors))
     manifest = {"epochs": epochs, "file": name, "recipe": recipe.config, "start": variant.digest}
@@ -263,11 +270,10 @@ def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Mod
             {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
         )
         state = optimizer.state_dict()
-        state["state"] = {
-            int(key.removeprefix("momentum.")): {"momentum_buffer": value}
-            for key, value in tensors.items()
-            if key.startswith("momentum.")
-        }
+        for key, value in tensors.items():
+            if key.startswith("optimizer."):
+                _, index, field = key.split(".")
+                state["state"].setdefault(int(index), {})[field] = value
         optimizer.load_state_dict(state)
         return int(manifest["epochs"])
     except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from labkit.quantize.arithmetic import choose_scale, dequantize, quantize
-from labkit.quantize.static import QuantizationReport, QuantizeInt8, quantization_report
+from labkit.quantize.arithmetic import Grid, choose_scale, dequantize, quantize, weight_grid
+from labkit.quantize.report import QuantizationReport, quantization_report
+from labkit.quantize.static import QuantizeInt8
 
 __all__ = [
+    "Grid",
     "QuantizationReport",
     "QuantizeInt8",
     "choose_scale",
     "dequantize",
     "quantization_report",
     "quantize",
+    "weight_grid",
 ]

@@ -10,10 +10,13 @@ even, as ONNX's QuantizeLinear has it, and every bit agrees with ONNX Runtime's.
 weights want. *Asymmetric* spends the grid on [low, high] as they are: after a ReLU nothing is negative, and a
 symmetric grid would waste half of itself. Per channel, each output channel of a weight has its own scale:
 one channel with large weights then cannot flatten all the others to zero (Krishnamoorthi 2018, section 3.1).
+Per group goes on: each run of `group_size` neighbours along an axis has its own, which few bits need.
 """
 
 from __future__ import annotations
 
+import math
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -64,30 +67,73 @@ def quantize(
     bits: int = 8,
     signed: bool = False,
     axis: int | None = None,
+    group_size: int = 0,
 ) -> Array:
     """Floats to whole numbers: clamp(round(x / scale) + zero_point), ties to even, all in float32.
 
     x: [...] float32 without NaN (an infinity becomes the grid's end). scale, zero_point: [] or, with `axis`,
-    [C] where C is x's size on that axis. Returns x's shape in int8 (signed) or uint8: fewer bits use a part.
+    [C] where C is x's size on that axis; with `group_size` too, of x's shape, but ⌈C / group_size⌉ on that axis.
+    Returns x's shape in int8 (signed) or uint8: fewer bits use a part.
     """
     smallest, largest = integer_range(bits, signed)
-    scale, zero_point = _along(scale, x.ndim, axis), _along(zero_point, x.ndim, axis)
+    scale, zero_point = (_spread(each, x.shape, axis, group_size) for each in (scale, zero_point))
     with np.errstate(over="ignore"):
         q = np.rint(x / scale.astype(np.float32)) + zero_point.astype(np.float32)
     return np.asarray(np.clip(q, smallest, largest), dtype=np.int8 if signed else np.uint8)
 
 
-def dequantize(q: Array, scale: ArrayLike, zero_point: ArrayLike, axis: int | None = None) -> Floats:
+def dequantize(
+    q: Array, scale: ArrayLike, zero_point: ArrayLike, axis: int | None = None, group_size: int = 0
+) -> Floats:
     """Whole numbers back to floats: scale · (q − zero_point). Shapes as in `quantize`; returns float32."""
-    scale, zero_point = _along(scale, q.ndim, axis), _along(zero_point, q.ndim, axis)
+    scale, zero_point = (_spread(each, q.shape, axis, group_size) for each in (scale, zero_point))
     difference = q.astype(np.int32) - zero_point.astype(np.int32)
     return np.asarray(difference.astype(np.float32) * scale.astype(np.float32), dtype=np.float32)
 
 
-def weight_scale(weight: Array, axis: int | None) -> tuple[Floats, Integers]:
-    """Symmetric signed scales for a weight: [] with axis None, else one per slice along `axis`, [C]."""
-    others = None if axis is None else tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
-    return choose_scale(weight.min(axis=others), weight.max(axis=others), symmetric=True, signed=True)
+@dataclass(frozen=True, eq=False)
+class Grid:
+    """All that says which numbers a tensor may hold: scale and zero_point as in `quantize`, and what they are for.
+
+    Every combination of bits, sign, symmetry and granularity (per tensor, per channel, per group) is one of these.
+    """
+
+    scale: Floats
+    zero_point: Integers
+    bits: int = 8
+    signed: bool = False
+    axis: int | None = None
+    group_size: int = 0
+
+    def quantize(self, x: Array) -> Array:
+        """Floats to whole numbers, int8 or uint8."""
+        return quantize(x, self.scale, self.zero_point, self.bits, self.signed, self.axis, self.group_size)
+
+    def dequantize(self, q: Array) -> Floats:
+        """Whole numbers back to floats."""
+        return dequantize(q, self.scale, self.zero_point, self.axis, self.group_size)
+
+    def round(self, x: Array) -> Floats:
+        """X as it is after quantization: the nearest numbers on the grid, in float32."""
+        return self.dequantize(self.quantize(x))
+
+
+def weight_grid(weight: Array, axis: int | None = None, bits: int = 8, group_size: int = 0) -> Grid:
+    """The symmetric signed grid that covers a weight.
+
+    One scale with axis None; one per slice along `axis`; with `group_size`, one per run of so many along `axis`, at
+    each place of the other axes. Raises ConfigError for bits outside 2..8 or weights that are not finite.
+    """
+    if axis is None:
+        low, high = weight.min(), weight.max()
+    elif group_size:
+        groups = _groups(weight, axis, group_size)
+        low, high = groups.min(axis=axis + 1), groups.max(axis=axis + 1)
+    else:
+        others = tuple(i for i in range(weight.ndim) if i != axis % weight.ndim)
+        low, high = weight.min(axis=others), weight.max(axis=others)
+    scale, zero_point = choose_scale(low, high, bits, symmetric=True, signed=True)
+    return Grid(scale, zero_point, bits, True, axis, group_size)
 
 
 def quantize_bias(bias: Array, scale: ArrayLike) -> NDArray[np.int32]:
@@ -99,11 +145,25 @@ def quantize_bias(bias: Array, scale: ArrayLike) -> NDArray[np.int32]:
     return np.clip(np.rint(bias / np.asarray(scale, np.float64)), limits.min, limits.max).astype(np.int32)
 
 
-def _along(values: ArrayLike, rank: int, axis: int | None) -> Array:
-    """[C] → [1, …, C, …, 1], so that it meets `axis`; a scalar stays one."""
+def _spread(values: ArrayLike, shape: tuple[int, ...], axis: int | None, group_size: int) -> Array:
+    """Scales or zero points so that they meet the numbers they are for; a scalar stays one.
+
+    [C] → [1, …, C, …, 1]; of groups, each value is repeated for all its members.
+    """
     array = np.asarray(values)
     if axis is None or array.ndim == 0:
         return array
-    shape = [1] * rank
-    shape[axis] = array.size
-    return array.reshape(shape)
+    if group_size:
+        repeated = np.repeat(array, group_size, axis)
+        return np.take(repeated, range(shape[axis]), axis)
+    along = [1] * len(shape)
+    along[axis] = array.size
+    return array.reshape(along)
+
+
+def _groups(x: Array, axis: int, group_size: int) -> Array:
+    """Cut `axis` [C] in two, [groups, group_size]; a last group that is short is filled up with zeros."""
+    count = math.ceil(x.shape[axis] / group_size)
+    missing = [(0, 0)] * x.ndim
+    missing[axis] = (0, count * group_size - x.shape[axis])
+    return np.pad(x, missing).reshape(*x.shape[:axis], count, group_size, *x.shape[axis + 1 :])

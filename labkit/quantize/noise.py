@@ -18,9 +18,10 @@ import onnx
 
 from labkit.data import Split
 from labkit.onnx_graph import Graph
-from labkit.quantize.arithmetic import choose_scale, dequantize, quantize, weight_scale
-from labkit.quantize.calibrate import Range, activations
-from labkit.quantize.qdq import Plan
+from labkit.quantize.arithmetic import Grid
+from labkit.quantize.calibrate import activations
+from labkit.quantize.plan import Plan
+from labkit.quantize.qdq import Rounded
 from labkit.variant import Array, Variant
 
 
@@ -37,27 +38,28 @@ def measure_noise(
     variant: Variant,
     model: onnx.ModelProto,
     plan: Plan,
-    ranges: Mapping[str, Range],
+    grids: Mapping[str, Grid],
+    weights: Mapping[str, Rounded],
     samples: Split,
-    per_channel: bool,
 ) -> list[Noise]:
-    """The SNR of every weight and activation of `plan` over `samples`, the worst first."""
+    """The SNR of every weight and activation of `plan` over `samples`, the worst first.
+
+    grids: tensor → the grid of an activation. weights: as they will be stored.
+    """
     graph = Graph(model)
     found = []
     for layer in plan.layers:
-        weight, axis = graph.constant(layer.weight), layer.axis if per_channel else None
+        weight, (integers, grid) = graph.constant(layer.weight), weights[layer.weight]
         assert weight is not None  # noqa: S101 - a plan's weights are constants
-        grid = weight_scale(weight, axis)
-        back = dequantize(quantize(weight, *grid, signed=True, axis=axis), *grid, axis)
+        back = grid.dequantize(integers)
         found.append(Noise(layer.weight, "weight", _per_channel_snr_db(weight, back, layer.axis)))
-    signal, noise = dict.fromkeys(ranges, 0.0), dict.fromkeys(ranges, 0.0)
-    for values in activations(variant, model, list(ranges), samples, lambda fraction, message: None):
+    signal, noise = dict.fromkeys(grids, 0.0), dict.fromkeys(grids, 0.0)
+    for values in activations(variant, model, list(grids), samples, lambda fraction, message: None):
         for name, x in values.items():
-            grid = choose_scale(ranges[name].low, ranges[name].high)
-            back = dequantize(quantize(x, *grid), *grid)
+            back = grids[name].round(x)
             signal[name] += float(np.sum(np.square(x, dtype=np.float64)))
             noise[name] += float(np.sum(np.square(x - back, dtype=np.float64)))
-    found += [Noise(name, "activation", snr_db(signal[name], noise[name])) for name in ranges]
+    found += [Noise(name, "activation", snr_db(signal[name], noise[name])) for name in grids]
     return sorted(found, key=lambda item: item.snr_db)
 
 

@@ -7,148 +7,133 @@ computes with integers. So one file serves ONNX Runtime, OpenVINO and others:
     w8 ── DQ ───┼─ Conv ─ Relu ─ Q ─ DQ ─        x8 ─ QLinearConv ─ y8
     b32 ─ DQ ───┘
 
-Activations are unsigned and asymmetric, per tensor; weights signed and symmetric, per output channel (or per
-tensor); biases int32 in units of (input's scale · weight's scale). Which tensors are rounded follows from two
-needs: every layer with weights must find its input on a grid; and a convolution, or a layer with a ReLU, must
-put its output on one, or ONNX Runtime computes it in float. Operators that only move values keep their
-input's grid; an Add of two tensors on grids gets one too. The last layer's output stays float: to round it
-would gain nothing.
+Activations are unsigned and asymmetric, per tensor; weights signed and symmetric, per output channel, per group
+or per tensor; biases int32 in units of (input's scale · weight's scale). Without Q and DQ on the activations it is
+*weight-only* quantization: small in the file, float in the arithmetic. Weights of 2, 3 and 4 bits are stored in
+ONNX's INT4, two to a byte: no engine reads anything between that and 8.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
 
 import numpy as np
 import onnx
 from onnx import helper
 
-from labkit.onnx_graph import Graph, add_constant, attribute, replace_nodes
-from labkit.quantize.arithmetic import choose_scale, quantize, quantize_bias, weight_scale
+from labkit.errors import TechniqueError
+from labkit.onnx_graph import Graph, add_constant, replace_nodes
+from labkit.quantize.arithmetic import Grid, choose_scale, quantize_bias, weight_grid
 from labkit.quantize.calibrate import Range
+from labkit.quantize.plan import Layer, Plan
 from labkit.variant import Array
 
-WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
-_MIXING = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
-_FUSED_AFTER = ("Relu", "Clip")
+_INT4_OPSET = 21  # the first with 4-bit tensors, and with a scale per group
+_INT4_IR_VERSION = 10
+_BIAS_ROOM = 2.0**30
 
 
-@dataclass(frozen=True)
-class Layer:
-    """One operator with weights, as names of tensors ("" for no bias).
+class Rounded(NamedTuple):
+    """A tensor as whole numbers, and the grid that says what they stand for."""
 
-    `axis` is the weight's axis of output channels: 0 in a Conv [O, I, …], 1 in a MatMul [I, O].
+    integers: Array
+    grid: Grid
+
+
+def activation_grids(ranges: Mapping[str, Range], bits: int = 8) -> dict[str, Grid]:
+    """The unsigned, asymmetric, per-tensor grid of each range."""
+    return {name: Grid(*choose_scale(each.low, each.high, bits), bits=bits) for name, each in ranges.items()}
+
+
+def weight_grids(
+    graph: Graph,
+    plan: Plan,
+    activations: Mapping[str, Grid],
+    bits: int | Mapping[str, int] = 8,
+    per_channel: bool = True,
+    group_size: int = 0,
+) -> dict[str, Grid]:
+    """The grid of each weight in `plan`; `bits` for all, or by the weight's name.
+
+    A layer of fewer input channels than a group has (a depthwise convolution has one) gets a scale per channel.
+    A bias is stored in int32 on the grid of its layer's products, so a channel of almost no weights gets a scale
+    that still leaves its bias room there.
     """
+    grids: dict[str, Grid] = {}
+    for layer in plan.layers:
+        if layer.weight in grids:
+            continue
+        weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
+        assert weight is not None  # noqa: S101 - a plan's weights are constants
+        count = bits if isinstance(bits, int) else bits[layer.weight]
+        if 0 < group_size <= weight.shape[layer.group_axis]:
+            grids[layer.weight] = weight_grid(weight, layer.group_axis, count, group_size)
+            continue
+        grid = weight_grid(weight, layer.axis if per_channel else None, count)
+        if bias is not None and layer.input in plan.tensors:
+            unit = activations[plan.tensors[layer.input]].scale.astype(np.float64) * _BIAS_ROOM
+            least = np.maximum(np.abs(bias), 1e-25) / unit
+            scale = np.maximum(grid.scale, least if per_channel else least.max()).astype(np.float32)
+            grid = Grid(scale, grid.zero_point, count, True, grid.axis)
+        grids[layer.weight] = grid
+    return grids
 
-    op_type: str
-    input: str
-    weight: str
-    bias: str
-    output: str
-    axis: int
+
+def round_weights(graph: Graph, grids: Mapping[str, Grid]) -> dict[str, Rounded]:
+    """Each weight on the nearest point of its grid."""
+    rounded = {}
+    for name, grid in grids.items():
+        weight = graph.constant(name)
+        assert weight is not None  # noqa: S101 - as in weight_grids
+        rounded[name] = Rounded(grid.quantize(weight), grid)
+    return rounded
 
 
-@dataclass(frozen=True)
-class Plan:
-    """What will be quantized: layers, and tensors, each with the tensor whose grid it shares (often itself).
-
-    `left` maps the name of every layer that stays float to the reason.
-    """
-
-    layers: tuple[Layer, ...]
-    tensors: Mapping[str, str]
-    left: Mapping[str, str]
-
-
-def make_plan(model: onnx.ModelProto) -> Plan:
-    """Decide what to quantize in `model` (batch normalisations folded, constants as initializers)."""
+def insert_qdq(
+    model: onnx.ModelProto, plan: Plan, activations: Mapping[str, Grid], weights: Mapping[str, Rounded]
+) -> None:
+    """Write `plan` into `model`, in place: a grid for every tensor that has its own, a weight for every layer."""
+    if any(grid.bits < 8 or grid.group_size for grid in _all_grids(activations, weights)):
+        _raise_opset(model)
     graph = Graph(model)
-    layers: list[Layer] = []
-    left: dict[str, str] = {}
-    axes: dict[str, int] = {}
-    for node in graph.nodes:
-        if node.op_type in WEIGHTED:
-            found = _layer(graph, node)
-            if isinstance(found, Layer) and axes.setdefault(found.weight, found.axis) != found.axis:
-                found = "it shares its weight with a layer that uses it transposed"
-            if isinstance(found, Layer):
-                layers.append(found)
-            else:
-                left[node.name or node.output[0]] = found
-    own_grid = {layer.input for layer in layers}
-    for layer in layers:
-        settled = _settled(graph, layer.output)
-        if layer.op_type == "Conv" or settled != layer.output:
-            own_grid.add(settled)
-    for node in reversed(graph.nodes):
-        if node.op_type in _MOVING and node.output[0] in own_grid:
-            own_grid.add(node.input[0])
-    shared: dict[str, str] = {}
-    for node in graph.nodes:
-        if node.op_type in _MOVING and node.input[0] in own_grid | shared.keys():
-            shared[node.output[0]] = shared.get(node.input[0], node.input[0])
-        elif node.op_type in _MIXING and all(name in own_grid | shared.keys() for name in node.input):
-            own_grid.add(_settled(graph, node.output[0]))
-    return Plan(tuple(layers), {name: name for name in own_grid} | shared, left)
-
-
-def _layer(graph: Graph, node: onnx.NodeProto) -> Layer | str:
-    """The layer that `node` is, or why it stays float."""
-    if node.op_type == "ConvTranspose":
-        return "transposed convolutions are not quantized"
-    weight = graph.constant(node.input[1])
-    if weight is None:
-        return "its weight is computed, not stored"
-    if weight.dtype != np.float32:
-        return f"its weight is {weight.dtype}"
-    if node.op_type == "MatMul" and weight.ndim != 2:
-        return f"its weight has {weight.ndim} dimensions"
-    if (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0)) != (
-        1,
-        1,
-        0,
-    ):
-        return "it scales or transposes its input"
-    if node.input[0] in graph.constants:
-        return "its input is a constant"
-    axis = 0 if node.op_type == "Conv" or attribute(node, "transB", 0) else 1
-    bias = next(iter(node.input[2:3]), "")
-    values = graph.constant(bias)
-    if bias and (values is None or values.shape != (weight.shape[axis],)):
-        return "its bias is not one stored number per output"
-    return Layer(node.op_type, node.input[0], node.input[1], bias, node.output[0], axis)
-
-
-def _settled(graph: Graph, name: str) -> str:
-    """The tensor to round instead of `name`: that behind the activation function that a runtime fuses."""
-    user = graph.only_consumer(name)
-    return user.output[0] if user is not None and user.op_type in _FUSED_AFTER else name
-
-
-def insert_qdq(model: onnx.ModelProto, plan: Plan, ranges: Mapping[str, Range], per_channel: bool) -> None:
-    """Write `plan` into `model`, in place; `ranges` holds one for every grid in the plan."""
-    graph = Graph(model)
-    grids = {name: choose_scale(ranges[name].low, ranges[name].high) for name in set(plan.tensors.values())}
-    for name, (scale, zero_point) in grids.items():
-        add_constant(model, f"{name}/scale", scale)
-        add_constant(model, f"{name}/zero_point", zero_point.astype(np.uint8))
-    weight_scales: dict[str, Array] = {}
+    for name in sorted(set(plan.tensors.values())):
+        grid = activations[name]
+        add_constant(model, f"{name}/scale", grid.scale)
+        _add_integers(model, f"{name}/zero_point", grid.zero_point.astype(np.uint8), grid)
     layers = {layer.output: layer for layer in plan.layers}
+    done: set[str] = set()
     nodes: list[onnx.NodeProto] = []
     for value in model.graph.input:
         nodes += _round(graph, value.name, plan)
     for node in graph.nodes:
         layer = layers.get(node.output[0])
         if layer is not None:
-            input_scale = grids[plan.tensors[layer.input]][0]
-            nodes += _quantize_layer(graph, node, layer, input_scale, per_channel, weight_scales)
+            nodes += _quantize_layer(graph, node, layer, weights, done)
+            nodes += _quantize_bias(graph, node, layer, plan, activations, weights)
         nodes.append(node)
         for name in list(node.output):
             nodes += _round(graph, name, plan)
     del model.graph.value_info[:]
     replace_nodes(model, nodes)
+
+
+def _all_grids(activations: Mapping[str, Grid], weights: Mapping[str, Rounded]) -> Iterable[Grid]:
+    return (*activations.values(), *(weight.grid for weight in weights.values()))
+
+
+def _raise_opset(model: onnx.ModelProto) -> None:
+    """Make it at least the opset that has 4-bit tensors and groups. Raises TechniqueError if onnx cannot."""
+    standard = next(entry for entry in model.opset_import if entry.domain in ("", "ai.onnx"))
+    if standard.version < _INT4_OPSET:
+        try:
+            model.CopyFrom(onnx.version_converter.convert_version(model, _INT4_OPSET))
+        except Exception as error:
+            raise TechniqueError(
+                f"weights of fewer than 8 bits need opset {_INT4_OPSET}, and onnx cannot convert the model from "
+                f"{standard.version} ({str(error).strip()[:120]}): export it again with opset {_INT4_OPSET}"
+            ) from None
+    model.ir_version = max(model.ir_version, _INT4_IR_VERSION)
 
 
 def _round(graph: Graph, name: str, plan: Plan) -> list[onnx.NodeProto]:
@@ -170,46 +155,60 @@ def _round(graph: Graph, name: str, plan: Plan) -> list[onnx.NodeProto]:
 
 
 def _quantize_layer(
+    graph: Graph, node: onnx.NodeProto, layer: Layer, weights: Mapping[str, Rounded], done: set[str]
+) -> list[onnx.NodeProto]:
+    """Have the layer read its weight from whole numbers; returns the node that makes floats of them.
+
+    `done` names the weights that are stored already: two layers may share one.
+    """
+    node.input[1] = f"{layer.weight}/dequantized"
+    if layer.weight in done:
+        return []
+    done.add(layer.weight)
+    return [_stored(graph.model, layer.weight, weights[layer.weight])]
+
+
+def _quantize_bias(
     graph: Graph,
     node: onnx.NodeProto,
     layer: Layer,
-    input_scale: Array,
-    per_channel: bool,
-    weight_scales: dict[str, Array],
+    plan: Plan,
+    activations: Mapping[str, Grid],
+    weights: Mapping[str, Rounded],
 ) -> list[onnx.NodeProto]:
-    """Store a layer's weight in int8 and its bias in int32; returns the nodes that make floats of them.
-
-    `weight_scales` keeps the scale of each weight stored so far: two layers may share one.
-    """
-    nodes = []
-    axis = layer.axis if per_channel else None
-    weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
-    assert weight is not None  # noqa: S101 - `_layer` has checked it
-    if layer.weight not in weight_scales:
-        scale, zero_point = weight_scale(weight, axis)
-        if bias is not None:  # a channel of almost no weights must still leave its bias room in int32
-            least = np.maximum(np.abs(bias), 1e-25) / (input_scale.astype(np.float64) * 2**30)
-            scale = np.maximum(scale, least if per_channel else least.max()).astype(np.float32)
-        weight_scales[layer.weight] = scale
-        q = quantize(weight, scale, zero_point, signed=True, axis=axis)
-        nodes.append(_stored(graph.model, layer.weight, q, scale, axis))
-    node.input[1] = f"{layer.weight}/dequantized"
-    if bias is not None:
-        scale = np.asarray(input_scale * weight_scales[layer.weight], np.float32)
-        name = f"{layer.output}/bias"
-        nodes.append(_stored(graph.model, name, quantize_bias(bias, scale), scale, 0))
-        node.input[2] = f"{name}/dequantized"
-    return nodes
+    """The bias in int32, if the products that it joins are integers too: 8-bit weights and inputs."""
+    bias, grid = graph.constant(layer.bias), weights[layer.weight].grid
+    if bias is None or layer.input not in plan.tensors or grid.bits < 8 or grid.group_size:
+        return []
+    scale = np.asarray(activations[plan.tensors[layer.input]].scale * grid.scale, np.float32)
+    integers, name = quantize_bias(bias, scale), f"{layer.output}/bias"
+    node.input[2] = f"{name}/dequantized"
+    unit = Grid(scale, np.zeros(scale.shape, np.int32), 32, True, 0 if scale.ndim else None)
+    return [_stored(graph.model, name, Rounded(integers, unit))]
 
 
-def _stored(model: onnx.ModelProto, name: str, q: Array, scale: Array, axis: int | None) -> onnx.NodeProto:
-    """Store whole numbers with their scale and a zero_point of 0; returns the node that reads them."""
+def _stored(model: onnx.ModelProto, name: str, rounded: Rounded) -> onnx.NodeProto:
+    """Store whole numbers with their grid; returns the node that reads them."""
+    integers, grid = rounded
     inputs = [
-        add_constant(model, f"{name}/quantized", q),
-        add_constant(model, f"{name}/scale", scale),
-        add_constant(model, f"{name}/zero_point", np.zeros(scale.shape, q.dtype)),
+        _add_integers(model, f"{name}/quantized", integers, grid),
+        add_constant(model, f"{name}/scale", grid.scale),
+        _add_integers(model, f"{name}/zero_point", grid.zero_point.astype(integers.dtype), grid),
     ]
-    node = helper.make_node("DequantizeLinear", inputs, [f"{name}/dequantized"], f"{name}/dequantize")
-    if scale.ndim:
-        node.attribute.append(helper.make_attribute("axis", axis))
-    return node
+    settings: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
+    if grid.group_size:
+        settings["block_size"] = grid.group_size
+    return helper.make_node(
+        "DequantizeLinear", inputs, [f"{name}/dequantized"], f"{name}/dequantize", **settings
+    )
+
+
+def _add_integers(model: onnx.ModelProto, name: str, values: Array, grid: Grid) -> str:
+    """Store int8, uint8 or int32; two to a byte where the grid has 4 bits or fewer."""
+    if grid.bits > 4:
+        return add_constant(model, name, values)
+    kind = onnx.TensorProto.INT4 if grid.signed else onnx.TensorProto.UINT4
+    model.graph.initializer.append(
+        helper.make_tensor(name, kind, values.shape, values.astype(np.int8).flatten())
+    )
+    return name

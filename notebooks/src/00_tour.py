@@ -50,8 +50,7 @@ import numpy as np
 
 from labkit import ExportOnnx, PruneChannels, PruneMagnitude, QuantizeInt8, load_dataset, load_model
 from labkit.measure import Candidate, Protocol, compare, measure
-from labkit.quantize import dequantize, quantize
-from labkit.quantize.arithmetic import weight_scale
+from labkit.quantize.arithmetic import weight_grid
 from labkit.runtimes import RUNTIMES
 from labkit.strategy import choose, load_requirement
 from labkit.study import Study, note
@@ -135,11 +134,11 @@ scale = largest / np.float32(127)
 whole = np.clip(np.rint(weight / scale), -128, 127).astype(np.int8)
 back = whole * scale
 
-their_scale, zero_point = weight_scale(weight, axis=0)
-their_whole = quantize(weight, their_scale, zero_point, signed=True, axis=0)
-claim("the same grids as labkit's", np.array_equal(scale.ravel(), their_scale))
+grid = weight_grid(weight, axis=0)
+their_whole = grid.quantize(weight)
+claim("the same grids as labkit's", np.array_equal(scale.ravel(), grid.scale))
 claim("the same 8-bit numbers", np.array_equal(whole, their_whole))
-claim("and the same way back", np.array_equal(back, dequantize(their_whole, their_scale, zero_point, axis=0)))
+claim("and the same way back", np.array_equal(back, grid.dequantize(their_whole)))
 claim("256 values, from −128 to 127", [np.iinfo(np.int8).min, np.iinfo(np.int8).max] == [-128, 127])
 claim("no weight has moved by more than half a step", np.all(np.abs(back - weight) <= scale / 2 * 1.0001))
 claim("a quarter of the bytes", 4 * whole.nbytes == weight.nbytes)

@@ -16,11 +16,12 @@ from labkit.convert import ExportOnnx, load_onnx
 from labkit.data import Dataset, Split
 from labkit.errors import Cancelled, ConfigError, DataError, LabkitError, TechniqueError
 from labkit.measure.quality import evaluate
-from labkit.onnx_graph import fold_batch_norm, join_bias, open_graph
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
 from labkit.quantize import QuantizeInt8, quantization_report
 from labkit.quantize.calibrate import Range, calibrate, pick
 from labkit.quantize.noise import measure_noise
-from labkit.quantize.qdq import insert_qdq, make_plan
+from labkit.quantize.plan import make_plan
+from labkit.quantize.qdq import activation_grids, insert_qdq, round_weights, weight_grids
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.variant import TensorSpec, Variant
@@ -280,7 +281,9 @@ def test_a_convolution_whose_output_is_the_model_s_keeps_its_name(with_relu):
     model = open_graph(variant.payload)
     plan = make_plan(model)
     samples = Split({"x": RANDOM.standard_normal((8, 3, 16, 16)).astype(np.float32)}, np.zeros(8))
-    insert_qdq(model, plan, calibrate(variant, model, [*plan.tensors], samples, 100.0, silent), True)
+    grids = activation_grids(calibrate(variant, model, [*plan.tensors], samples, 100.0, silent))
+    graph = Graph(model)
+    insert_qdq(model, plan, grids, round_weights(graph, weight_grids(graph, plan, grids)))
     quantized = dataclasses.replace(variant, model=model.SerializeToString())
     with get_runtime("onnxruntime").load(variant) as a, get_runtime("onnxruntime").load(quantized) as b:
         x, y = (session.run(dict(samples.inputs))["y"] for session in (a, b))
@@ -411,11 +414,13 @@ def test_the_worst_layer_is_named():
     model = open_graph(variant.payload)
     plan = make_plan(model)
     ranges = calibrate(variant, model, [*plan.tensors], dataset.split("calibration"), 100.0, silent)
-    train = dataset.split("train")
-    per_tensor, per_channel = (
-        {noise.tensor: noise.snr_db for noise in measure_noise(variant, model, plan, ranges, train, each)}
-        for each in (False, True)
-    )
+    train, graph, grids = dataset.split("train"), Graph(model), activation_grids(ranges)
+
+    def noises(per_channel):
+        weights = round_weights(graph, weight_grids(graph, plan, grids, per_channel=per_channel))
+        return {n.tensor: n.snr_db for n in measure_noise(variant, model, plan, grids, weights, train)}
+
+    per_tensor, per_channel = noises(False), noises(True)
     assert per_tensor["loud"] < 3 < 30 < per_channel["loud"]
     assert abs(per_tensor["x"] - per_channel["x"]) < 1e-9
 

@@ -1,0 +1,165 @@
+"""The gate that every quantization passes: what goes in can be quantized, and what comes out is still as good.
+
+What can go wrong does so silently: nothing in the graph was of the right kind, the calibration samples were
+narrower than life, an infinite weight swallowed a grid. So what is done is counted, and the result is held
+against the original on training samples before it is handed out.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+import numpy as np
+import onnx
+
+from labkit.data import Dataset, Split
+from labkit.errors import TechniqueError
+from labkit.measure.quality import evaluate
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
+from labkit.progress import Progress
+from labkit.quantize.arithmetic import Grid
+from labkit.quantize.calibrate import pick
+from labkit.quantize.noise import Noise, measure_noise
+from labkit.quantize.plan import WEIGHTED, Plan, make_plan
+from labkit.quantize.qdq import Rounded, insert_qdq
+from labkit.quantize.report import QuantizationReport, count_layers, write_report
+from labkit.task import Scores
+from labkit.technique import Technique, knob
+from labkit.variant import Variant
+
+_CHECK_SAMPLES = 256
+_CLIPPED_MUCH = 0.01
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizes(Technique):
+    """A technique that quantizes an ONNX model: what goes before and what comes after is the same for all."""
+
+    max_drop_pp: float = knob(10.0, "largest drop of quality accepted", min=0.0, max=100.0, unit="points")
+
+    def write(
+        self,
+        variant: Variant,
+        work: Work,
+        dataset: Dataset | None,
+        progress: Progress,
+        clip_rates: Mapping[str, float],
+        calibration_samples: int,
+    ) -> Variant:
+        """The new variant, with its report inside. Raises TechniqueError if quality drops too much."""
+        quantized = onnx.ModelProto()
+        quantized.CopyFrom(work.model)
+        insert_qdq(quantized, work.plan, work.activations, work.weights)
+        name = f"{variant.name}+{self.name}"
+        result = variant.derive(name, self.step(variant), model=quantized.SerializeToString())
+        clipped = max(clip_rates, key=lambda tensor: clip_rates[tensor], default="")
+        report = dataclasses.replace(
+            count_layers(work.plan, work.weights),
+            calibration_samples=calibration_samples,
+            clip_rate=round(clip_rates.get(clipped, 0.0), 6),
+            clipped=clipped,
+        )
+        if dataset is not None:
+            progress(0.9, "comparing with the original")
+            check = check_samples(variant, dataset)
+            drop_pp = drop_of_quality_pp(variant, result, dataset, check)
+            if not drop_pp <= self.max_drop_pp:
+                raise TechniqueError(self._collapse(variant, work, report, drop_pp, check))
+            report = dataclasses.replace(report, drop_pp=round(drop_pp, 4))
+        write_report(quantized, report)
+        progress(1.0, str(report))
+        return dataclasses.replace(result, model=quantized.SerializeToString())
+
+    def advice(self, worst: Noise, clip_rate: float) -> str:
+        """What to try after a collapse."""
+        if clip_rate > _CLIPPED_MUCH:
+            return "more calibration samples, or such as are more like the real ones; and calibrator='minmax'"
+        if getattr(self, "granularity", "") == "per_tensor":
+            return "granularity='per_channel'"
+        return "more bits, or to leave that layer in float"
+
+    def _collapse(
+        self, variant: Variant, work: Work, report: QuantizationReport, drop_pp: float, check: Split
+    ) -> str:
+        worst = measure_noise(variant, work.model, work.plan, work.activations, work.weights, check)[0]
+        clipping = f"; {report.clipped!r} is clipped most ({report.clip_rate:.1%} of its values)"
+        return (
+            f"{self.name} costs {variant.name!r} {drop_pp:.1f} points on {len(check)} training samples, more "
+            f"than max_drop_pp={self.max_drop_pp}. Worst is the {worst.kind} {worst.tensor!r} (signal-to-"
+            f"noise {worst.snr_db:.0f} dB){clipping if report.clipped else ''}. "
+            f"Try {self.advice(worst, report.clip_rate)}"
+        )
+
+
+@dataclass
+class Work:
+    """A quantization under way: the float graph, folded; the plan; and what was chosen for it so far."""
+
+    model: onnx.ModelProto
+    plan: Plan
+    activations: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
+    weights: Mapping[str, Rounded] = dataclasses.field(default_factory=dict)
+
+    @property
+    def tensors(self) -> list[str]:
+        """The activations that need a grid of their own."""
+        return sorted(set(self.plan.tensors.values()))
+
+
+def start(variant: Variant) -> Work:
+    """Open `variant`, fold its batch normalisations, and plan.
+
+    Raises TechniqueError if it is quantized already, a weight is not finite, or nothing in it can be quantized.
+    """
+    model = open_graph(variant.payload)
+    _check_weights(variant, model)
+    fold_batch_norm(model)
+    join_bias(model)
+    plan = make_plan(model)
+    if not plan.layers:
+        reasons = "; ".join(f"{name!r} stays float: {why}" for name, why in list(plan.left.items())[:3])
+        raise TechniqueError(
+            f"nothing in {variant.name!r} can be quantized: "
+            + (reasons or f"it has no {' or '.join(WEIGHTED)} with a stored weight")
+        )
+    return Work(model, plan)
+
+
+def check_samples(variant: Variant, dataset: Dataset) -> Split:
+    """The training samples that a result is held against the original on."""
+    return pick(variant, dataset.split("train"), _CHECK_SAMPLES)
+
+
+def drop_of_quality_pp(before: Variant, after: Variant, dataset: Dataset, samples: Split) -> float:
+    """How many points `after` is worse on `samples`: of accuracy, or of the share of variance explained.
+
+    An error has no scale of its own, so it is divided by the variance of the targets: to predict nothing
+    but their mean would cost 100 points.
+    """
+    task = dataset.task
+    first, second = _scores(before, dataset, samples), _scores(after, dataset, samples)
+    drop, _ = task.drop(task.compare(first, second))
+    unit = 1.0 if task.higher_is_better else float(np.var(samples.target)) or 1.0
+    return 100 * drop / unit + 0.0  # no −0
+
+
+def _check_weights(variant: Variant, model: onnx.ModelProto) -> None:
+    """Raise TechniqueError for a model that is quantized already, or whose weights are not all finite."""
+    graph = Graph(model)
+    if any("Quantize" in node.op_type or "QLinear" in node.op_type for node in graph.nodes):
+        raise TechniqueError(f"{variant.name!r} is quantized already: start from the float model")
+    for name in graph.constants:
+        values = graph.constant(name)
+        if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
+            bad = int(values.size - np.isfinite(values).sum())
+            raise TechniqueError(
+                f"weight {name!r} of {variant.name!r} holds {bad} values that are NaN or infinite, and no "
+                "grid can hold those: find out where the training went wrong"
+            )
+
+
+def _scores(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
+    splits = {**dataset.splits, "calibration": samples}
+    return evaluate(variant, dataclasses.replace(dataset, splits=splits), "calibration")
