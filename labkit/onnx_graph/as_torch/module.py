@@ -1,0 +1,116 @@
+"""The graph as a torch module: its weights are parameters, and calling it carries out its nodes in their order."""
+
+from __future__ import annotations
+
+from collections import Counter
+from typing import Any
+
+import onnx
+from torch import Tensor, nn
+
+from labkit.errors import TechniqueError
+from labkit.onnx_graph.as_torch.node import Node, to_tensor
+from labkit.onnx_graph.as_torch.operators import OPERATORS
+from labkit.onnx_graph.graph import Graph
+
+_SETTINGS = {"BatchNormalization": (3, 4), "Resize": (1, 2), "Clip": (1, 2), "Pad": (2,), "Dropout": (1,)}
+"""Which inputs of an operator are floats that no gradient should move."""
+
+
+class OnnxModule(nn.Module):
+    """An ONNX graph that torch computes, and whose weights torch can train.
+
+    Call it with the graph's inputs in their order; it returns its output, or a tuple of them. Every float constant
+    of more than one number is a parameter, except running averages and settings; all others are buffers. In
+    training mode a BatchNormalization uses the batch's statistics and updates its running averages, and Dropout drops.
+    """
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        super().__init__()
+        graph = Graph(model)
+        self.nodes = [Node(proto) for proto in graph.nodes]
+        _check(graph.nodes)
+        self.input_names = [v.name for v in model.graph.input if v.name not in graph.constants]
+        self.output_names = [v.name for v in model.graph.output]
+        self._keys: dict[str, str] = {}
+        fixed = {
+            node.inputs[place]
+            for node in self.nodes
+            for place in _SETTINGS.get(node.op_type, ())
+            if place < len(node.inputs)
+        }
+        for name in graph.constants:
+            values = graph.constant(name)
+            assert values is not None  # noqa: S101 - it is one of the constants
+            self._store(name, to_tensor(values, name), name not in fixed)
+        last = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
+        kept = {*self.output_names, *self._keys}
+        self._finished: list[list[str]] = [[] for _ in self.nodes]
+        for name, index in last.items():
+            if name and name not in kept:
+                self._finished[index].append(name)
+
+    def _store(self, name: str, values: Tensor, trained: bool) -> None:
+        """Keep a constant under a name that torch allows: one without dots."""
+        key = self._keys[name] = f"{name.replace('.', '/')}#{len(self._keys)}"
+        if trained and values.is_floating_point() and values.numel() > 1:
+            self.register_parameter(key, nn.Parameter(values))
+        else:
+            self.register_buffer(key, values)
+
+    def constant(self, name: str) -> Tensor:
+        """The parameter or buffer that the graph calls `name`."""
+        tensor: Tensor = getattr(self, self._keys[name])
+        return tensor
+
+    def constants(self) -> dict[str, Tensor]:
+        """All of them, by the names that the graph gives them, as they are now."""
+        return {name: self.constant(name).detach() for name in self._keys}
+
+    def forward(self, *inputs: Tensor) -> Any:
+        """The graph's output, or a tuple of its outputs; raises TechniqueError for what an operator cannot do."""
+        values: dict[str, Tensor] = dict(zip(self.input_names, inputs, strict=True))
+        values |= {name: self.constant(name) for name in self._keys}
+        for name in self.input_names:
+            values[name] = self.settle(name, values[name])
+        for node, finished in zip(self.nodes, self._finished, strict=True):
+            results = self.compute(node, [values[name] if name else None for name in node.inputs])
+            for name, result in zip(node.outputs, results, strict=False):
+                values[name] = self.settle(name, result)
+            for name in finished:
+                values.pop(name, None)
+        outputs = tuple(values[name] for name in self.output_names)
+        return outputs[0] if len(outputs) == 1 else outputs
+
+    def compute(self, node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
+        """The outputs of one node."""
+        node.training = self.training
+        result = OPERATORS[node.op_type](node, *inputs)
+        return result if isinstance(result, tuple) else (result,)
+
+    def settle(self, name: str, value: Tensor) -> Tensor:
+        """What is done to each tensor as soon as it is there: here nothing; a quantized graph rounds some."""
+        return value
+
+
+def as_torch(model: onnx.ModelProto) -> OnnxModule:
+    """The graph of `model`, as `open_graph` gives it, as a module in evaluation mode.
+
+    Raises TechniqueError for an operator that is not in the table, naming it.
+    """
+    return OnnxModule(model).eval()
+
+
+def _check(nodes: list[onnx.NodeProto]) -> None:
+    """Raise TechniqueError unless all operators are known."""
+    unknown = Counter(
+        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
+        for node in nodes
+        if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS
+    )
+    if unknown:
+        names = ", ".join(f"{name} ({count}×)" for name, count in sorted(unknown.items()))
+        raise TechniqueError(
+            f"the graph uses {names}, which labkit cannot carry out in PyTorch and so cannot train: train the "
+            "model where it was made, or quantize it after training (labkit.QuantizeInt8)"
+        )
