@@ -4,8 +4,7 @@ Weights can be looked at; activations exist only while the model runs. So a few 
 by batch, with the wanted tensors as extra outputs. Of each batch only a few numbers are kept, so the memory
 needed does not grow with the number of samples.
 
-Min–max keeps everything, and one outlier then stretches the grid for all. A percentile below 100 gives up the
-outermost values (they saturate) for a finer grid: a histogram from a second pass says where to cut.
+Which range the values seen deserve is a question with several answers: the calibrators in `observers`.
 """
 
 from __future__ import annotations
@@ -20,21 +19,30 @@ import onnx
 from labkit.data import Split
 from labkit.errors import DataError, TensorError
 from labkit.measure.lock import Patience
-from labkit.progress import Progress, part
+from labkit.progress import Progress
+from labkit.quantize.histogram import Range
+from labkit.quantize.observers import Observer, make_observer
 from labkit.runtimes import get_runtime
 from labkit.variant import Array, Variant
 
-_BINS = 2048
+__all__ = ["Calibration", "Range", "activations", "calibrate", "clip_rates", "pick"]
+
 _BATCH_BYTES = 64_000_000
 _LARGEST_BATCH = 32
 
 
-@dataclass(frozen=True)
-class Range:
-    """The smallest and largest value of an activation that the grid shall hold."""
+@dataclass(frozen=True, eq=False)
+class Calibration:
+    """What calibration found for one tensor.
 
-    low: float
-    high: float
+    `range` is what its grid shall hold; `counts` [B] and `edges` [B + 1] the histogram of the values that were seen;
+    `clip_rate` the share of those that lie outside the range, and will saturate.
+    """
+
+    range: Range
+    counts: Array
+    edges: Array
+    clip_rate: float
 
 
 def activations(
@@ -83,30 +91,29 @@ def calibrate(
     model: onnx.ModelProto,
     names: Sequence[str],
     samples: Split,
-    percentile: float,
+    calibrator: str,
+    percentile: float | None,
     progress: Progress,
-) -> dict[str, Range]:
-    """The range of each tensor in `names` over `samples`; `percentile` is the share of values kept, in %.
+    bits: int = 8,
+    symmetric: bool = False,
+) -> dict[str, Calibration]:
+    """Name → what `calibrator` chose for each tensor in `names` after one pass over `samples`.
 
-    Raises DataError for no samples, for samples that cannot be run, or if all activations are 0 for all.
+    calibrator: a name in `CALIBRATORS`. percentile: the share of values, in %, that the calibrator "percentile"
+    keeps; None for its default. bits, symmetric: the grids that the ranges are for.
+    Raises ConfigError for an unknown calibrator or bits outside 2..8; DataError for no samples, for samples that
+    cannot be run, or if all activations are 0 for all of them.
     """
+    observers = {name: make_observer(calibrator, percentile, bits, symmetric) for name in names}
     if len(samples) == 0:
         raise DataError("there is no calibration sample: the ranges of the activations cannot be chosen")
-    two_passes = percentile < 100
-    low, high = dict.fromkeys(names, math.inf), dict.fromkeys(names, -math.inf)
-    for values in activations(variant, model, names, samples, part(progress, 0, 0.5 if two_passes else 1)):
+    for values in activations(variant, model, names, samples, progress):
         for name, array in values.items():
-            low[name], high[name] = min(low[name], float(array.min())), max(high[name], float(array.max()))
-    if not any(low[name] or high[name] for name in names):
+            observers[name].observe(array)
+    histograms = [observer.histogram for observer in observers.values()]
+    if not any(histogram.low or histogram.high for histogram in histograms):
         raise DataError("every activation is 0 for every calibration sample: use samples like the real ones")
-    ranges = {name: Range(low[name], high[name]) for name in names}
-    if not two_passes:
-        return ranges
-    counts = {name: np.zeros(_BINS, np.int64) for name in names}
-    for values in activations(variant, model, names, samples, part(progress, 0.5, 1)):
-        for name, array in values.items():
-            counts[name] += np.histogram(array, _BINS, (low[name], _above(ranges[name])))[0]
-    return {name: _cut(ranges[name], counts[name], percentile) for name in names}
+    return {name: _result(observer) for name, observer in observers.items()}
 
 
 def clip_rates(
@@ -114,7 +121,7 @@ def clip_rates(
 ) -> dict[str, float]:
     """Name → the share of its values over `samples` that lie outside its range, and will saturate.
 
-    On the samples that chose the ranges this is 0 by construction; on others it shows if those were enough.
+    On the samples that chose the ranges, `Calibration.clip_rate` says it; on others it shows if those were enough.
     """
     outside, total = dict.fromkeys(ranges, 0), dict.fromkeys(ranges, 0)
     for values in activations(variant, model, list(ranges), samples, progress):
@@ -136,14 +143,6 @@ def pick(variant: Variant, split: Split, count: int) -> Split:
     return split.take(np.resize(indices, math.ceil(len(indices) / batch) * batch))
 
 
-def _above(range_: Range) -> float:
-    return range_.high if range_.high > range_.low else range_.low + 1.0
-
-
-def _cut(range_: Range, counts: Array, percentile: float) -> Range:
-    """Give up at most (100 − percentile) / 2 % of the values at each end. counts: [bins] over the range."""
-    edges = np.linspace(range_.low, _above(range_), len(counts) + 1)
-    allowed = counts.sum() * (100 - percentile) / 200
-    first = int(np.searchsorted(np.cumsum(counts), allowed, side="right"))
-    last = len(counts) - int(np.searchsorted(np.cumsum(counts[::-1]), allowed, side="right"))
-    return Range(float(edges[first]), min(float(edges[last]), range_.high))
+def _result(observer: Observer) -> Calibration:
+    chosen, histogram = observer.range(), observer.histogram
+    return Calibration(chosen, histogram.counts, histogram.edges, histogram.share_outside(chosen))

@@ -14,6 +14,7 @@ from labkit.onnx_graph import Graph
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.gate import Quantizes, check_samples, start
+from labkit.quantize.observers import CALIBRATORS, make_observer
 from labkit.quantize.qdq import activation_grids, round_weights, weight_grids
 from labkit.technique import knob
 from labkit.variant import Variant
@@ -32,7 +33,14 @@ class QuantizeInt8(Quantizes):
     granularity: str = knob(
         "per_channel", "a scale for each output channel, or for all", choices=("per_channel", "per_tensor")
     )
-    percentile: float = knob(100.0, "share of an activation's values kept", min=90.0, max=100.0, unit="%")
+    calibrator: str = knob("minmax", "how an activation's range is chosen", choices=tuple(CALIBRATORS))
+    percentile: float | None = knob(
+        None, "share of the values that calibrator='percentile' keeps", min=90.0, max=100.0, unit="%"
+    )
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        make_observer(self.calibrator, self.percentile)  # refuses a percentile that would have no effect
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Fold, plan, calibrate, insert QDQ, and compare with the original.
@@ -44,9 +52,9 @@ class QuantizeInt8(Quantizes):
         work = start(variant)
         samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
         check = check_samples(variant, dataset)
-        ranges = calibrate(
-            variant, work.model, work.tensors, samples, self.percentile, part(progress, 0.0, 0.5)
-        )
+        share = part(progress, 0.0, 0.5)
+        found = calibrate(variant, work.model, work.tensors, samples, self.calibrator, self.percentile, share)
+        ranges = {name: each.range for name, each in found.items()}
         rates = clip_rates(variant, work.model, ranges, check, part(progress, 0.5, 0.8, "ranges, "))
         work.activations = activation_grids(ranges)
         graph, per_channel = Graph(work.model), self.granularity == "per_channel"

@@ -34,6 +34,11 @@ def silent(fraction, message):
     pass
 
 
+def ranges_of(variant, model, names, samples, calibrator="minmax", percentile=None):
+    found = calibrate(variant, model, names, samples, calibrator, percentile, silent)
+    return {name: each.range for name, each in found.items()}
+
+
 @pytest.fixture(scope="module", params=["lenet5@digits", "resnet20@digits"])
 def pair(request, digits):
     """(the exported float model, the same in int8)."""
@@ -281,7 +286,7 @@ def test_a_convolution_whose_output_is_the_model_s_keeps_its_name(with_relu):
     model = open_graph(variant.payload)
     plan = make_plan(model)
     samples = Split({"x": RANDOM.standard_normal((8, 3, 16, 16)).astype(np.float32)}, np.zeros(8))
-    grids = activation_grids(calibrate(variant, model, [*plan.tensors], samples, 100.0, silent))
+    grids = activation_grids(ranges_of(variant, model, [*plan.tensors], samples))
     graph = Graph(model)
     insert_qdq(model, plan, grids, round_weights(graph, weight_grids(graph, plan, grids)))
     quantized = dataclasses.replace(variant, model=model.SerializeToString())
@@ -413,7 +418,7 @@ def test_the_worst_layer_is_named():
         QuantizeInt8(granularity="per_tensor")(variant, dataset)
     model = open_graph(variant.payload)
     plan = make_plan(model)
-    ranges = calibrate(variant, model, [*plan.tensors], dataset.split("calibration"), 100.0, silent)
+    ranges = ranges_of(variant, model, [*plan.tensors], dataset.split("calibration"))
     train, graph, grids = dataset.split("train"), Graph(model), activation_grids(ranges)
 
     def noises(per_channel):
@@ -474,7 +479,7 @@ def test_another_quantizer_says_nothing_when_it_did_nothing(tmp_path):
 def test_ranges_are_the_extremes_of_all_batches():
     variant = mlp()
     samples = data_for(variant, 100).split("train")
-    found = calibrate(variant, open_graph(variant.payload), ["x", "y"], samples, 100.0, silent)
+    found = ranges_of(variant, open_graph(variant.payload), ["x", "y"], samples)
     x = samples.inputs["x"]
     assert found["x"] == Range(float(x.min()), float(x.max()))
     assert found["y"].low < 0 < found["y"].high
@@ -485,8 +490,8 @@ def test_a_percentile_gives_up_the_outermost_values():
     samples = data_for(variant, 300).split("train")
     samples.inputs["x"][0, 0] = 1000.0
     model = open_graph(variant.payload)
-    everything = calibrate(variant, model, ["x"], samples, 100.0, silent)["x"]
-    most = calibrate(variant, model, ["x"], samples, 99.0, silent)["x"]
+    everything = ranges_of(variant, model, ["x"], samples)["x"]
+    most = ranges_of(variant, model, ["x"], samples, "percentile", 99.0)["x"]
     assert everything.high == 1000.0 and 0 < most.high < 5
     inside = np.mean((samples.inputs["x"] >= most.low) & (samples.inputs["x"] <= most.high))
     assert 0.99 <= inside < 1
@@ -504,7 +509,7 @@ def test_memory_does_not_grow_with_the_samples():
     peaks = []
     for count in (64, 2048):
         samples = Split({"x": np.broadcast_to(image, (count, 3, 64, 64))}, np.zeros(count))
-        calibrate(variant, model, ["x", "c"], samples, 100.0, silent)
+        ranges_of(variant, model, ["x", "c"], samples)
         peaks.append(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3)
     kept_mb = (2048 - 64) * 10 * 64 * 64 * 4 / 1e6
     assert peaks[1] - peaks[0] < 0.1 * kept_mb, (
