@@ -122,11 +122,29 @@ def test_the_four_terms_are_the_sum_over_shifted_numbers(seed):
 def test_sums_stay_within_int32_up_to_the_length_that_is_promised():
     k = (2**31 - 1) // (255 * 128)
     assert k == 65_793
-    a, b = np.full((1, k + 1), 255, np.uint8), np.full((k + 1, 1), -128, np.int8)
-    assert integer_matmul(a[:, :k], b[:k]).item() == -255 * 128 * k
-    wrapped = integer_matmul(a, b).item()
-    assert (
-        wrapped == -255 * 128 * (k + 1) + 2**32 == runtime("MatMulInteger", a, b, outputs=(np.int32,)).item()
+    a, b = np.full((1, k), 255, np.uint8), np.full((k, 1), -128, np.int8)
+    assert integer_matmul(a, b).item() == -255 * 128 * k
+
+
+def test_beyond_int32_sums_wrap_around_as_the_runtime_s_do():
+    a = np.full((1, 40_000), 255, np.uint8)
+    expected = runtime("MatMulInteger", a, a.T, outputs=(np.int32,))
+    assert integer_matmul(a, a.T).item() == expected.item() == 255 * 255 * 40_000 - 2**32
+
+
+def test_without_vnni_pairs_of_products_are_clipped_and_seven_bits_are_safe():
+    random = np.random.default_rng(0)
+    a = random.choice([0, 255], (5, 32)).astype(np.uint8)
+    b = random.choice([-128, 127], (32, 7)).astype(np.int8)
+    products = a[:, :, None].astype(np.int32) * b
+    clipped = np.clip(products[:, ::2] + products[:, 1::2], -(2**15), 2**15 - 1).sum(1)
+    exact = integer_matmul(a, b)
+    assert (clipped != exact).any()
+    expected = runtime("MatMulInteger", a, b, outputs=(np.int32,))
+    np.testing.assert_array_equal(expected, clipped if pairs_clip() else exact)
+    seven = np.clip(b, -64, 63)
+    np.testing.assert_array_equal(
+        integer_matmul(a, seven), runtime("MatMulInteger", a, seven, outputs=(np.int32,))
     )
 
 
