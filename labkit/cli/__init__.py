@@ -19,6 +19,7 @@ import labkit.cli.convert as convert
 import labkit.cli.course as course
 import labkit.cli.data as data
 import labkit.cli.experiment as experiment
+import labkit.cli.explain as explain
 import labkit.cli.inspect as inspect
 import labkit.cli.model as model
 import labkit.cli.optimize as optimize
@@ -41,6 +42,7 @@ convert.register(app)
 inspect.register(app)
 optimize.register(app)
 experiment.register(app)
+explain.register(app)
 course.register(app)
 data.register(app)
 

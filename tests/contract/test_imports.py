@@ -26,7 +26,7 @@ ORDER = [
     {"train"},
     {"convert", "quantize", "prune", "distill"},
     {"microscope"},
-    {"inspection"},
+    {"inspection", "explain"},
     {"zoo", "pipeline"},
     {"parallel"},
     {"journal"},

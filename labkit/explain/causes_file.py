@@ -1,0 +1,240 @@
+"""Causes that lie in the file: how it was quantized, pruned, or shaped."""
+
+from __future__ import annotations
+
+from collections import defaultdict
+
+from labkit.explain.evidence import (
+    ALIGNED_CHAIN,
+    FILLED,
+    MANY_ZEROS,
+    OWN_CHAIN,
+    UNSIGNED,
+    YARDSTICK,
+    Evidence,
+    block,
+    unaligned,
+)
+from labkit.explain.finding import Finding
+from labkit.explain.layers import Layer
+from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Operator
+
+_SURELY = 1.05  # a trial's whole interval must lie above it
+_MUCH = 0.25  # of the time: some work between the layers is what every network has
+_FEW = 3
+
+
+def signed_activations(evidence: Evidence) -> Finding | None:
+    """Activations on signed grids, and the same function on unsigned ones is faster."""
+    trial = evidence.race.faster(UNSIGNED)
+    if trial is None or not trial.exceeds(_SURELY):
+        return None
+    stuck = evidence.profile.share(lambda each: each in _in_float_for_its_sign(evidence))
+    why = f"; {stuck:.0%} of the time goes into layers that ran in float for that reason" if stuck else ""
+    return Finding(
+        "signed_activations",
+        trial.gone,
+        f"The activations lie on signed grids (int8), for which {evidence.profile.runtime} has no fast path: the same "
+        f"numbers on unsigned grids run {trial} as fast{why}.",
+        "quantize with unsigned activations and signed weights per channel: `labkit quantize MODEL --out DIR`, or "
+        "quantize_static(…, activation_type=QuantType.QUInt8, per_channel=True)",
+        trial,
+    )
+
+
+def float_layers(evidence: Evidence) -> Finding | None:
+    """Layers of a quantized file that ran in float, by the reason."""
+    if not evidence.quantized:
+        return None
+    excused = _in_float_for_its_sign(evidence)
+    by_reason: defaultdict[str, list[Operator]] = defaultdict(list)
+    for operator, layer in evidence.layers(lambda each, _: each.precision != "int8" and each not in excused):
+        by_reason[_why_float(evidence, layer)].append(operator)
+    if not by_reason:
+        return None
+    share = sum(each.share for found in by_reason.values() for each in found)
+    reasons = sorted(by_reason.items(), key=lambda item: -sum(each.share for each in item[1]))
+    told = "; ".join(f"{_names(found)}: {why}" for why, found in reasons[:_FEW])
+    return Finding(
+        "float_layers",
+        share,
+        f"{share:.0%} of the time goes into layers that stayed in float. {told}.",
+        "put the named layers on grids, or run the file on an engine that has integer kernels for them: "
+        "`labkit measure VARIANT --runtime onnxruntime --runtime openvino`",
+    )
+
+
+def conversions(evidence: Evidence) -> Finding | None:
+    """Operators that only change formats and layouts."""
+    if _weight_only(evidence) or _dynamic(evidence):
+        return None
+    found = [each for each in evidence.profile.operators if each.work == CONVERSION]
+    share = sum(each.share for each in found)
+    return Finding(
+        "conversions",
+        share,
+        f"{share:.0%} of the time goes into {len(found)} operators that only convert: {_kinds(found)}. Each layer "
+        "that the engine computes in integers beside one that it does not costs a conversion there and back.",
+        "quantize what lies between the layers too, or nothing there: fewer borders between integers and floats; "
+        "an activation function that the engine fuses (ReLU) leaves none",
+    )
+
+
+def dynamic_convolutions(evidence: Evidence) -> Finding | None:
+    """Convolutions whose grids are chosen anew in every run."""
+    layers = _dynamic(evidence)
+    if not layers:
+        return None
+    beside = [each for each in evidence.profile.operators if each.work in (DYNAMIC, CONVERSION)]
+    share = sum(each.share for each in {*layers, *beside})
+    macs, ms = sum(each.macs or 0 for each in layers), sum(each.ms for each in layers)
+    speed = ""
+    if macs and evidence.race.run_ms(YARDSTICK):
+        speed = f"; they reach {macs / ms / evidence.yardstick:.1%} of the speed of a statically quantized layer here"
+    return Finding(
+        "dynamic_convolutions",
+        share,
+        f"{share:.0%} of the time goes into {len(layers)} convolutions under dynamic quantization (ConvInteger and "
+        f"what chooses its grids in every run){speed}.",
+        "quantize statically, with calibration samples: `labkit quantize MODEL --dataset D --out DIR`; dynamic "
+        "quantization is for large matrix products",
+    )
+
+
+def weight_only(evidence: Evidence) -> Finding | None:
+    """Weights in few bits, and arithmetic in float."""
+    layers = _weight_only(evidence)
+    if not layers:
+        return None
+    expanding = [each for each in evidence.profile.operators if each.kind == "DequantizeLinear"]
+    share = sum(each.share for each in {*layers, *expanding})
+    spent = sum(each.share for each in expanding)
+    when = f"in every run, for {spent:.0%} of the time" if spent > 0 else "when it is loaded"  # noqa: PLR2004
+    return Finding(
+        "weight_only",
+        share,
+        f"Only the weights are quantized: the engine expands them to float ({when}), and the layers, {share:.0%} of "
+        "the time with that, compute as before. The file is smaller, the arithmetic is not.",
+        "quantize the activations too: `labkit quantize MODEL --dataset D --out DIR`; weights alone give speed only "
+        "where reading them is what takes the time (large matrix products, batch 1) and the engine has a kernel for it",
+    )
+
+
+def unstructured_zeros(evidence: Evidence) -> Finding | None:
+    """Many weights are zero, and dense kernels multiply by them."""
+    found = [
+        (each, layer)
+        for each, layer in evidence.layers(lambda _, layer: layer.zeros >= MANY_ZEROS)
+        if layer.weight is not None
+    ]
+    if not found:
+        return None
+    share = sum(each.share * layer.zeros for each, layer in found)
+    zeros = sum(layer.zeros * layer.weight.size for _, layer in found if layer.weight is not None)
+    weights = sum(layer.weight.size for _, layer in found if layer.weight is not None)
+    trial = evidence.race.faster(FILLED)
+    asked = f" With every zero filled in, it runs {trial} as fast." if trial else ""
+    return Finding(
+        "unstructured_zeros",
+        share,
+        f"{zeros / weights:.0%} of the weights of {len(found)} layers are zero, and the dense kernels multiply by them "
+        f"all the same: {share:.0%} of the time.{asked}",
+        "remove whole channels instead of single weights: `labkit prune MODEL --method channels --out DIR`",
+        trial,
+    )
+
+
+def unaligned_channels(evidence: Evidence) -> Finding | None:
+    """Channels that are no multiple of the vector's width, where more of them would be faster."""
+    channels = block(evidence.environment)
+    trial = evidence.race.faster(ALIGNED_CHAIN, OWN_CHAIN)
+    if evidence.chain is None or trial is None or not trial.exceeds(_SURELY):
+        return None
+    found = [each for each, _ in evidence.layers(lambda _, layer: unaligned(layer, channels))]
+    share = sum(each.share for each in found) * trial.gone
+    own, wide = evidence.chain, evidence.chain.aligned(channels)
+    return Finding(
+        "unaligned_channels",
+        share,
+        f"The channels of {len(found)} layers are no multiple of {channels}: convolutions from {own.inputs} to "
+        f"{own.outputs} channels, timed alone, run {trial} as fast with {wide.inputs} and {wide.outputs}, though that "
+        f"is more arithmetic. {share:.0%} of the time would go.",
+        f"make the widths multiples of {channels} (8 at least); when pruning channels, leave such a number",
+        trial,
+    )
+
+
+def outside_layers(evidence: Evidence) -> Finding | None:
+    """Quantized layers, and most of the time elsewhere (Amdahl 1967)."""
+    found = [each for each in evidence.profile.operators if each.work == OTHER]
+    share = sum(each.share for each in found)
+    if not evidence.quantized or _dynamic(evidence) or share < _MUCH:
+        return None
+    return Finding(
+        "outside_layers",
+        share,
+        f"{share:.0%} of the time goes into operators that multiply with no weights, where int8 gains little or nothing: "
+        f"{_kinds(found)}. If all layers took no time at all, it would be {1 / share:.1f}× as fast, and no more.",
+        "make these cheaper: an activation function that the engine fuses (ReLU instead of GELU), a smaller number of "
+        "tokens or pixels, an engine that fuses them",
+    )
+
+
+def _in_float_for_its_sign(evidence: Evidence) -> set[Operator]:
+    trial = evidence.race.faster(UNSIGNED)
+    if trial is None or not trial.exceeds(_SURELY):
+        return set()
+    return {
+        each
+        for each, _ in evidence.layers(
+            lambda each, layer: each.precision != "int8" and layer.on_grids and layer.signed
+        )
+    }
+
+
+def _why_float(evidence: Evidence, layer: Layer) -> str:
+    """The reason that the file gives, or the engine's own decision."""
+    assert evidence.file is not None  # noqa: S101 - a layer comes from a file
+    told = evidence.file.left.get(layer.node) or evidence.file.left.get(layer.name)
+    if told:
+        return told
+    if layer.weight is None:
+        return "both of its inputs are computed, neither is a stored weight"
+    if layer.kind == "ConvTranspose" and layer.weight_grid:
+        return f"{evidence.profile.runtime} has no integer kernel for transposed convolutions"
+    if not layer.weight_grid:
+        return "its weight is stored in float"
+    if not layer.input_grid:
+        return "its input is not rounded to a grid"
+    if not layer.on_grids:
+        return "its output is not rounded to a grid"
+    return f"the file has it on grids, and {evidence.profile.runtime} computes it in float all the same"
+
+
+def _dynamic(evidence: Evidence) -> list[Operator]:
+    return [each for each in evidence.profile.operators if each.kind == "ConvInteger"]
+
+
+def _weight_only(evidence: Evidence) -> list[Operator]:
+    if evidence.quantized:
+        return []
+    return [each for each, _ in evidence.layers(lambda each, layer: _is_expanded(each, layer))]
+
+
+def _is_expanded(operator: Operator, layer: Layer) -> bool:
+    return operator.work == LAYER and operator.precision != "int8" and bool(layer.weight_grid)
+
+
+def _names(found: list[Operator]) -> str:
+    dearest = sorted(found, key=lambda each: -each.ms)
+    more = f" and {len(found) - _FEW} more" if len(found) > _FEW else ""
+    return ", ".join(each.layer for each in dearest[:_FEW]) + more
+
+
+def _kinds(found: list[Operator]) -> str:
+    """The most expensive kinds with their shares: Softmax 20 %, Erf 11 %."""
+    shares: defaultdict[str, float] = defaultdict(float)
+    for each in found:
+        shares[each.kind] += each.share
+    dearest = sorted(shares.items(), key=lambda item: -item[1])[: _FEW + 1]
+    return ", ".join(f"{kind} {share:.0%}" for kind, share in dearest)
