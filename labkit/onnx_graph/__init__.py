@@ -3,7 +3,14 @@
 from __future__ import annotations
 
 from labkit.onnx_graph.fold import fold_batch_norm, join_bias
-from labkit.onnx_graph.graph import Graph, add_constant, attribute, open_graph, replace_nodes
+from labkit.onnx_graph.graph import (
+    Graph,
+    add_constant,
+    attribute,
+    open_graph,
+    replace_nodes,
+    set_constant,
+)
 
 __all__ = [
     "Graph",
@@ -13,4 +20,5 @@ __all__ = [
     "join_bias",
     "open_graph",
     "replace_nodes",
+    "set_constant",
 ]

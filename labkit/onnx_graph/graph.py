@@ -82,6 +82,12 @@ def add_constant(model: onnx.ModelProto, name: str, values: Array) -> str:
     return name
 
 
+def set_constant(model: onnx.ModelProto, name: str, values: Array) -> None:
+    """Store other values under the name of an initializer that is there."""
+    tensor = next(each for each in model.graph.initializer if each.name == name)
+    tensor.CopyFrom(numpy_helper.from_array(np.asarray(values, order="C"), name))
+
+
 def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Make `nodes` the graph's nodes, and drop the constants that none of them uses."""
     nodes = list(nodes)

@@ -15,6 +15,7 @@ Per group goes on: each run of `group_size` neighbours along an axis has its own
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass
 from typing import Any
@@ -114,8 +115,22 @@ class Grid:
         return dequantize(q, self.scale, self.zero_point, self.axis, self.group_size)
 
     def round(self, x: Array) -> Floats:
-        """X as it is after quantization: the nearest numbers on the grid, in float32."""
+        """What is left of x after quantization: the nearest numbers on the grid, in float32."""
         return self.dequantize(self.quantize(x))
+
+    def spread(self, shape: tuple[int, ...]) -> Floats:
+        """The scale of each number of a tensor of that shape."""
+        return np.broadcast_to(_spread(self.scale, shape, self.axis, self.group_size), shape)
+
+    def scaled(self, factor: Array) -> Grid:
+        """The same grid with other steps; factor: a number for each number of the tensor, equal where they share."""
+        if self.axis is None:
+            each = factor.flat[0]
+        elif self.group_size:
+            each = np.take(factor, range(0, factor.shape[self.axis], self.group_size), self.axis)
+        else:
+            each = np.moveaxis(factor, self.axis, 0).reshape(factor.shape[self.axis], -1)[:, 0]
+        return dataclasses.replace(self, scale=np.asarray(self.scale * each, np.float32))
 
 
 def weight_grid(weight: Array, axis: int | None = None, bits: int = 8, group_size: int = 0) -> Grid:
@@ -127,6 +142,7 @@ def weight_grid(weight: Array, axis: int | None = None, bits: int = 8, group_siz
     if axis is None:
         low, high = weight.min(), weight.max()
     elif group_size:
+        axis %= weight.ndim
         groups = _groups(weight, axis, group_size)
         low, high = groups.min(axis=axis + 1), groups.max(axis=axis + 1)
     else:

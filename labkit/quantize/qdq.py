@@ -208,7 +208,13 @@ def _add_integers(model: onnx.ModelProto, name: str, values: Array, grid: Grid) 
     if grid.bits > 4:
         return add_constant(model, name, values)
     kind = onnx.TensorProto.INT4 if grid.signed else onnx.TensorProto.UINT4
-    model.graph.initializer.append(
-        helper.make_tensor(name, kind, values.shape, values.astype(np.int8).flatten())
-    )
+    packed = pack_nibbles(values).tobytes()
+    model.graph.initializer.append(helper.make_tensor(name, kind, values.shape, packed, raw=True))
     return name
+
+
+def pack_nibbles(values: Array) -> Array:
+    """Whole numbers of 4 bits, two to a byte, the first in the lower half: [n] → [⌈n / 2⌉] uint8."""
+    nibbles = values.astype(np.uint8).reshape(-1) & 0x0F
+    nibbles = np.append(nibbles, np.zeros(nibbles.size % 2, np.uint8))
+    return np.asarray(nibbles[::2] | nibbles[1::2] << 4, np.uint8)

@@ -1,0 +1,139 @@
+"""What a layer sees, in a few matrices: enough to say what any rounding of its weights would cost.
+
+A convolution or matrix product is a linear map of patches, y = W·x + b. With other weights Ŵ, and on the inputs x̂
+that the quantized layers before it deliver, the squared error of its output is
+
+    E‖W·x + b − Ŵ·x̂ − b̂‖² = tr[(Ŵ − W*) H (Ŵ − W*)ᵀ] + what no Ŵ can change
+
+    H = cov(x̂, x̂),   W* = W · cov(x, x̂) · H⁻¹,   b̂ = b + W·E[x] − Ŵ·E[x̂]
+
+H is the *metric*: it says in which directions of weight space an error is seen at the output, and in which it is
+not. W* is the *target*: the float weights that best undo the errors made so far. Both are means, so samples are
+added batch by batch and the memory needed does not grow with their number (Nagel et al. 2020, equation 9, for the
+metric; b̂ is the bias correction of Nagel et al. 2019, section 4.2).
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import onnx
+
+from labkit.onnx_graph import Graph, attribute
+from labkit.quantize.plan import Layer
+from labkit.variant import Array
+
+_DAMPING = 1e-2
+_MOST_PATCHES = 100_000
+"""Of a batch: neighbouring patches overlap and say nearly the same."""
+
+
+class Rows:
+    """A layer's weight as the matrices that it is: [groups, outputs, inputs], whatever its operator's layout.
+
+    A Conv [O, I/groups, kh, kw] has one matrix for each group, of I/groups·kh·kw inputs; a depthwise one has as many
+    as channels. A Gemm or MatMul has one.
+    """
+
+    def __init__(self, graph: Graph, layer: Layer) -> None:
+        self.node = next(node for node in graph.nodes if layer.output in node.output)
+        self.layer = layer
+        self.groups = attribute(self.node, "group", 1) if layer.op_type == "Conv" else 1
+        shape = graph.constants[layer.weight].dims
+        self.shape = tuple(shape) if layer.axis == 0 else tuple(reversed(shape))
+
+    def matrices(self, weight: Array) -> Array:
+        """Weight, or anything of its shape → [groups, outputs, inputs]."""
+        rows = weight if self.layer.axis == 0 else weight.T
+        return rows.reshape(self.groups, self.shape[0] // self.groups, -1)
+
+    def weight(self, matrices: Array) -> Array:
+        """The way back."""
+        rows = matrices.reshape(self.shape)
+        return rows if self.layer.axis == 0 else np.ascontiguousarray(rows.T)
+
+    def patches(self, x: Array) -> Array:
+        """The layer's input → the vectors that its matrices are multiplied with, [groups, patches, inputs]."""
+        flat = self._unfold(x) if self.layer.op_type == "Conv" else x.reshape(1, -1, x.shape[-1])
+        step = -(-flat.shape[1] // _MOST_PATCHES)
+        return flat[:, ::step].astype(np.float64)
+
+    def _unfold(self, x: Array) -> Array:
+        """Every window that the kernel meets: [N, C, H, W] → [groups, N·H'·W', C/groups·kh·kw]."""
+        windows = self._windows(x)  # [N, C, H', W', kh, kw]
+        count, channels, *places = windows.shape[:-2]
+        cut = windows.reshape(count, self.groups, channels // self.groups, *places, *windows.shape[-2:])
+        return cut.transpose(1, 0, 3, 4, 2, 5, 6).reshape(self.groups, count * places[0] * places[1], -1)
+
+    def _windows(self, x: Array) -> Array:
+        kernel = self.shape[2:]
+        pads = attribute(self.node, "pads", [0] * 4)
+        top, left, bottom, right = _same_pads(self.node, x.shape[2:], kernel) or pads
+        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
+        dilations = attribute(self.node, "dilations", [1, 1])
+        reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
+        windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
+        rows, columns = attribute(self.node, "strides", [1, 1])
+        return windows[:, :, ::rows, ::columns, :: dilations[0], :: dilations[1]]
+
+
+def _same_pads(node: onnx.NodeProto, size: tuple[int, ...], kernel: tuple[int, ...]) -> list[int] | None:
+    """The pads that `auto_pad` stands for; None if the node tells its pads itself."""
+    kind = attribute(node, "auto_pad", b"NOTSET")
+    if kind == b"NOTSET":
+        return None
+    if kind == b"VALID":
+        return [0] * 4
+    strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
+    total = [
+        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
+        for n, s, k, d in zip(size, strides, kernel, dilations, strict=True)
+    ]
+    less = [amount // 2 for amount in total]
+    more = [amount - half for amount, half in zip(total, less, strict=True)]
+    return less + more if kind == b"SAME_UPPER" else more + less
+
+
+class Moments:
+    """Means of a layer's inputs, float and quantized side by side, and of their products.
+
+    `is_centred` if the layer has a bias, which then takes care of the means.
+    """
+
+    def __init__(self, is_centred: bool) -> None:
+        self.is_centred = is_centred
+        self.count = 0
+        self.sums: list[Array] = []
+
+    def add(self, x: Array, quantized: Array) -> None:
+        """One batch of patches, [groups, patches, inputs] each."""
+        products = [np.swapaxes(each, 1, 2) @ quantized for each in (quantized, x)]
+        batch = [*products, quantized.sum(axis=1), x.sum(axis=1)]
+        self.sums = [a + b for a, b in zip(self.sums, batch, strict=True)] if self.sums else batch
+        self.count += x.shape[1]
+
+    def metric_and_target(self, weight: Array) -> tuple[Array, Array]:
+        """H [groups, inputs, inputs] and W* [groups, outputs, inputs] for the weight's matrices.
+
+        A little is added to H's diagonal, 1 % of its mean: directions that no sample has are left as they are.
+        """
+        own, cross, mean, float_mean = (each / self.count for each in self.sums)
+        if self.is_centred:
+            own = own - mean[:, :, None] * mean[:, None, :]
+            cross = cross - float_mean[:, :, None] * mean[:, None, :]
+        size = own.shape[-1]
+        level = np.trace(own, axis1=1, axis2=2) / size
+        metric = own + (_DAMPING * level + 1e-12)[:, None, None] * np.eye(size)
+        shift = np.swapaxes(np.linalg.solve(metric, np.swapaxes(weight @ (cross - own), 1, 2)), 1, 2)
+        return metric, weight + shift
+
+    def bias_shift(self, weight: Array, rounded: Array) -> Array:
+        """W·E[x] − Ŵ·E[x̂]: what to add to the bias, [outputs]."""
+        mean, float_mean = (each / self.count for each in self.sums[2:])
+        shift = weight @ float_mean[:, :, None] - rounded @ mean[:, :, None]
+        return shift.reshape(-1)
+
+
+def error(metric: Array, target: Array, rounded: Array) -> float:
+    """tr[(Ŵ − W*) H (Ŵ − W*)ᵀ]: the mean squared error of the layer's output, summed over its outputs."""
+    difference = rounded - target
+    return float(np.sum((difference @ metric) * difference))

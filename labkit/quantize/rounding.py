@@ -1,0 +1,126 @@
+"""To which point of its grid each weight goes: the nearest, or one that was learned from samples.
+
+Layer by layer, from the input to the output: the layer's inputs are gathered, once in the float model and once in
+the one whose earlier layers are rounded already, so that each layer can make up for the errors before it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+
+import numpy as np
+import onnx
+
+from labkit.data import Split
+from labkit.onnx_graph import Graph, set_constant
+from labkit.progress import Progress, part, silent
+from labkit.quantize.adaround import adaround
+from labkit.quantize.arithmetic import Grid, integer_range
+from labkit.quantize.calibrate import activations
+from labkit.quantize.gptq import descend, gptq
+from labkit.quantize.moments import Moments, Rows
+from labkit.quantize.plan import Layer
+from labkit.quantize.qdq import Rounded
+from labkit.variant import Array, Variant
+
+ROUNDINGS = ("nearest", "gptq", "adaround", "descent")
+_SHRINKS = np.linspace(1.0, 0.4, 25)
+
+
+def learn_weights(
+    method: str,
+    variant: Variant,
+    model: onnx.ModelProto,
+    layers: tuple[Layer, ...],
+    grids: Mapping[str, Grid],
+    samples: Split,
+    progress: Progress,
+) -> dict[str, Rounded]:
+    """Round the weights of `layers`, in the graph's order; biases of `model` are corrected in place.
+
+    method: one of ROUNDINGS. grids: weight → the grid to start from, whose scale a learned rounding may shrink.
+    """
+    so_far = onnx.ModelProto()
+    so_far.CopyFrom(model)
+    rounded: dict[str, Rounded] = {}
+    for index, layer in enumerate(layers):
+        if layer.weight in rounded:
+            continue
+        report = part(progress, index / len(layers), (index + 1) / len(layers), f"{layer.weight}: ")
+        rows = Rows(Graph(model), layer)
+        bias = Graph(model).constant(layer.bias)
+        moments = Moments(bias is not None)
+        for x, quantized in _inputs(variant, model, so_far, layer.input, samples, part(report, 0, 0.5)):
+            moments.add(rows.patches(x), rows.patches(quantized))
+        weight = Graph(model).constant(layer.weight)
+        assert weight is not None  # noqa: S101 - a plan's weights are constants
+        rounded[layer.weight] = _round(
+            method, weight, grids[layer.weight], rows, moments, part(report, 0.5, 1)
+        )
+        back = rounded[layer.weight].grid.dequantize(rounded[layer.weight].integers)
+        set_constant(so_far, layer.weight, back)
+        if bias is not None:
+            shift = moments.bias_shift(rows.matrices(weight), rows.matrices(back))
+            set_constant(so_far, layer.bias, (bias + shift).astype(np.float32))
+    for layer in layers:
+        bias = Graph(so_far).constant(layer.bias)
+        if bias is not None:
+            set_constant(model, layer.bias, bias)
+    return rounded
+
+
+def _round(
+    method: str, weight: Array, grid: Grid, rows: Rows, moments: Moments, progress: Progress
+) -> Rounded:
+    if method == "nearest":
+        return Rounded(grid.quantize(weight), grid)
+    metric, target = moments.metric_and_target(rows.matrices(weight.astype(np.float64)))
+    grid = shrunk(grid, rows, metric, target)
+    scale = rows.matrices(grid.spread(weight.shape)).astype(np.float64)
+    limits = integer_range(grid.bits, grid.signed)
+    if method == "adaround":
+        q = adaround(target, metric, scale, *limits, progress)
+    else:
+        q = gptq(target, metric, scale, *limits)
+    if method == "descent":
+        q = descend(q, target, metric, scale, *limits)
+    return Rounded(rows.weight(q).astype(np.int8), grid)
+
+
+def shrunk(grid: Grid, rows: Rows, metric: Array, target: Array) -> Grid:
+    """The grid with finer steps where that pays: a few large weights are cut off, all others gain.
+
+    Every output is tried with 25 scales down to 0.4 of the one that covers all, rounded to nearest.
+    """
+    shape = rows.weight(target).shape
+    full = rows.matrices(grid.spread(shape)).astype(np.float64)
+    limits = integer_range(grid.bits, grid.signed)
+    errors = []
+    for shrink in _SHRINKS:
+        steps = full * shrink
+        difference = steps * np.clip(np.rint(target / steps), *limits) - target
+        errors.append(np.sum((difference @ metric) * difference, axis=2))
+    costs = np.array(errors)  # [shrinks, groups, outputs]
+    if grid.axis is None:
+        factor = np.full(full.shape[:2], _SHRINKS[costs.sum(axis=(1, 2)).argmin()])
+    else:
+        factor = _SHRINKS[costs.argmin(axis=0)]
+    return grid.scaled(rows.weight(np.broadcast_to(factor[:, :, None], full.shape)))
+
+
+def _inputs(
+    variant: Variant,
+    model: onnx.ModelProto,
+    so_far: onnx.ModelProto,
+    name: str,
+    samples: Split,
+    progress: Progress,
+) -> Iterator[tuple[Array, Array]]:
+    """The tensor `name` in both models, batch by batch."""
+    pairs = zip(
+        activations(variant, model, [name], samples, silent),
+        activations(variant, so_far, [name], samples, progress),
+        strict=True,
+    )
+    for first, second in pairs:
+        yield first[name], second[name]

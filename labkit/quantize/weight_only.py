@@ -1,0 +1,91 @@
+"""Weight-only quantization: 2 to 8 bits for the weights, float for the activations.
+
+Where a model is slow because its weights must be fetched (large matrices, small batches), or where its file is too
+large, few bits for the weights are all that is wanted. No calibration is needed for the nearest rounding. With few
+bits it pays to learn the rounding instead (`rounding`), or to give every group of weights its own scale.
+
+Matrix products with 4- or 8-bit weights in groups become ONNX Runtime's packed MatMulNBits when the file is opened.
+Everything else is expanded to float32 first: smaller in the file, not faster.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+from labkit.data import Dataset
+from labkit.errors import ConfigError, TechniqueError
+from labkit.onnx_graph import Graph
+from labkit.progress import Progress, part
+from labkit.quantize.calibrate import pick
+from labkit.quantize.gate import Quantizes, start
+from labkit.quantize.plan import Plan
+from labkit.quantize.qdq import round_weights, weight_grids
+from labkit.quantize.rounding import ROUNDINGS, learn_weights
+from labkit.technique import knob
+from labkit.variant import Variant
+
+_SMALLEST_GROUP = 16
+
+
+@dataclass(frozen=True)
+class QuantizeWeights(Quantizes):
+    """Weights in 2 to 8 bits; activations stay in float."""
+
+    name: ClassVar[str] = "quantize_weights"
+    title: ClassVar[str] = "Quantize weights only"
+    takes: ClassVar[tuple[str, ...]] = ("onnx",)
+
+    bits: int = knob(4, "of each weight", min=2, max=8)
+    granularity: str = knob(
+        "per_channel",
+        "a scale for each output channel, for each group of input channels, or for all",
+        choices=("per_channel", "per_group", "per_tensor"),
+    )
+    group_size: int = knob(32, "input channels with one scale: a power of 2", min=_SMALLEST_GROUP, max=256)
+    rounding: str = knob("nearest", "to the nearest point, or learned from samples", choices=ROUNDINGS)
+    calibration_samples: int = knob(512, "samples that a learned rounding sees", min=1, max=100_000)
+    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.group_size & (self.group_size - 1):
+            raise ConfigError(
+                f"QuantizeWeights.group_size={self.group_size} must be a power of 2: 16, 32, 64, 128 or 256"
+            )
+
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """As every technique does; and a rounding that learns needs samples."""
+        super().requires(variant, dataset)
+        if self.rounding != "nearest" and dataset is None:
+            raise TechniqueError(
+                f"rounding={self.rounding!r} learns from samples: pass a dataset, or use rounding='nearest'"
+            )
+
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Fold, choose grids and rounding, store.
+
+        Raises TechniqueError if nothing can be quantized, a weight is not finite, or quality drops by more than
+        `max_drop_pp` on the dataset's training samples; without a dataset nobody looks.
+        """
+        work = start(variant)
+        work.plan = Plan(work.plan.layers, {}, work.plan.left)
+        graph = Graph(work.model)
+        grids = weight_grids(
+            graph,
+            work.plan,
+            {},
+            self.bits,
+            self.granularity != "per_tensor",
+            self.group_size if self.granularity == "per_group" else 0,
+        )
+        if self.rounding == "nearest":
+            work.weights, used = round_weights(graph, grids), 0
+        else:
+            assert dataset is not None  # noqa: S101 - `requires` has checked it
+            samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
+            used, learning = len(samples), part(progress, 0.0, 0.9)
+            work.weights = learn_weights(
+                self.rounding, variant, work.model, work.plan.layers, grids, samples, learning
+            )
+        return self.write(variant, work, dataset, progress, {}, used)
