@@ -108,9 +108,8 @@ def run_integer_only(
     TensorError for feeds that do not fit.
     """
     if variant.format != "onnx" or not variant.quantized:
-        raise TechniqueError(
-            f"{variant.name!r} is not quantized ONNX: apply labkit.QuantizeInt8() to it first"
-        )
+        name = variant.name
+        raise TechniqueError(f"{name!r} is not quantized ONNX: apply labkit.QuantizeInt8() to it first")
     variant.check_feeds(feeds)
     graph = Graph(open_graph(variant.payload))
     known: dict[str, Any] = {name: graph.constant(name) for name in graph.constants} | dict(feeds)
@@ -134,20 +133,16 @@ def run_integer_only(
         result = known[name]
         if not isinstance(result, Whole):
             raise TechniqueError(f"the output {name!r} of {variant.name!r} is not made of whole numbers")
-        computed[name] = dequantize(
-            result.sums(), result.scale, 0, result.axis if result.scale.ndim else None
-        )
+        axis = result.axis if result.scale.ndim else None
+        computed[name] = dequantize(result.sums(), result.scale, 0, axis)
     return computed
 
 
 def _quantize(node: onnx.NodeProto, inputs: list[Any], without_floats: bool) -> Whole:
     """QuantizeLinear: of floats (the model's input), or of integers on another grid."""
     x, scale, zero_point = _parameters(node, inputs)
-    _need(
-        scale.ndim == 0 and zero_point.dtype in (np.int8, np.uint8),
-        node,
-        "it makes more than one grid, or no 8 bits",
-    )
+    eight_bits = zero_point.dtype in (np.int8, np.uint8)
+    _need(scale.ndim == 0 and eight_bits, node, "it makes more than one grid, or none of 8 bits")
     if isinstance(x, Whole | Sum):
         return x.on_grid(scale, zero_point, without_floats)
     return Whole(quantize(x, scale, zero_point, signed=zero_point.dtype == np.int8), scale, zero_point)
@@ -181,11 +176,7 @@ def _gemm(node: onnx.NodeProto, x: Whole, w: Whole, bias: Whole | None = None) -
     plain = (attribute(node, "alpha", 1.0), attribute(node, "beta", 1.0), attribute(node, "transA", 0))
     _need(plain == (1, 1, 0), node, "it scales or transposes its input")
     transposed = attribute(node, "transB", 0)
-    _need(
-        w.scale.ndim == 0 or w.axis == 1 - transposed,
-        node,
-        "its weight's scales are not those of its outputs",
-    )
+    _check_weight(node, w, 1 - transposed)
     sums = integer_matmul(x.values, w.values.T if transposed else w.values, x.zero_point, w.zero_point)
     return _with_bias(node, sums, x, w, bias)
 
@@ -202,11 +193,8 @@ def _with_bias(node: onnx.NodeProto, sums: Array, x: Whole, w: Whole, bias: Whol
     total = Whole(sums, unit, np.array(0, np.int32))
     if bias is None:
         return total
-    _need(
-        isinstance(bias, Whole) and np.array_equal(bias.scale, unit),
-        node,
-        "its bias is in another unit than its products",
-    )
+    same_unit = isinstance(bias, Whole) and np.array_equal(bias.scale, unit)
+    _need(same_unit, node, "its bias is in another unit than its products")
     return replace(total, values=sums + bias.values.reshape(-1, *[1] * (sums.ndim - 2)))
 
 

@@ -108,6 +108,15 @@ def test_another_rounding_would_be_noticed(lenet, digits, monkeypatch, tmp_path)
 
 
 @needs_exact_products
+def test_one_scale_for_a_whole_weight_is_the_runtime_s_too(float_lenet, digits, tmp_path):
+    variant = QuantizeInt8(granularity="per_tensor")(float_lenet, digits)
+    feeds = images(variant, digits, 2)
+    ours = run_integer_only(variant, feeds)
+    for tensor, values in runtime(variant, feeds, tmp_path)[0].items():
+        np.testing.assert_array_equal(ours[tensor], values, tensor)
+
+
+@needs_exact_products
 def test_depthwise_layers_and_relu6_are_the_runtime_s_too(digits, tmp_path):
     fresh = ExportOnnx()(fresh_variant({"architecture": "mobilenet"}, digits), digits)
     variant = QuantizeInt8(max_drop_pp=100.0, calibration_samples=8)(fresh, digits)
@@ -152,6 +161,16 @@ def test_a_layer_that_stayed_float_is_refused_by_name(lenet, digits):
 
     with pytest.raises(TechniqueError, match="Conv .*its input is in floats"):
         run_integer_only(changed(lenet, float_input), images(lenet, digits, 1))
+
+
+def test_a_weight_in_floats_is_refused_by_name(lenet, digits):
+    def float_weight(graph):
+        weights = np.zeros((20, 1, 5, 5), np.float32)
+        graph.initializer.append(numpy_helper.from_array(weights, "loose"))
+        next(node for node in graph.node if node.op_type == "Conv").input[1] = "loose"
+
+    with pytest.raises(TechniqueError, match="Conv .*its weight is in floats"):
+        run_integer_only(changed(lenet, float_weight), images(lenet, digits, 1))
 
 
 def test_a_bias_in_another_unit_is_refused(lenet, digits):
