@@ -122,6 +122,11 @@ class LearnedGrid(nn.Module):
         self._g = 1 / math.sqrt(values_per_scale * float(level.max()))
         self.started = True
 
+    def at_least(self, least: Tensor) -> None:
+        """Make steps that are smaller than `least`, [] or [C], that large."""
+        with torch.no_grad():
+            self.scale.copy_(torch.maximum(self.scale, least))
+
     def keep_positive(self) -> None:
         """After a step of the optimizer: a scale of 0 or less would turn the grid over."""
         with torch.no_grad():

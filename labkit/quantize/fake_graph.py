@@ -33,6 +33,8 @@ from labkit.quantize.arithmetic import Grid
 from labkit.quantize.fake import LearnedGrid
 from labkit.quantize.plan import Layer, Plan
 
+_BIAS_ROOM = 2.0**30
+
 
 class Norm(nn.Module):
     """A convolution's weight [O, …] and the batch normalisation [O] behind it, not yet folded into one."""
@@ -96,6 +98,7 @@ class FakeQuantized(OnnxModule):
         super().__init__(model)
         self.frozen = False
         self._layers: dict[str, Layer] = {layer.output: layer for layer in plan.layers}
+        self._grid_of = dict(plan.tensors)
         self._own = {name for name, grid in plan.tensors.items() if name == grid}
         self._seen: dict[str, _Seen] = {}
         self._grids = nn.ModuleList()
@@ -149,9 +152,28 @@ class FakeQuantized(OnnxModule):
         weight = self.learned(layer.weight)(self.weight(layer))
         norm = self.norm(layer)
         if norm is None or not self.training or self.frozen:
-            return super().compute(node, [inputs[0], weight, self.bias(layer)])
+            return super().compute(node, [inputs[0], weight, self._rounded_bias(layer)])
         (y,) = super().compute(node, [inputs[0], weight])
         return (norm.normalise(y),)
+
+    def _rounded_bias(self, layer: Layer) -> Tensor | None:
+        """The bias as int32 will hold it, in units of the input's step times the weight's; straight through.
+
+        With 8 bits that unit is too small to matter. With 4 and 4 it is 256 times as large, and half of it can decide
+        to which of 16 values a sum is rounded.
+        """
+        bias, unit = self.bias(layer), self._unit(layer)
+        if bias is None or unit is None:
+            return bias
+        rounded = (bias.detach().double() / unit).round() * unit
+        return bias + (rounded.float() - bias).detach()
+
+    def _unit(self, layer: Layer) -> Tensor | None:
+        """What 1 stands for in a layer's integer sums, [] or [O]; None until the grids have started."""
+        grids = self.learned(self._grid_of[layer.input]), self.learned(layer.weight)
+        if not all(grid.started for grid in grids):
+            return None
+        return (grids[0].scale * grids[1].scale).detach().double()
 
     def settle(self, name: str, value: Tensor) -> Tensor:
         """A tensor with a grid of its own is rounded; one that shares a grid lies on it already."""
@@ -181,7 +203,18 @@ class FakeQuantized(OnnxModule):
             low, high, size = rows.amin(1), rows.amax(1), rows.abs().mean(1)
             each = [part.reshape(grid.scale.shape).numpy() for part in (low, high, size)]
             grid.start(each[0], each[1], each[2], rows.shape[1])
+        for layer in self._layers.values():  # two layers may share a weight
+            self._leave_room(layer, self.learned(layer.weight))
         self._seen.clear()
+
+    def _leave_room(self, layer: Layer, grid: LearnedGrid) -> None:
+        """Make the steps of channels of almost no weights so large that their bias fits into int32."""
+        bias = self.bias(layer)
+        if bias is not None:
+            least = bias.detach().abs() / (
+                self.learned(self._grid_of[layer.input]).scale.detach() * _BIAS_ROOM
+            )
+            grid.at_least(least if grid.axis is not None else least.max())
 
     def keep_positive(self) -> None:
         """After a step of the optimizer: no scale at or below 0."""
@@ -205,6 +238,7 @@ class _Seen:
 
     def add(self, name: str, value: Tensor) -> None:
         """One more batch [N, …]. Raises DataError if a value is NaN or infinite."""
+        value = value.detach()
         low, high = float(value.min()), float(value.max())
         if not (math.isfinite(low) and math.isfinite(high)):
             raise DataError(f"the calibration samples make the activation {name!r} NaN or infinite")

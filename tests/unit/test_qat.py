@@ -1,0 +1,456 @@
+"""Quantization-aware training: gradients by hand, norms folded in training, a file that equals its module."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from hypothesis.extra.numpy import arrays
+from onnx import TensorProto, helper, numpy_helper
+
+from labkit.convert import ExportOnnx
+from labkit.data import load_dataset
+from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
+from labkit.onnx_graph import fold_batch_norm, open_graph
+from labkit.onnx_graph.as_torch import as_torch
+from labkit.progress import silent
+from labkit.quantize.arithmetic import dequantize, quantize
+from labkit.quantize.fake import LearnedGrid, fake_quantize
+from labkit.quantize.fake_graph import FakeQuantized
+from labkit.quantize.gate import start
+from labkit.quantize.low_bits import insert_low_bits, plan_bits
+from labkit.quantize.plan import make_plan
+from labkit.quantize.qat import QuantizeAware
+from labkit.quantize.qdq import Rounded
+from labkit.quantize.report import quantization_report
+from labkit.runtimes import get_runtime
+from labkit.variant import TensorSpec, Variant
+from labkit.zoo import load_model
+
+numbers = st.floats(-(2.0**40), 2.0**40, width=32, allow_subnormal=False)
+vectors = arrays(np.float32, st.integers(1, 40), elements=numbers)
+scales = st.floats(2.0**-30, 2.0**30, width=32)
+
+
+# --- rounding ---
+
+
+@settings(max_examples=200)
+@given(vectors, scales, st.integers(2, 8), st.booleans(), st.integers(0, 3))
+def test_fake_quantization_is_bit_for_bit_what_the_arithmetic_gives(x, scale, bits, signed, zero_point):
+    reference = dequantize(quantize(x, scale, zero_point, bits, signed), scale, zero_point)
+    ours = fake_quantize(
+        torch.from_numpy(x), torch.tensor(scale, dtype=torch.float32), torch.tensor(zero_point), bits, signed
+    )
+    np.testing.assert_array_equal(ours.numpy(), reference)
+
+
+@given(arrays(np.float32, (3, 4, 5), elements=numbers), st.lists(scales, min_size=4, max_size=4))
+def test_with_a_scale_per_channel_too(x, each):
+    scale = np.float32(each)
+    reference = dequantize(quantize(x, scale, np.zeros(4), 4, True, 1), scale, np.zeros(4), 1)
+    zero = torch.zeros(4, dtype=torch.int32)
+    ours = fake_quantize(torch.from_numpy(x), torch.from_numpy(scale), zero, 4, True, axis=1)
+    np.testing.assert_array_equal(ours.numpy(), reference)
+
+
+def test_the_gradients_are_those_of_lsq_worked_out_by_hand():
+    """s = 0.5, 2 bits signed: −2 … 1. v = x/s = −3, −0.6, 0.2, 0.9, 5."""
+    x = torch.tensor([-1.5, -0.3, 0.1, 0.45, 2.5], requires_grad=True)
+    scale = torch.tensor(0.5, requires_grad=True)
+    y = fake_quantize(x, scale, torch.tensor(0), bits=2, signed=True)
+    assert y.tolist() == [-1.0, -0.5, 0.0, 0.5, 0.5]
+    weights = torch.tensor([1.0, 10.0, 100.0, 1000.0, 10000.0])
+    (y * weights).sum().backward()
+    assert x.grad.tolist() == [0.0, 10.0, 100.0, 1000.0, 0.0]
+    by_hand = 1 * -2 + 10 * (-1 + 0.6) + 100 * (0 - 0.2) + 1000 * (1 - 0.9) + 10000 * 1
+    assert float(scale.grad) == pytest.approx(by_hand, rel=1e-5)
+
+
+def test_a_zero_point_moves_what_is_clamped():
+    """4 values 0 … 3 with 0 at 1: s·(−1 … 2)."""
+    x = torch.tensor([-2.0, -0.4, 1.7, 9.0], requires_grad=True)
+    scale = torch.tensor(1.0, requires_grad=True)
+    y = fake_quantize(x, scale, torch.tensor(1), bits=2)
+    assert y.tolist() == [-1.0, 0.0, 2.0, 2.0]
+    y.sum().backward()
+    assert x.grad.tolist() == [0.0, 1.0, 1.0, 0.0]
+    assert float(scale.grad) == pytest.approx(-1 + 0.4 + 0.3 + 2)
+
+
+def test_each_channel_s_scale_gets_its_own_gradient():
+    x = torch.randn(6, 3, 2, generator=torch.Generator().manual_seed(0))
+    each = torch.tensor([0.1, 0.3, 0.9], requires_grad=True)
+    fake_quantize(x, each, torch.zeros(3, dtype=torch.int32), 3, True, axis=1).pow(2).sum().backward()
+    for channel in range(3):
+        one = each.detach()[channel].clone().requires_grad_()
+        fake_quantize(x[:, channel], one, torch.tensor(0), 3, True).pow(2).sum().backward()
+        assert float(each.grad[channel]) == pytest.approx(float(one.grad), rel=1e-4)
+
+
+def test_the_gradient_scale_and_the_start_are_the_paper_s():
+    grid = LearnedGrid(4, signed=True, axis=0, channels=2)
+    x = torch.tensor([[1.0, -3.0, 2.0, 2.0], [0.0, 0.0, 0.0, 0.0]])
+    assert torch.equal(grid(x), x)  # nothing is rounded before it has started
+    grid.start(x.amin(1).numpy(), x.amax(1).numpy(), x.abs().mean(1).numpy(), 4)
+    widest = 3 / 7
+    assert widest < 2 * 2.0 / 7**0.5
+    np.testing.assert_allclose(grid.scale.detach(), [widest, 1.0], rtol=1e-6)
+    grid.start(x.amin(1).numpy(), x.amax(1).numpy(), np.float32([0.5, 0.0]), 4)
+    np.testing.assert_allclose(grid.scale.detach(), [2 * 0.5 / 7**0.5, 1.0], rtol=1e-6)
+    grid(x).sum().backward()
+    plain = grid.scale.detach().clone().requires_grad_()
+    fake_quantize(x, plain, torch.zeros(2, dtype=torch.int32), 4, True, 0).sum().backward()
+    torch.testing.assert_close(grid.scale.grad, plain.grad / (4 * 7) ** 0.5)
+
+
+def test_a_scale_never_turns_the_grid_over():
+    grid = LearnedGrid(4, signed=False)
+    grid.start(np.float32(0), np.float32(3), np.float32(1), 10)
+    with torch.no_grad():
+        first = float(grid.scale)
+        grid.scale.fill_(-1.0)
+    grid.keep_positive()
+    assert float(grid.scale.detach()) == pytest.approx(0.01 * first)
+
+
+def test_gradient_descent_on_the_step_finds_a_finer_grid_than_min_max():
+    generator = torch.Generator().manual_seed(0)
+    x = torch.cat([torch.rand(1000, generator=generator), torch.tensor([8.0])])
+    grid = LearnedGrid(3, signed=False)
+    grid.start(np.float32(0), np.float32(8), np.float32(100), 1)
+
+    def error():
+        return (grid(x) - x).pow(2).mean()
+
+    before = float(error().detach())
+    optimizer = torch.optim.SGD(grid.parameters(), lr=0.05)
+    for _ in range(300):
+        optimizer.zero_grad()
+        error().backward()
+        optimizer.step()
+        grid.keep_positive()
+    assert float(error().detach()) < 0.9 * before
+
+
+@pytest.mark.parametrize("bits", [1, 9])
+def test_bits_outside_2_to_8_are_refused(bits):
+    with pytest.raises(ConfigError, match=r"2\.\.8"):
+        fake_quantize(torch.zeros(1), torch.ones(()), torch.tensor(0), bits)
+
+
+# --- graphs ---
+
+RANDOM = np.random.default_rng(0)
+
+
+def floats(*shape):
+    return RANDOM.standard_normal(shape).astype(np.float32)
+
+
+def residual(with_norm=True):
+    """image [N, 2, 6, 6] → conv (→ norm) → relu = a; conv(a) (→ norm) + a → relu → mean → 3 logits."""
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["image", "w1", "b1"], ["c1"], pads=[1, 1, 1, 1]),
+        make("BatchNormalization", ["c1", "g1", "h1", "m1", "v1"], ["n1"]),
+        make("Relu", ["n1"], ["a"]),
+        make("Conv", ["a", "w2"], ["c2"], pads=[1, 1, 1, 1]),
+        make("BatchNormalization", ["c2", "g2", "h2", "m2", "v2"], ["n2"]),
+        make("Add", ["n2", "a"], ["s"]),
+        make("Relu", ["s"], ["r"]),
+        make("Conv", ["r", "w3"], ["c3"], pads=[1, 1, 1, 1]),
+        make("Relu", ["c3"], ["r3"]),
+        make("GlobalAveragePool", ["r3"], ["p"]),
+        make("Flatten", ["p"], ["f"]),
+        make("Gemm", ["f", "w4", "b4"], ["logits"]),
+    ]
+    if not with_norm:
+        nodes = [node for node in nodes if node.op_type != "BatchNormalization"]
+        nodes[0].output[0], nodes[2].output[0] = "n1", "n2"
+    constants = {"w1": floats(4, 2, 3, 3) / 3, "b1": floats(4), "w2": floats(4, 4, 3, 3) / 5}
+    constants |= {"w3": floats(4, 4, 3, 3) / 5, "w4": floats(4, 3), "b4": floats(3)}
+    for index in "12":
+        constants |= {f"g{index}": 0.5 + np.abs(floats(4)), f"h{index}": floats(4)}
+        constants |= {f"m{index}": floats(4), f"v{index}": 0.5 + np.abs(floats(4))}
+    used = {name for node in nodes for name in node.input}
+    body = helper.make_graph(
+        nodes,
+        "residual",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 6, 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(np.asarray(v), k) for k, v in constants.items() if k in used],
+    )
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def as_variant(model):
+    return Variant(
+        name="residual",
+        format="onnx",
+        model=model.SerializeToString(),
+        inputs=(TensorSpec("image", "float32", ("batch", 2, 6, 6), "NCHW"),),
+        outputs=(TensorSpec("logits", "float32", ("batch", 3)),),
+        labels=("a", "b", "c"),
+    )
+
+
+def fake(model, weight_bits=4, activation_bits=4, settled=False):
+    work = start(as_variant(model))
+    bits, weights = plan_bits(work, weight_bits, activation_bits, 8)
+    base = open_graph(model.SerializeToString())
+    module = FakeQuantized(work.model, base, work.plan, bits, weights, per_channel=True).eval()
+    images = torch.from_numpy(floats(16, 2, 6, 6))
+    with torch.no_grad():
+        before = module(images)
+        for layer in work.plan.layers if settled else ():  # each norm takes over the statistics of this batch
+            if norm := module.norm(layer):
+                norm.momentum = 1.0
+                module.train()(images)
+        module.eval()(images)
+    module.start_grids()
+    return work, module, images, before
+
+
+def test_until_its_grids_have_started_it_computes_what_the_float_graph_does():
+    model = residual()
+    _, module, images, before = fake(model)
+    with torch.no_grad():
+        torch.testing.assert_close(before, as_torch(model)(images), atol=1e-5, rtol=1e-5)
+        assert (module(images) - before).abs().max() > 1e-3
+
+
+def test_what_only_layers_read_has_their_bits_and_a_sum_keeps_8():
+    work = start(as_variant(residual()))
+    bits, weights = plan_bits(work, 3, 4, 8)
+    by_output = {layer.output: layer for layer in work.plan.layers}
+    assert weights == {"n1/weight": 8, "n2/weight": 3, "w3": 3, "w4": 8}
+    assert bits["image"] == 8 and bits["a"] == 8  # the sum reads it too
+    assert by_output["n2"].input == "a/4_bits" and bits["a/4_bits"] == 4
+    assert by_output["c3"].input == "r" and bits["r"] == 4
+    onnx.checker.check_model(work.model)
+
+
+def test_with_8_bits_everywhere_the_plan_is_that_of_static_quantization():
+    work = start(as_variant(residual()))
+    before = make_plan(work.model)
+    bits, weights = plan_bits(work, 8, 8, 8)
+    assert work.plan == before and set(bits.values()) == set(weights.values()) == {8}
+
+
+def test_a_norm_is_folded_with_the_batch_s_statistics_first_and_then_with_the_running_ones():
+    model = residual()
+    work, module, images, _ = fake(model)
+    layer = next(layer for layer in work.plan.layers if layer.output == "n2")
+    folded = open_graph(model.SerializeToString())
+    fold_batch_norm(folded)
+    stored = {t.name: numpy_helper.to_array(t) for t in folded.graph.initializer}
+    np.testing.assert_allclose(module.weight(layer).detach(), stored["n2/weight"], rtol=1e-5)
+    np.testing.assert_allclose(module.bias(layer).detach(), stored["n2/bias"], rtol=1e-4, atol=1e-5)
+    norm = module.norm(layer)
+    mean = norm.get_buffer("mean").clone()
+    module.train()
+    with torch.no_grad():
+        in_training = module(images)
+        assert not torch.equal(norm.get_buffer("mean"), mean)
+        module.frozen = True
+        mean = norm.get_buffer("mean").clone()
+        frozen = module(images)
+        assert torch.equal(norm.get_buffer("mean"), mean)
+        assert torch.equal(module.eval()(images), frozen)
+    assert (in_training - frozen).abs().max() > 1e-3
+
+
+def test_where_batch_and_running_statistics_agree_both_ways_of_folding_do():
+    _, module, images, _ = fake(residual(), 8, 8, settled=True)
+    module.train()
+    with torch.no_grad():
+        with_batch = module(images)
+        module.frozen = True
+        with_running = module(images)
+    # they differ by what rounding does to the statistics, and by 575/576: the running variance is the unbiased one
+    error = (with_batch - with_running).abs().mean()
+    assert error < 0.01 * with_batch.std()
+    for norm in module._norms:
+        norm.get_buffer("variance").mul_(1.5)
+    with torch.no_grad():
+        assert (module(images) - with_batch).abs().mean() > 5 * error
+
+
+def test_a_channel_whose_norm_is_0_trains_without_nan():
+    model = residual()
+    for tensor in model.graph.initializer:
+        if tensor.name == "g2":
+            tensor.CopyFrom(numpy_helper.from_array(np.float32([0, 1, 1, 1]), "g2"))
+    _, module, images, _ = fake(model)
+    module.train()(images).pow(2).sum().backward()
+    assert all(p.grad is None or torch.isfinite(p.grad).all() for p in module.parameters())
+
+
+def test_calibration_samples_of_nothing_but_zeros_are_refused():
+    model = residual()
+    for tensor in model.graph.initializer:
+        tensor.CopyFrom(numpy_helper.from_array(0 * numpy_helper.to_array(tensor), tensor.name))
+    work = start(as_variant(model))
+    bits, weights = plan_bits(work, 4, 4, 8)
+    module = FakeQuantized(work.model, model, work.plan, bits, weights, True).eval()
+    module(torch.zeros(2, 2, 6, 6))
+    with pytest.raises(DataError, match="every activation is 0"):
+        module.start_grids()
+    with pytest.raises(DataError, match="NaN"):
+        module(torch.full((2, 2, 6, 6), torch.nan))
+
+
+def test_a_bias_is_rounded_as_int32_will_hold_it_with_room_to_spare():
+    model = residual(with_norm=False)
+    for tensor in model.graph.initializer:
+        if tensor.name == "w1":
+            values = numpy_helper.to_array(tensor).copy()
+            values[0] *= 1e-20
+            tensor.CopyFrom(numpy_helper.from_array(values, "w1"))
+    work, module, _, _ = fake(model)
+    layer = work.plan.layers[0]
+    grids = module.grids()
+    unit = np.float64(grids["image"].scale) * grids["w1"].scale
+    rounded = module._rounded_bias(layer)
+    integers = rounded.detach().numpy() / unit
+    np.testing.assert_allclose(integers, np.rint(integers), rtol=1e-6)
+    assert np.abs(integers).max() < 2**31 and abs(integers[0]) > 2**29
+    rounded.sum().backward()
+    assert module.constant("b1").grad.tolist() == [1.0, 1.0, 1.0, 1.0]
+    module.learned("w1").scale.data.fill_(0.5)
+    assert not torch.allclose(module._rounded_bias(layer), module.constant("b1"), atol=1e-3)
+
+
+# --- the file ---
+
+
+def test_four_bits_are_stored_two_to_a_byte_and_clipped_where_uint8_would_go_on():
+    x = 10 * floats(64, 2, 6, 6)  # beyond what calibration has seen
+    work, module, _, _ = fake(residual(with_norm=False))
+    grids = module.grids()
+    activations = {name: grids[name] for name in work.tensors}
+    weights = {}
+    for layer in work.plan.layers:
+        grid = grids[layer.weight]
+        weights[layer.weight] = Rounded(grid.quantize(module.weight(layer).detach().numpy()), grid)
+    model = onnx.ModelProto()
+    model.CopyFrom(work.model)
+    insert_low_bits(model, work.plan, activations, weights)
+    onnx.checker.check_model(model)
+    stored = {t.name: t for t in model.graph.initializer}
+    packed = stored["w2/quantized/int4"]
+    assert packed.data_type == TensorProto.INT4 and len(packed.raw_data) == 4 * 4 * 9 // 2
+    np.testing.assert_array_equal(numpy_helper.to_array(packed).astype(np.int8), weights["w2"].integers)
+    logits = {}
+    for name in ("onnxruntime", "openvino"):
+        if not get_runtime(name).is_available().ok:
+            continue
+        with get_runtime(name).load(as_variant(model)) as session:
+            logits[name] = session.run({"image": x})["logits"]
+    with torch.no_grad():
+        ours = module(torch.from_numpy(x)).numpy()
+    errors = [np.abs(theirs - ours).mean() for theirs in logits.values()]
+    assert max(errors) < 0.02 * ours.std()
+    for node in model.graph.node:  # without its Clip, a tensor of 4 bits goes on to 255
+        if node.op_type == "Clip" and node.input[2:]:
+            node.input[2] = ""
+    with get_runtime("onnxruntime").load(as_variant(model)) as session:
+        assert np.abs(session.run({"image": x})["logits"] - ours).mean() > 3 * max(errors)
+
+
+QUICK = QuantizeAware(
+    weight_bits=4,
+    activation_bits=4,
+    epochs=1,
+    batch_size=32,
+    calibration_samples=64,
+    max_samples=320,
+    threads=1,
+)
+
+
+@pytest.fixture(scope="module")
+def lenet():
+    return ExportOnnx()(load_model("lenet5@digits"))
+
+
+def logits_of(variant, dataset, runtime):
+    split = dataset.split("validation")
+    with get_runtime(runtime).load(variant) as session:
+        return session.run(variant.feeds(split.inputs))[variant.outputs[0].name], split.target
+
+
+def test_the_exported_file_answers_as_the_trained_module_does(lenet):
+    dataset = load_dataset("digits")
+    result = QUICK(lenet, dataset)
+    work, module = QUICK.fake(lenet, dataset, silent)
+    trained = QUICK.train(lenet, module, dataset, silent)
+    as_module = dataclasses.replace(lenet, format="torch", model=trained)
+    ours, target = logits_of(as_module, dataset, "torch")
+    for runtime in ("onnxruntime", "openvino"):
+        if not get_runtime(runtime).is_available().ok:
+            continue
+        theirs, _ = logits_of(result, dataset, runtime)
+        assert np.abs(theirs - ours).mean() < 0.05 * ours.std()
+        assert (theirs.argmax(1) == ours.argmax(1)).mean() >= 0.995
+        difference = (theirs.argmax(1) == target).mean() - (ours.argmax(1) == target).mean()
+        assert abs(difference) <= 0.005
+    untrained, _ = logits_of(dataclasses.replace(as_module, model=module), dataset, "torch")
+    assert np.abs(untrained - ours).mean() > 0.05 * ours.std()
+    report = quantization_report(result)
+    assert report.quantized == report.layers == sum(report.bits.values()) and report.bits["8"] == 2
+    assert result.size_bytes < 0.35 * lenet.size_bytes
+
+
+def test_its_seed_makes_the_same_bytes_and_another_seed_others(lenet):
+    dataset = load_dataset("digits")
+    quick = dataclasses.replace(QUICK, max_samples=64)
+    first = quick(lenet, dataset).payload
+    assert quick(lenet, dataset).payload == first
+    assert dataclasses.replace(quick, seed=1)(lenet, dataset).payload != first
+
+
+def test_it_can_listen_to_the_float_model(lenet):
+    dataset = load_dataset("digits")
+    quick = dataclasses.replace(QUICK, max_samples=64, alpha=1.0)
+    assert quick(lenet, dataset).payload != dataclasses.replace(quick, alpha=0.0)(lenet, dataset).payload
+
+
+def test_it_stops_on_request_and_tells_how_far_it_is(lenet):
+    told = []
+
+    def progress(fraction, message):
+        told.append(fraction)
+        if fraction > 0.4:
+            raise Cancelled()
+
+    with pytest.raises(Cancelled):
+        QUICK(lenet, load_dataset("digits"), progress)
+    assert told == sorted(told) and len(told) > 5
+
+
+def test_what_is_quantized_already_is_refused(lenet):
+    dataset = load_dataset("digits")
+    once = dataclasses.replace(QUICK, max_samples=64)(lenet, dataset)
+    with pytest.raises(TechniqueError, match="already"):
+        QUICK(once, dataset)
+
+
+def test_a_collapse_is_not_handed_out(lenet):
+    strict = dataclasses.replace(
+        QUICK,
+        weight_bits=2,
+        activation_bits=2,
+        edge_bits=2,
+        max_samples=32,
+        learning_rate=1e-6,
+        max_drop_pp=0.0,
+    )
+    with pytest.raises(TechniqueError, match="points on"):
+        strict(lenet, load_dataset("digits"))
