@@ -51,8 +51,9 @@ def activations(
     """Run `samples` through `model` and yield, for each batch, name → values [N, …] of the tensors `names`.
 
     Batches are as large as 64 MB of yielded values allow, 32 at most; where the model's batch is fixed,
-    `samples` must be a multiple of it (`pick`). Raises DataError for samples that do not fit the model, or
-    that make a value NaN or infinite.
+    `samples` must be a multiple of it (`pick`). Each dictionary is emptied when the next is asked for: there is
+    never more than one batch in memory. Raises DataError for samples that do not fit the model, or that make a
+    value NaN or infinite.
     """
     ort = get_runtime("onnxruntime").engine()
     observed = onnx.ModelProto()
@@ -83,6 +84,7 @@ def activations(
         done += count
         progress(done / len(samples), f"calibrating: {done}/{len(samples)} samples")
         bytes_per_sample = max(1, sum(array.nbytes for array in values.values()) // count)
+        values.clear()  # or this batch would still be in memory while the next one is computed
         size = max(1, min(_LARGEST_BATCH, _BATCH_BYTES // bytes_per_sample))
 
 

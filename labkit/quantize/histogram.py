@@ -70,10 +70,10 @@ class Histogram:
 
     def share_outside(self, range_: Range) -> float:
         """The share of values that a grid for `range_` and 0 cannot hold, values being even within a bin."""
-        below = np.concatenate([[0], np.cumsum(self.counts)])
         edges = np.clip(self.edges, self.low, self.high)
-        start, end = np.interp([min(range_.low, 0), max(range_.high, 0)], edges, below)
-        return float(1 - (end - start) / below[-1])
+        above = _beyond(max(range_.high, 0.0), edges, self.counts)
+        below = _beyond(-min(range_.low, 0.0), -edges[::-1], self.counts[::-1])
+        return (above + below) / int(self.counts.sum())
 
     def _index(self, values: NDArray[np.float64]) -> NDArray[np.intp]:
         """The bin of each value; dividing by a power of two is exact."""
@@ -91,8 +91,16 @@ class Histogram:
         self._first, self.counts = int(first), counts
 
 
+def _beyond(end: float, edges: Array, counts: Array) -> float:
+    """How many values lie above `end`. edges: [B + 1], counts: [B]."""
+    up_to = np.concatenate([[0], np.cumsum(counts)])
+    return float(up_to[-1] - np.interp(end, edges, up_to))
+
+
 def _fitting_exponent(low: float, high: float, bins: int) -> int:
     """The least k for which bins of width 2^k, one of them beginning at 0, cover low ≤ 0 ≤ high."""
+    if not (low or high):
+        return _SMALLEST_EXPONENT
     exponent = max(math.frexp(max(-low, high))[1] - (bins - 1).bit_length(), _SMALLEST_EXPONENT)
     while math.floor(math.ldexp(high, -exponent)) - math.floor(math.ldexp(low, -exponent)) >= bins:
         exponent += 1

@@ -2,7 +2,7 @@
 
     MinMax          everything seen. One outlier stretches the grid for all the others.
     MovingAverage   a running mean of each batch's least and largest value (Jacob et al. 2018, section 3).
-    Percentile      gives up a chosen share of the outermost values: they saturate.
+    Percentile      gives up a chosen share of the outermost values: they saturate (Wu et al. 2020, section 3.2).
     Entropy         loses the least information, as the Kullback–Leibler divergence counts it (Migacz 2017).
     MeanSquaredError  leaves the least squared error, of rounding inside the range and of clipping outside it.
 
@@ -109,7 +109,7 @@ class Percentile(Observer):
 
     def _range(self) -> Range:
         counts, edges, seen = self.histogram.counts, self.histogram.edges, self.histogram
-        allowed = counts.sum() * (100 - self.percentile) / 100
+        allowed = round(counts.sum() * (100 - self.percentile) / 100, 6)  # 100 − 99.9 is a hair below 0.1
         if self.symmetric:
             nearest_first = np.argsort(np.abs(edges[:-1] + edges[1:]), kind="stable")
             kept = nearest_first[: len(counts) - _dropped(counts[nearest_first[::-1]], allowed)]
@@ -128,11 +128,12 @@ def _dropped(counts: Array, allowed: float) -> int:
 class Search(Observer):
     """A calibrator that tries ranges and keeps the one of least `loss`.
 
-    Both ends are shrunk towards 0, each by its own power of 2 (a symmetric grid's together), and the best pair is
-    then refined in factors of √2, of 2^¼, … of 2^¹⁄₃₂, which is 2 %. Of equal losses, the wider range wins.
+    Where one end decides (the grid is symmetric, or the other end is 0), it is shrunk towards 0 in steps of 4 %.
+    Where two do, all pairs in steps of √2 are tried, and the best is refined in steps of 2^¼, 2^⅛, … 2^¹⁄₃₂, which is
+    2 %. Of equal losses, the wider range wins.
     """
 
-    _STEPS: ClassVar[tuple[float, ...]] = (1 / 2, 1 / 4, 1 / 8, 1 / 16, 1 / 32)
+    _STEPS: ClassVar[tuple[float, ...]] = (1 / 4, 1 / 8, 1 / 16, 1 / 32)
 
     @abstractmethod
     def loss(self, range_: Range) -> float:
@@ -142,7 +143,8 @@ class Search(Observer):
         low, high = min(self.histogram.low, 0.0), max(self.histogram.high, 0.0)
         if self.symmetric:
             low, high = -max(-low, high), max(-low, high)
-        coarse = np.arange(_HALVINGS)
+        one_end = self.symmetric or not (low and high)
+        coarse = np.arange(0, _HALVINGS, 1 / 16 if one_end else 1 / 2)
         best = self._best(low, high, coarse, coarse)
         for step in self._STEPS:
             finer = step * np.array([-1, 0, 1])
@@ -193,7 +195,7 @@ class MeanSquaredError(Search):
         whole = np.rint(inside / scale)
         part = inside / scale - whole
         integral = scale**3 * (whole / 12 + _cube(part) / 3) + _cube(edges - inside) / 3
-        return float(np.dot(counts, np.diff(integral)) / self.histogram.width / self.histogram.counts.sum())
+        return float(np.sum(counts * np.diff(integral)) / self.histogram.width / self.histogram.counts.sum())
 
 
 def _cube(x: Array) -> Array:
@@ -208,22 +210,24 @@ class Entropy(Search):
     its bins that P uses. What was cut off is missing in Q: that is the price of clipping. Exact zeros are left out,
     every grid has them. A bin that P uses and Q does not would cost infinitely much: Q gets one value there.
 
-    A range of fewer bins than the grid has levels is out of question: the histogram cannot tell what it loses.
+    Out of question are a range of fewer bins than the grid has levels, where the histogram cannot tell what is
+    lost; and one that cuts off more than 2^−bits of the values, a level's fair share. The second limit is ours: the
+    divergence takes the exact place of a value that comes very often (a constant background) for information, and
+    would clip an eighth of all the others to keep it.
     """
 
     def loss(self, range_: Range) -> float:
         """KL(P ‖ Q) in nats."""
-        seen, counts = self.histogram, self._counts_without_zeros()
-        if range_.high - range_.low < 2**self.bits * seen.width:
-            return math.inf
-        centres = (seen.edges[:-1] + seen.edges[1:]) / 2
+        edges, counts = self.histogram.edges, self._counts_without_zeros()
+        centres = (edges[:-1] + edges[1:]) / 2
         first, last = np.searchsorted(centres, [range_.low, range_.high])
-        inside = counts[first:last]
-        if not inside.any():
+        inside, below, above = counts[first:last], counts[:first].sum(), counts[last:].sum()
+        too_narrow = range_.high - range_.low < 2**self.bits * self.histogram.width
+        if too_narrow or below + above > counts.sum() / 2**self.bits or not inside.any():
             return math.inf
         p = inside.astype(np.float64)
-        p[0] += counts[:first].sum()
-        p[-1] += counts[last:].sum()
+        p[0] += below
+        p[-1] += above
         used = p > 0
         levels = quantize(centres[first:last], *self._grid(range_), self.bits, self.symmetric).astype(np.intp)
         levels -= levels.min()
