@@ -51,7 +51,7 @@ class Quantizes(Technique):
         """The new variant, with its report inside. Raises TechniqueError if quality drops too much."""
         quantized = onnx.ModelProto()
         quantized.CopyFrom(work.model)
-        insert_qdq(quantized, work.plan, work.activations, work.weights)
+        self.insert(quantized, work)
         name = f"{variant.name}+{self.name}"
         result = variant.derive(name, self.step(variant), model=quantized.SerializeToString())
         clipped = max(clip_rates, key=lambda tensor: clip_rates[tensor], default="")
@@ -71,6 +71,10 @@ class Quantizes(Technique):
         write_report(quantized, report)
         progress(1.0, str(report))
         return dataclasses.replace(result, model=quantized.SerializeToString())
+
+    def insert(self, model: onnx.ModelProto, work: Work) -> None:
+        """Write what was chosen into `model`, in place: as QDQ nodes, unless a technique knows better."""
+        insert_qdq(model, work.plan, work.activations, work.weights)
 
     def advice(self, worst: Noise, clip_rate: float) -> str:
         """What to try after a collapse."""

@@ -15,10 +15,13 @@ metric; b̂ is the bias correction of Nagel et al. 2019, section 4.2).
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import onnx
 
 from labkit.onnx_graph import Graph, attribute
+from labkit.quantize.integer import windows
 from labkit.quantize.plan import Layer
 from labkit.variant import Array
 
@@ -58,22 +61,16 @@ class Rows:
         return flat[:, ::step].astype(np.float64)
 
     def _unfold(self, x: Array) -> Array:
-        """Every window that the kernel meets: [N, C, H, W] → [groups, N·H'·W', C/groups·kh·kw]."""
-        windows = self._windows(x)  # [N, C, H', W', kh, kw]
-        count, channels, *places = windows.shape[:-2]
-        cut = windows.reshape(count, self.groups, channels // self.groups, *places, *windows.shape[-2:])
-        return cut.transpose(1, 0, 3, 4, 2, 5, 6).reshape(self.groups, count * places[0] * places[1], -1)
-
-    def _windows(self, x: Array) -> Array:
-        kernel = self.shape[2:]
-        pads = attribute(self.node, "pads", [0] * 4)
-        top, left, bottom, right = _same_pads(self.node, x.shape[2:], kernel) or pads
-        padded = np.pad(x, ((0, 0), (0, 0), (top, bottom), (left, right)))
-        dilations = attribute(self.node, "dilations", [1, 1])
-        reach = [(size - 1) * step + 1 for size, step in zip(kernel, dilations, strict=True)]
-        windows = np.lib.stride_tricks.sliding_window_view(padded, reach, axis=(2, 3))
-        rows, columns = attribute(self.node, "strides", [1, 1])
-        return windows[:, :, ::rows, ::columns, :: dilations[0], :: dilations[1]]
+        """Every window that the kernel meets: [N, C, *size] → [groups, N·places, C/groups·kernel]."""
+        dims, kernel_size = x.ndim - 2, self.shape[2:]
+        strides, dilations = (attribute(self.node, name, [1] * dims) for name in ("strides", "dilations"))
+        pads = _same_pads(self.node, x.shape[2:], kernel_size) or attribute(self.node, "pads", ())
+        seen = windows(x, kernel_size, strides, pads, dilations)  # [N, C, *places, *kernel]
+        count, channels = seen.shape[:2]
+        cut = seen.reshape(count, self.groups, channels // self.groups, *seen.shape[2:])
+        places, kernel = range(3, 3 + dims), range(3 + dims, 3 + 2 * dims)
+        inputs = channels // self.groups * math.prod(kernel_size)
+        return cut.transpose(1, 0, *places, 2, *kernel).reshape(self.groups, -1, inputs)
 
 
 def _same_pads(node: onnx.NodeProto, size: tuple[int, ...], kernel: tuple[int, ...]) -> list[int] | None:
@@ -82,8 +79,9 @@ def _same_pads(node: onnx.NodeProto, size: tuple[int, ...], kernel: tuple[int, .
     if kind == b"NOTSET":
         return None
     if kind == b"VALID":
-        return [0] * 4
-    strides, dilations = attribute(node, "strides", [1, 1]), attribute(node, "dilations", [1, 1])
+        return [0] * 2 * len(kernel)
+    ones = [1] * len(kernel)
+    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
     total = [
         max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
         for n, s, k, d in zip(size, strides, kernel, dilations, strict=True)
