@@ -17,6 +17,7 @@ CAUSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     file.weight_only,
     file.unstructured_zeros,
     file.unaligned_channels,
+    file.slow_integer_layers,
     file.outside_layers,
     machine.tiny_layers,
     machine.small_batch,

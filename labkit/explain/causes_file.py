@@ -21,6 +21,7 @@ from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Operator
 
 _SURELY = 1.05  # a trial's whole interval must lie above it
 _MUCH = 0.25  # of the time: some work between the layers is what every network has
+_CLEARLY = 1.2  # times as long
 _FEW = 3
 
 
@@ -164,6 +165,32 @@ def unaligned_channels(evidence: Evidence) -> Finding | None:
     )
 
 
+def slow_integer_layers(evidence: Evidence) -> Finding | None:
+    """Layers that take longer in integers than the baseline's do in float: this engine's kernels do not suit them."""
+    if evidence.against is None or not evidence.quantized:
+        return None
+    before = {each.layer: each for each in evidence.against.operators if each.layer}
+    found = [
+        (each, before[each.layer])
+        for each, _ in evidence.layers(
+            lambda each, _: each.precision == "int8" and each.kind != "ConvInteger"
+        )
+        if each.layer in before and each.ms > _CLEARLY * before[each.layer].ms
+    ]
+    if not found or evidence.against.batch_size != evidence.profile.batch_size:
+        return None
+    lost_ms = sum(now.ms - then.ms for now, then in found)
+    now, then = max(found, key=lambda pair: pair[0].ms - pair[1].ms)
+    return Finding(
+        "slow_integer_layers",
+        lost_ms / evidence.profile.total_ms,
+        f"{len(found)} layers take longer in int8 than in the baseline's {then.precision}, most of all {now.layer} "
+        f"({now.ms:.3f} ms against {then.ms:.3f}): {evidence.profile.runtime}'s integer kernels do not suit them.",
+        "leave these layers in float (those of few input channels, and depthwise ones, are the usual cases), or try "
+        "another engine: `labkit measure VARIANT --runtime onnxruntime --runtime openvino`",
+    )
+
+
 def outside_layers(evidence: Evidence) -> Finding | None:
     """Quantized layers, and most of the time elsewhere (Amdahl 1967)."""
     found = [each for each in evidence.profile.operators if each.work == OTHER]
@@ -173,10 +200,10 @@ def outside_layers(evidence: Evidence) -> Finding | None:
     return Finding(
         "outside_layers",
         share,
-        f"{share:.0%} of the time goes into operators that multiply with no weights, where int8 gains little or nothing: "
-        f"{_kinds(found)}. If all layers took no time at all, it would be {1 / share:.1f}× as fast, and no more.",
-        "make these cheaper: an activation function that the engine fuses (ReLU instead of GELU), a smaller number of "
-        "tokens or pixels, an engine that fuses them",
+        f"{share:.0%} of the time goes into operators that multiply with no weights, where int8 gains little or "
+        f"nothing: {_kinds(found)}. If all layers took no time, it would be {1 / share:.1f}× as fast, and no more.",
+        "make these cheaper: an activation function that the engine fuses (ReLU instead of GELU), fewer tokens or "
+        "pixels, an engine that fuses them",
     )
 
 
