@@ -17,7 +17,7 @@ import onnx
 from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
 from labkit.measure.quality import evaluate
-from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, set_constant
 from labkit.progress import Progress
 from labkit.quantize.arithmetic import Grid
 from labkit.quantize.calibrate import pick
@@ -25,6 +25,7 @@ from labkit.quantize.noise import Noise, measure_noise
 from labkit.quantize.plan import WEIGHTED, Plan, make_plan
 from labkit.quantize.qdq import Rounded, insert_qdq
 from labkit.quantize.report import QuantizationReport, count_layers, write_report
+from labkit.quantize.rounding import Learned
 from labkit.task import Scores
 from labkit.technique import Technique, knob
 from labkit.variant import Variant
@@ -106,6 +107,14 @@ class Work:
     activations: Mapping[str, Grid] = dataclasses.field(default_factory=dict)
     weights: Mapping[str, Rounded] = dataclasses.field(default_factory=dict)
 
+    def take(self, learned: Mapping[str, Learned]) -> None:
+        """Use learned weights, and the biases that go with them."""
+        self.weights = {name: each.weight for name, each in learned.items()}
+        for layer in self.plan.layers:
+            bias = learned[layer.weight].bias
+            if bias is not None:
+                set_constant(self.model, layer.bias, bias)
+
     @property
     def tensors(self) -> list[str]:
         """The activations that need a grid of their own."""
@@ -143,10 +152,20 @@ def drop_of_quality_pp(before: Variant, after: Variant, dataset: Dataset, sample
     but their mean would cost 100 points.
     """
     task = dataset.task
-    first, second = _scores(before, dataset, samples), _scores(after, dataset, samples)
+    first, second = score(before, dataset, samples), score(after, dataset, samples)
     drop, _ = task.drop(task.compare(first, second))
-    unit = 1.0 if task.higher_is_better else float(np.var(samples.target)) or 1.0
-    return 100 * drop / unit + 0.0  # no −0
+    return drop * quality_unit_pp(dataset, samples) + 0.0  # no −0
+
+
+def quality_unit_pp(dataset: Dataset, samples: Split) -> float:
+    """How many points one unit of the task's metric is: 100 of accuracy; of an error, 100 / variance."""
+    return 100.0 if dataset.task.higher_is_better else 100 / (float(np.var(samples.target)) or 1.0)
+
+
+def score(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
+    """One score for each of `samples`, by the dataset's task."""
+    splits = {**dataset.splits, "calibration": samples}
+    return evaluate(variant, dataclasses.replace(dataset, splits=splits), "calibration")
 
 
 def _check_weights(variant: Variant, model: onnx.ModelProto) -> None:
@@ -162,8 +181,3 @@ def _check_weights(variant: Variant, model: onnx.ModelProto) -> None:
                 f"weight {name!r} of {variant.name!r} holds {bad} values that are NaN or infinite, and no "
                 "grid can hold those: find out where the training went wrong"
             )
-
-
-def _scores(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
-    splits = {**dataset.splits, "calibration": samples}
-    return evaluate(variant, dataclasses.replace(dataset, splits=splits), "calibration")

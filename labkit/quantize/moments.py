@@ -44,6 +44,11 @@ class Rows:
         shape = graph.constants[layer.weight].dims
         self.shape = tuple(shape) if layer.axis == 0 else tuple(reversed(shape))
 
+    @property
+    def inputs(self) -> int:
+        """How many numbers each output is a sum over."""
+        return math.prod(self.shape[1:])
+
     def matrices(self, weight: Array) -> Array:
         """Weight, or anything of its shape → [groups, outputs, inputs]."""
         rows = weight if self.layer.axis == 0 else weight.T

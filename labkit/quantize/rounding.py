@@ -7,11 +7,13 @@ the one whose earlier layers are rounded already, so that each layer can make up
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
+from typing import NamedTuple
 
 import numpy as np
 import onnx
 
 from labkit.data import Split
+from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, set_constant
 from labkit.progress import Progress, part, silent
 from labkit.quantize.adaround import adaround
@@ -27,6 +29,16 @@ ROUNDINGS = ("nearest", "gptq", "adaround", "descent")
 _SHRINKS = np.linspace(1.0, 0.4, 25)
 
 
+_MOST_INPUTS = 4608
+
+
+class Learned(NamedTuple):
+    """A layer's weight on its grid, and the bias that goes with it (None if the layer has none)."""
+
+    weight: Rounded
+    bias: Array | None
+
+
 def learn_weights(
     method: str,
     variant: Variant,
@@ -35,38 +47,82 @@ def learn_weights(
     grids: Mapping[str, Grid],
     samples: Split,
     progress: Progress,
-) -> dict[str, Rounded]:
-    """Round the weights of `layers`, in the graph's order; biases of `model` are corrected in place.
+) -> dict[str, Learned]:
+    """Round the weights of `layers`, in the graph's order, each on what the layers before it now deliver.
 
     method: one of ROUNDINGS. grids: weight → the grid to start from, whose scale a learned rounding may shrink.
+    Returns weight → what was learned. Raises TechniqueError for a layer that is too large.
     """
     so_far = onnx.ModelProto()
     so_far.CopyFrom(model)
-    rounded: dict[str, Rounded] = {}
+    learned: dict[str, Learned] = {}
     for index, layer in enumerate(layers):
-        if layer.weight in rounded:
+        if layer.weight in learned:
             continue
         report = part(progress, index / len(layers), (index + 1) / len(layers), f"{layer.weight}: ")
-        rows = Rows(Graph(model), layer)
-        bias = Graph(model).constant(layer.bias)
-        moments = Moments(bias is not None)
+        rows, moments = _prepare(variant, model, layer)
         for x, quantized in _inputs(variant, model, so_far, layer.input, samples, part(report, 0, 0.5)):
             moments.add(rows.patches(x), rows.patches(quantized))
-        weight = Graph(model).constant(layer.weight)
-        assert weight is not None  # noqa: S101 - a plan's weights are constants
-        rounded[layer.weight] = _round(
-            method, weight, grids[layer.weight], rows, moments, part(report, 0.5, 1)
+        found = _learn(method, model, layer, grids[layer.weight], rows, moments, part(report, 0.5, 1))
+        learned[layer.weight] = found
+        set_constant(so_far, layer.weight, found.weight.grid.dequantize(found.weight.integers))
+        if found.bias is not None:
+            set_constant(so_far, layer.bias, found.bias)
+    return learned
+
+
+def learn_alone(
+    method: str,
+    variant: Variant,
+    model: onnx.ModelProto,
+    layers: tuple[Layer, ...],
+    grids: Mapping[str, Grid],
+    samples: Split,
+    progress: Progress,
+) -> dict[str, Learned]:
+    """As `learn_weights`, but each layer as if all others were float: one pass over the samples is enough."""
+    prepared = {layer.weight: (layer, *_prepare(variant, model, layer)) for layer in layers}
+    names = sorted({layer.input for layer in layers})
+    for values in activations(variant, model, names, samples, part(progress, 0, 0.5)):
+        for layer, rows, moments in prepared.values():
+            patches = rows.patches(values[layer.input])
+            moments.add(patches, patches)
+    learned = {}
+    for index, (name, (layer, rows, moments)) in enumerate(prepared.items()):
+        report = part(progress, 0.5 + 0.5 * index / len(prepared), 0.5 + 0.5 * (index + 1) / len(prepared))
+        learned[name] = _learn(method, model, layer, grids[name], rows, moments, report)
+    return learned
+
+
+def _prepare(variant: Variant, model: onnx.ModelProto, layer: Layer) -> tuple[Rows, Moments]:
+    graph = Graph(model)
+    rows = Rows(graph, layer)
+    if rows.inputs > _MOST_INPUTS:
+        raise TechniqueError(
+            f"{layer.weight!r} of {variant.name!r} has {rows.inputs} inputs: to learn its rounding needs "
+            f"{rows.inputs}² numbers, and {_MOST_INPUTS}² are the most: use rounding='nearest'"
         )
-        back = rounded[layer.weight].grid.dequantize(rounded[layer.weight].integers)
-        set_constant(so_far, layer.weight, back)
-        if bias is not None:
-            shift = moments.bias_shift(rows.matrices(weight), rows.matrices(back))
-            set_constant(so_far, layer.bias, (bias + shift).astype(np.float32))
-    for layer in layers:
-        bias = Graph(so_far).constant(layer.bias)
-        if bias is not None:
-            set_constant(model, layer.bias, bias)
-    return rounded
+    return rows, Moments(graph.constant(layer.bias) is not None)
+
+
+def _learn(
+    method: str,
+    model: onnx.ModelProto,
+    layer: Layer,
+    grid: Grid,
+    rows: Rows,
+    moments: Moments,
+    progress: Progress,
+) -> Learned:
+    graph = Graph(model)
+    weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
+    assert weight is not None  # noqa: S101 - a plan's weights are constants
+    rounded = _round(method, weight, grid, rows, moments, progress)
+    if bias is None:
+        return Learned(rounded, None)
+    back = rounded.grid.dequantize(rounded.integers)
+    shift = moments.bias_shift(rows.matrices(weight), rows.matrices(back))
+    return Learned(rounded, (bias + shift).astype(np.float32))
 
 
 def _round(

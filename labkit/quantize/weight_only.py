@@ -85,7 +85,8 @@ class QuantizeWeights(Quantizes):
             assert dataset is not None  # noqa: S101 - `requires` has checked it
             samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
             used, learning = len(samples), part(progress, 0.0, 0.9)
-            work.weights = learn_weights(
+            learned = learn_weights(
                 self.rounding, variant, work.model, work.plan.layers, grids, samples, learning
             )
+            work.take(learned)
         return self.write(variant, work, dataset, progress, {}, used)
