@@ -152,7 +152,8 @@ class FakeQuantized(OnnxModule):
         weight = self.learned(layer.weight)(self.weight(layer))
         norm = self.norm(layer)
         if norm is None or not self.training or self.frozen:
-            return super().compute(node, [inputs[0], weight, self._rounded_bias(layer)])
+            bias = self._rounded_bias(layer)
+            return super().compute(node, [inputs[0], weight, *([] if bias is None else [bias])])
         (y,) = super().compute(node, [inputs[0], weight])
         return (norm.normalise(y),)
 

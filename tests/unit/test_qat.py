@@ -306,6 +306,31 @@ def test_calibration_samples_of_nothing_but_zeros_are_refused():
         module(torch.full((2, 2, 6, 6), torch.nan))
 
 
+def test_a_matrix_product_of_tokens_is_a_layer_too():
+    make = helper.make_node
+    nodes = [
+        make("MatMul", ["image", "w1"], ["a"]),
+        make("Gelu", ["a"], ["b"]),
+        make("MatMul", ["b", "w2"], ["c"]),
+        make("ReduceMean", ["c", "axes"], ["logits"], keepdims=0),
+    ]
+    constants = {"w1": floats(6, 8), "w2": floats(8, 3), "axes": np.array([1, 2])}
+    body = helper.make_graph(
+        nodes,
+        "tokens",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 6, 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
+    model = helper.make_model(body, opset_imports=[helper.make_opsetid("", 20)], ir_version=9)
+    work, module, images, before = fake(model)
+    assert [layer.axis for layer in work.plan.layers] == [1, 1]
+    assert module.learned("w1").scale.shape == (8,)
+    module.train()(images).pow(2).sum().backward()
+    assert all(module.constant(name).grad.abs().max() > 0 for name in ("w1", "w2"))
+    assert (module(images) - before).abs().max() < 0.1 * before.abs().max()
+
+
 def test_a_bias_is_rounded_as_int32_will_hold_it_with_room_to_spare():
     model = residual(with_norm=False)
     for tensor in model.graph.initializer:
