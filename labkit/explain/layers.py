@@ -31,7 +31,7 @@ KINDS = {
 _INTEGER_KINDS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
 _FUSED_AFTER = ("Relu", "Clip")
-_ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/fusedWithBias)+$")
+_ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/DequantizationMultiply)+$")
 """What engines append to a name when they replace an operator."""
 
 
@@ -74,7 +74,7 @@ class ModelFile:
     """The layers of an ONNX file when it runs a batch of so many samples; `left` are labkit's own reasons."""
 
     def __init__(self, variant: Variant, batch_size: int) -> None:
-        model = open_graph(variant.payload)
+        model = name_nodes(open_graph(variant.payload))
         self.quantized = variant.quantized
         self._graph = Graph(model)
         sizes = {spec.name: [batch_size, *spec.shape[1:]] for spec in variant.inputs if spec.shape}
@@ -129,6 +129,16 @@ class ModelFile:
         return None
 
 
+def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
+    """Give every node a name, each once, in place: names are all that a profile tells of an operator."""
+    seen: set[str] = set()
+    for node in model.graph.node:
+        if not node.name or node.name in seen:
+            node.name = f"{node.op_type}_{node.output[0]}"
+        seen.add(node.name)
+    return model
+
+
 def _multiplies(kind: str) -> bool:
     return any(word in kind for word in ("Conv", "Gemm", "MatMul", "FullyConnected", "Deconvolution"))
 
@@ -162,8 +172,8 @@ def _layer(graph: Graph, node: onnx.NodeProto, shapes: Mapping[str, Dims]) -> La
     numbers = [each for each in (*image[2:], *stored) if isinstance(each, int)]
     known = is_image and len(numbers) == 6
     return Layer(
-        name=_label(source, weight is not None) or node.name or node.output[0],
-        node=node.name or node.output[0],
+        name=_label(source, weight is not None) or node.name,
+        node=node.name,
         kind=node.op_type,
         macs=_macs(node, shapes),
         source=source,

@@ -44,7 +44,7 @@ def read(
 
 
 def _work(kind: str) -> str:
-    return LAYER if kind in _LAYERS else CONVERSION if kind in _CONVERSIONS else OTHER
+    return LAYER if kind.startswith(_LAYERS) else CONVERSION if kind in _CONVERSIONS else OTHER
 
 
 def _precision(kernel: str) -> str:

@@ -12,6 +12,7 @@ from typing import Any
 import onnx
 
 from labkit.errors import ModelFileError
+from labkit.explain.layers import name_nodes
 from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Executed
 from labkit.runtimes import RunOptions, Runtime
 from labkit.variant import Array, Variant
@@ -33,6 +34,7 @@ def read(
 ) -> Sequence[Executed]:
     """Each operator's time in `runs` runs, those that warm up not counted; ModelFileError if it cannot run."""
     ort = runtime.engine()
+    model = name_nodes(onnx.load_model_from_string(variant.payload))
     with tempfile.TemporaryDirectory(prefix="labkit-profile-") as folder:
         told = ort.SessionOptions()
         told.log_severity_level = 3
@@ -42,25 +44,14 @@ def read(
         told.profile_file_prefix = str(Path(folder) / "profile")
         try:
             session = ort.InferenceSession(
-                with_names(variant.payload), told, providers=["CPUExecutionProvider"]
+                model.SerializeToString(), told, providers=["CPUExecutionProvider"]
             )
             for _ in range(_WARM_UP + runs):
                 session.run(None, dict(feeds))
             events = json.loads(Path(session.end_profiling()).read_text(encoding="utf-8"))
         except Exception as error:  # onnxruntime raises a dozen kinds of its own
             raise ModelFileError(f"ONNX Runtime cannot run {variant.name!r}: {str(error)[:300]}") from None
-    return _operators(events, {node.name for node in onnx.load_model_from_string(variant.payload).graph.node})
-
-
-def with_names(payload: bytes) -> bytes:
-    """The same file with a name for every node, each written once, since names are all that a profile tells."""
-    model = onnx.load_model_from_string(payload)
-    seen: set[str] = set()
-    for node in model.graph.node:
-        if not node.name or node.name in seen:
-            node.name = f"{node.op_type}_{node.output[0]}"
-        seen.add(node.name)
-    return bytes(model.SerializeToString())
+    return _operators(events, {node.name for node in model.graph.node})
 
 
 def _operators(events: Sequence[Mapping[str, Any]], in_file: set[str]) -> list[Executed]:

@@ -1,0 +1,370 @@
+"""Explain: it names the planted cause first, blames nobody without evidence, and says what it could not find out.
+
+The profiles here are real, the trials are scripted: what the clock would say is given, so that no test is timed.
+`benchmarks/slow_cases.py` plants the cases, and the benchmark lets the clock speak.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import json
+import sys
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import onnx
+import pytest
+from onnx import TensorProto, helper, numpy_helper
+
+from benchmarks.slow_cases import CASES, SlowCase, digits, resnet, resnet_int8, slow_case
+from labkit.environment import current
+from labkit.errors import Cancelled, ConfigError, TensorError
+from labkit.explain import CAUSES, Explanation, explain, plot_time, profile
+from labkit.explain.causes import diagnose
+from labkit.explain.evidence import (
+    ALIGNED_CHAIN,
+    BASELINE_FLOAT32,
+    FEWER_THREADS,
+    LARGER_BATCH,
+    UNSIGNED,
+    Evidence,
+    unaligned,
+)
+from labkit.explain.layers import ModelFile
+from labkit.explain.profile import Operator, Profile
+from labkit.explain.rewrite import Chain, unsigned
+from labkit.explain.trials import AGAINST, ITSELF, Entrant, Race
+from labkit.measure.timing import Timing
+from labkit.runtimes import RunOptions, get_runtime
+from labkit.technique import probe
+from labkit.variant import TensorSpec, Variant
+from labkit.zoo import load_model
+
+SPEEDS = {
+    "signed_activations": {UNSIGNED: 3.0},
+    "too_many_threads": {FEWER_THREADS: 1.5},
+    "baseline_not_float32": {AGAINST: 0.5, BASELINE_FLOAT32: 0.3},
+}
+"""Cause → how many times faster than the variant each entrant is, where it is not as fast."""
+
+SEEN = (
+    "quantize_static with its defaults",
+    "dynamic quantization of convolutions",
+    "90 % zeros",
+    "weights only",
+    "four times too many threads",
+    "baseline in bfloat16",
+    "a processor without VNNI",
+)
+"""The cases that are quickly planted; the benchmark sees them all."""
+
+
+def timing(ms: float) -> Timing:
+    return Timing(np.full(10, ms), np.full(10, ms), 1, True, 1.0)
+
+
+def scripted(speeds: Mapping[str, float]):
+    """A racer that lets nobody run: each entrant is as fast per sample as `speeds` say, or as the variant."""
+
+    def run(entrants, protocol, progress) -> Race:
+        times = {name: timing(each.batch_size / speeds.get(name, 1.0)) for name, each in entrants.items()}
+        return Race(entrants, times)
+
+    return run
+
+
+@functools.cache
+def explained(name: str) -> tuple[SlowCase, Explanation]:
+    case = slow_case(name)
+    if case.absent:
+        pytest.skip(case.absent)
+    racer = scripted(SPEEDS.get(case.cause, {}))
+    return case, explain(case.variant, digits(), **case.options, racer=racer)
+
+
+def operator(layer: str, ms: float, share: float, **changes) -> Operator:
+    told = {"kind": "Conv", "name": layer, "work": "layer", "precision": "float32", "macs": None, **changes}
+    return Operator(layer=layer, ms=ms, share=share, **told)
+
+
+def evidence(*operators: Operator, speeds: Mapping[str, float] | None = None, **changes) -> Evidence:
+    """Of a file about which nothing is known; every entrant fed one sample."""
+    names = [ITSELF, *(speeds or {})]
+    feeds = {"x": np.zeros((1, 1), np.float32)}
+    runtime, options = get_runtime("onnxruntime"), RunOptions()
+    entrants = {name: Entrant(chain_variant(), feeds, runtime, options) for name in names}
+    race = scripted(speeds or {})(entrants, None, None)
+    own = Profile("net", "onnxruntime", 1, 1, 1, operators)
+    return Evidence(**{"profile": own, "file": None, "race": race, "environment": current(), **changes})
+
+
+def chain_variant(int8: bool = False) -> Variant:
+    return Chain(4, 8, (3, 3), (6, 6), int8).variant()
+
+
+def network(*nodes: onnx.NodeProto, **constants: np.ndarray) -> Variant:
+    """x [N, 6] → y [N, 6]."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 6]) for name in ("x", "y")]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "net", values[:1], values[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    specs = [TensorSpec(name, "float32", ("batch", 6)) for name in ("x", "y")]
+    return Variant("net", "onnx", model.SerializeToString(), (specs[0],), (specs[1],), task="regression")
+
+
+W = np.random.RandomState(0).standard_normal((6, 6)).astype(np.float32)
+
+
+def test_there_are_ten_cases_or_more_and_each_has_a_cause_of_its_own():
+    assert len(CASES) >= 10
+    causes = {cause.__name__ for cause in CAUSES}
+    assert {explained(name)[0].cause for name in SEEN} <= causes
+    assert set(SEEN) <= set(CASES)
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_the_cause_that_was_planted_is_named_first(name):
+    case, found = explained(name)
+    assert found.names(case.cause), found.says
+
+
+@pytest.mark.parametrize("name", SEEN)
+def test_without_the_cause_it_is_not_named(name):
+    case, _ = explained(name)
+    found = explain(case.cure, digits(), **case.cure_options, racer=scripted({}))
+    assert case.cause not in [each.cause for each in found.findings], found.says
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_well_quantized_network_is_not_accused(runtime):
+    found = explain(resnet_int8(), digits(), batch_size=8, runtime=runtime, racer=scripted({}))
+    assert found.findings == ()
+    assert "Nothing stands out" in found.says
+
+
+def test_a_faster_variant_is_called_faster_and_has_its_breakdown():
+    found = explain(resnet_int8(), digits(), against=resnet(), batch_size=8, racer=scripted({AGAINST: 0.5}))
+    assert found.says.startswith("'resnet20@digits+quantize_int8' is faster: 2.00×")
+    assert "QLinearConv" in found.says
+
+
+@pytest.mark.parametrize(("speed", "verdict"), [(2.0, "is slower"), (1.0, "neither faster nor slower")])
+def test_the_ratio_is_told_first(speed, verdict):
+    found = explain(resnet(), digits(), against=resnet_int8(), batch_size=2, racer=scripted({AGAINST: speed}))
+    assert verdict in found.says.splitlines()[0]
+
+
+def test_signed_grids_are_not_blamed_where_unsigned_ones_are_no_faster():
+    case = slow_case("quantize_static with its defaults")
+    found = explain(case.variant, digits(), batch_size=8, racer=scripted({}))
+    assert found.names("float_layers")
+    assert "signed_activations" not in [each.cause for each in found.findings]
+
+
+@pytest.mark.parametrize(
+    ("name", "cause"),
+    [(UNSIGNED, "signed_activations"), (FEWER_THREADS, "too_many_threads"), (LARGER_BATCH, "small_batch")],
+)
+def test_a_trial_without_effect_accuses_nobody(name, cause):
+    for speed, blamed in ((1.02, False), (3.0, True)):
+        found = diagnose(evidence(operator("", 1.0, 1.0), speeds={name: speed}))
+        assert (cause in [each.cause for each in found]) == blamed
+
+
+def test_the_largest_share_comes_first_and_small_ones_are_not_named():
+    speeds = {UNSIGNED: 1.5, LARGER_BATCH: 4.0, FEWER_THREADS: 1.08}
+    found = diagnose(evidence(operator("", 1.0, 1.0), speeds=speeds))
+    assert [each.cause for each in found] == ["small_batch", "signed_activations"]
+    assert found[0].share == pytest.approx(0.75)
+
+
+def test_a_processor_that_does_not_tell_its_features_is_not_blamed():
+    layer = operator("", 1.0, 1.0, kind="QLinearConv", precision="int8")
+    for features, blamed in (
+        ((), False),
+        (("avx2",), True),
+        (("avx2", "avx_vnni"), False),
+        (("neon",), True),
+    ):
+        machine = dataclasses.replace(current(), cpu_features=features)
+        assert bool(diagnose(evidence(layer, environment=machine))) == blamed
+
+
+def test_every_finding_says_what_to_do():
+    for name in SEEN:
+        for each in explained(name)[1].findings:
+            assert each.advice
+            assert 0 < each.share <= 1
+
+
+def test_shares_add_up_and_every_layer_is_found_once():
+    found = explained("quantize_static with its defaults")[1].profile
+    assert sum(each.share for each in found.operators) == pytest.approx(1)
+    layers = [each.layer for each in found.operators if each.layer]
+    assert len(layers) == len(set(layers)) == 22
+    assert {"stem", "blocks.3.shortcut.0", "blocks.8.conv2", "fc"} <= set(layers)
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+@pytest.mark.parametrize("make", [resnet, resnet_int8])
+def test_the_multiply_adds_of_a_profile_are_those_of_the_file(runtime, make):
+    variant = make()
+    file = ModelFile(variant, 2)
+    found = profile(variant, probe(variant, 2), get_runtime(runtime), RunOptions(), file)
+    assert (
+        sum(each.macs or 0 for each in found.operators) == sum(layer.macs or 0 for layer in file.layers) > 8e7
+    )
+    integers = {each.precision for each in found.operators if each.layer} == {"int8"}
+    assert integers == variant.quantized
+
+
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_nodes_without_names_are_told_apart(runtime):
+    nodes = [helper.make_node("MatMul", [a, "w"], [b]) for a, b in (("x", "h"), ("h", "y"))]
+    variant = network(*nodes, w=W)
+    found = profile(variant, probe(variant, 2), get_runtime(runtime), RunOptions(), ModelFile(variant, 2))
+    assert [each.macs for each in found.operators if each.layer] == [72, 72]
+
+
+def test_the_profile_s_file_is_removed(monkeypatch, tmp_path):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    variant = chain_variant()
+    profile(variant, probe(variant, 2), get_runtime("onnxruntime"), RunOptions())
+    assert list(tmp_path.glob("labkit-profile*")) == []
+    assert list(Path().glob("onnxruntime_profile*")) == []
+
+
+def test_unsigned_grids_hold_the_same_numbers():
+    scale, zero = np.float32(0.05), np.int8(-7)
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    signed = network(*nodes, scale=scale, zero=zero, w=W)
+    lifted = unsigned(signed)
+    assert lifted is not None
+    feeds = {"x": np.linspace(-9, 9, 60, dtype=np.float32).reshape(10, 6)}  # beyond both ends of the grid
+    runtime = get_runtime("onnxruntime")
+    with runtime.load(signed) as first, runtime.load(lifted) as second:
+        np.testing.assert_array_equal(first.run(feeds)["y"], second.run(feeds)["y"])
+    assert unsigned(lifted) is None
+
+
+@pytest.mark.parametrize("int8", [False, True])
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_a_chain_runs_and_has_the_multiply_adds_that_it_says(int8, runtime):
+    chain = Chain(5, 7, (3, 3), (8, 8), int8)
+    variant = chain.variant()
+    assert sum(layer.macs or 0 for layer in ModelFile(variant, 3).layers) == chain.macs(3)
+    with get_runtime(runtime).load(variant) as session:
+        assert np.isfinite(session.run(probe(variant, 3))["y"]).all()
+    assert (chain.aligned(8).inputs, chain.aligned(8).outputs) == (8, 8)
+
+
+def test_the_file_tells_why_a_layer_cannot_be_computed_in_integers():
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
+        helper.make_node("MatMul", ["d", "w"], ["both"], "both"),
+        helper.make_node("MatMul", ["both", "w"], ["weight"], "weight"),
+        helper.make_node("MatMul", ["d", "plain"], ["input"], "input"),
+        helper.make_node("MatMul", ["weight", "input"], ["y"], "none"),
+    ]
+    constants = {"scale": np.float32(0.1), "zero": np.uint8(3), "w8": np.ones((6, 6), np.int8), "plain": W}
+    file = ModelFile(network(*nodes, **constants), 6)
+    grids = {layer.node: (layer.input_grid, layer.weight_grid, layer.on_grids) for layer in file.layers}
+    assert grids == {
+        "both": ("uint8", "int8", True),
+        "weight": ("", "int8", False),
+        "input": ("uint8", "", False),
+        "none": ("", "", False),
+    }
+    assert file.layers[-1].weight is None
+
+
+@pytest.mark.parametrize(("speed", "blamed"), [(1.8, True), (1.02, False)])
+def test_odd_channels_are_blamed_only_where_even_ones_are_faster(speed, blamed):
+    variant = Chain(30, 30, (3, 3), (16, 16), False).variant()
+    found = explain(variant, batch_size=2, racer=scripted({ALIGNED_CHAIN: speed}))
+    assert found.names("unaligned_channels") == blamed
+    if blamed:
+        assert "30 to 30 channels" in found.says
+
+
+@pytest.mark.parametrize(
+    ("inputs", "outputs", "odd"), [(32, 32, False), (30, 32, True), (1, 16, False), (16, 30, True)]
+)
+def test_channels_that_leave_a_rest_are_seen(inputs, outputs, odd):
+    layer = ModelFile(Chain(inputs, outputs, (3, 3), (4, 4), False).variant(), 1).layers[0]
+    assert unaligned(layer, 16) == odd
+
+
+def test_what_cannot_be_profiled_is_refused_in_words(lenet):
+    with pytest.raises(ConfigError, match="export it first"):
+        explain(lenet)
+    with pytest.raises(ConfigError, match="torch.*known: onnxruntime, openvino"):
+        explain(lenet, runtime="torch")
+    with pytest.raises(ConfigError, match="batch_size=0"):
+        explain(resnet(), batch_size=0)
+    with pytest.raises(ConfigError, match="did you mean 'bfloat16'"):
+        explain(resnet(), against_precision="bfloat")
+    with pytest.raises(TensorError):
+        explain(network(helper.make_node("MatMul", ["x", "w"], ["y"]), w=W), digits())
+
+
+def test_it_can_be_stopped():
+    def stop(fraction: float, message: str) -> None:
+        raise Cancelled
+
+    with pytest.raises(Cancelled):
+        explain(resnet(), batch_size=2, progress=stop)
+
+
+def test_a_format_that_does_not_tell_its_layers_says_so():
+    from labkit.convert import OnnxToOpenVino
+
+    found = explain(OnnxToOpenVino()(resnet()), batch_size=2, runtime="openvino", racer=scripted({}))
+    assert any("ONNX file" in note for note in found.notes)
+    assert found.profile.operators
+
+
+def test_the_table_and_the_figure_show_both():
+    found = explained("quantize_static with its defaults")[1]
+    lines = found.table().splitlines()
+    assert len(lines) == 17
+    assert "blocks." in found.table()
+    figure = plot_time(found)
+    assert [text.get_text() for text in figure.axes[0].get_yticklabels()] == [
+        "resnet20@digits",
+        "resnet20@digits, quantize_sta…",
+    ]
+    assert "signed grids" in figure.get_label()
+
+
+def test_the_command_prints_one_json_document(monkeypatch, capsys):
+    from labkit.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["labkit", "explain", "lenet5@digits", "--batch-size", "4", "--json"])
+    main_ended = pytest.raises(SystemExit)
+    with main_ended as ended:
+        main()
+    assert not ended.value.code
+    document = json.loads(capsys.readouterr().out)
+    assert document["variant"] == "lenet5@digits"
+    assert {"findings", "profile", "run_ms"} <= set(document)
+
+
+def test_a_zoo_model_that_is_not_onnx_is_exported_by_the_command(monkeypatch, capsys):
+    from labkit.cli import main
+
+    monkeypatch.setattr(sys, "argv", ["labkit", "explain", "lenet5@digits", "--runtime", "onnxrt"])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    assert ended.value.code == 1
+    assert "did you mean 'onnxruntime'" in capsys.readouterr().err
+    assert load_model("lenet5@digits").format == "torch"
