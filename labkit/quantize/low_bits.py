@@ -1,30 +1,16 @@
-"""Fewer than 8 bits in a QDQ graph: where they go, and how they are stored so that runtimes still use integers.
-
-Engines multiply int8 by uint8 and nothing smaller. So a number of 4 bits travels as one of 8 of which 16 values
-are used, and integer arithmetic stays what it is:
-
-    activations   x ─ Q (uint8) ─ Clip (0 … 15) ─ DQ       Q by itself would go on to 255
-    weights       INT4 in the file ─ Cast to int8 ─ DQ     half the bytes; engines cast once, when they load it
-
-ONNX's own UINT4 says the same of an activation, but ONNX Runtime 1.31 computes it in float, and has been seen
-to corrupt its memory in doing so; and INT4 weights without the Cast make its convolutions float.
-"""
+"""How many bits each tensor of a plan has, where not all have 8."""
 
 from __future__ import annotations
 
 import dataclasses
 from collections.abc import Mapping
 
-import numpy as np
 import onnx
-from onnx import TensorProto, helper
+from onnx import helper
 
-from labkit.onnx_graph import Graph, add_constant, replace_nodes
-from labkit.quantize.arithmetic import Grid, integer_range
+from labkit.onnx_graph import Graph, replace_nodes
 from labkit.quantize.gate import Work
 from labkit.quantize.plan import Plan
-from labkit.quantize.qdq import Rounded, _raise_opset, insert_qdq
-from labkit.variant import Array
 
 
 def plan_bits(
@@ -83,49 +69,3 @@ def _add_copies(model: onnx.ModelProto, copies: Mapping[str, str]) -> None:
                 nodes.append(helper.make_node("Identity", [copies[name]], [name], name))
         nodes.append(node)
     replace_nodes(model, nodes)
-
-
-def insert_low_bits(
-    model: onnx.ModelProto, plan: Plan, activations: Mapping[str, Grid], weights: Mapping[str, Rounded]
-) -> None:
-    """`insert_qdq`, with numbers of fewer than 8 bits stored as above. Changes `model` in place."""
-    small = {name: rounded.integers for name, rounded in weights.items() if rounded.grid.bits <= 4}
-    if small:
-        _raise_opset(model)
-    as_bytes = {name: Rounded(each.integers, _in_bytes(each.grid)) for name, each in weights.items()}
-    insert_qdq(model, plan, {name: _in_bytes(grid) for name, grid in activations.items()}, as_bytes)
-    clipped = {f"{name}/scale": grid.bits for name, grid in activations.items() if grid.bits < 8}
-    stored = {f"{name}/quantized": values for name, values in small.items()}
-    nodes = []
-    for node in Graph(model).nodes:
-        if node.op_type == "DequantizeLinear" and node.input[0] in stored:
-            nodes.append(_store_int4(model, node, stored[node.input[0]]))
-        nodes.append(node)
-        if node.op_type == "QuantizeLinear" and node.input[1] in clipped:
-            nodes.append(_clip(model, node, clipped[node.input[1]]))
-    replace_nodes(model, nodes)
-
-
-def _in_bytes(grid: Grid) -> Grid:
-    """The same grid, stored in 8 bits."""
-    return dataclasses.replace(grid, bits=8)
-
-
-def _clip(model: onnx.ModelProto, quantize: onnx.NodeProto, bits: int) -> onnx.NodeProto:
-    """Keep what QuantizeLinear gives within `bits` bits."""
-    name = quantize.output[0]
-    quantize.output[0] = f"{name}/unclipped"
-    largest = add_constant(model, f"{name}/largest", np.asarray(integer_range(bits, False)[1], np.uint8))
-    return helper.make_node("Clip", [f"{name}/unclipped", "", largest], [name], f"{name}/clip")
-
-
-def _store_int4(model: onnx.ModelProto, dequantize: onnx.NodeProto, values: Array) -> onnx.NodeProto:
-    """Store whole numbers −8 … 7 two to a byte, the first in the lower half; returns the Cast that reads them."""
-    name = dequantize.input[0]
-    nibbles = np.pad(values.flatten().astype(np.uint8) & 15, (0, values.size % 2))
-    packed = (nibbles[0::2] | nibbles[1::2] << 4).tobytes()
-    model.graph.initializer.append(
-        helper.make_tensor(f"{name}/int4", TensorProto.INT4, values.shape, packed, raw=True)
-    )
-    dequantize.input[0] = f"{name}/int8"
-    return helper.make_node("Cast", [f"{name}/int4"], [f"{name}/int8"], f"{name}/cast", to=TensorProto.INT8)

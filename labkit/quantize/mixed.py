@@ -31,7 +31,6 @@ from labkit.onnx_graph import Graph
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import calibrate, pick
 from labkit.quantize.gate import Quantizes, quality_unit_pp, score, start
-from labkit.quantize.plan import Plan
 from labkit.quantize.qdq import activation_grids, round_weights, weight_grids
 from labkit.quantize.report import count_layers, write_report
 from labkit.quantize.rounding import ROUNDINGS, learn_alone
@@ -127,7 +126,7 @@ class QuantizeMixed(Quantizes):
         grids = activation_grids({name: each.range for name, each in found.items()})
         graph = Graph(work.model)
         integers = round_weights(graph, weight_grids(graph, work.plan, grids))
-        few = weight_grids(graph, Plan(work.plan.layers, {}, {}), {}, _FEW_BITS)
+        few = weight_grids(graph, work.plan, grids, _FEW_BITS)
         learned = learn_alone(
             self.rounding, variant, work.model, work.plan.layers, few, samples, part(progress, 0.3, 1.0)
         )

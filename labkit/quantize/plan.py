@@ -65,7 +65,7 @@ def make_plan(model: onnx.ModelProto, keep: Collection[str] = ()) -> Plan:
     axes: dict[str, int] = {}
     for node in graph.nodes:
         if node.op_type in WEIGHTED:
-            found = "it was to be kept in float" if node.input[1] in keep else _layer(graph, node)
+            found = "it was asked to stay in float" if node.input[1] in keep else _layer(graph, node)
             if isinstance(found, Layer) and axes.setdefault(found.weight, found.axis) != found.axis:
                 found = "it shares its weight with a layer that uses it transposed"
             if isinstance(found, Layer):

@@ -16,23 +16,20 @@ import dataclasses
 from dataclasses import dataclass
 from typing import ClassVar
 
-import onnx
 import torch
 from onnx import numpy_helper
 
 from labkit.data import Dataset, Split
 from labkit.distill import Taught
-from labkit.errors import TechniqueError
 from labkit.measure.lock import Patience
 from labkit.onnx_graph import join_bias, open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import pick
 from labkit.quantize.fake_graph import FakeQuantized
-from labkit.quantize.gate import Quantizes, Work, check_samples, drop_of_quality_pp, start
-from labkit.quantize.low_bits import insert_low_bits, plan_bits
+from labkit.quantize.gate import Quantizes, Work, start
+from labkit.quantize.low_bits import plan_bits
 from labkit.quantize.qdq import Rounded
-from labkit.quantize.report import count_layers, write_report
 from labkit.technique import knob
 from labkit.train import Hook, fit
 from labkit.variant import Variant
@@ -72,25 +69,7 @@ class QuantizeAware(Taught, Quantizes):
         work, module = self.fake(variant, dataset, part(progress, 0.0, 0.05))
         trained = self.train(variant, module, dataset, part(progress, 0.05, 0.9))
         _take_over(work, trained)
-        return self.finish(variant, work, dataset, part(progress, 0.9, 1.0))
-
-    def finish(self, variant: Variant, work: Work, dataset: Dataset, progress: Progress) -> Variant:
-        """The new variant, with its report inside. Raises TechniqueError if quality drops too much."""
-        quantized = onnx.ModelProto()
-        quantized.CopyFrom(work.model)
-        insert_low_bits(quantized, work.plan, work.activations, work.weights)
-        name = f"{variant.name}+{self.name}"
-        result = variant.derive(name, self.step(variant), model=quantized.SerializeToString())
-        check = check_samples(variant, dataset)
-        report = count_layers(work.plan, work.weights)
-        report = dataclasses.replace(report, calibration_samples=self.calibration_samples)
-        drop_pp = drop_of_quality_pp(variant, result, dataset, check)
-        if not drop_pp <= self.max_drop_pp:
-            raise TechniqueError(self._collapse(variant, work, report, drop_pp, check))
-        report = dataclasses.replace(report, drop_pp=round(drop_pp, 4))
-        write_report(quantized, report)
-        progress(1.0, str(report))
-        return dataclasses.replace(result, model=quantized.SerializeToString())
+        return self.write(variant, work, dataset, progress, {}, self.calibration_samples)
 
     def fake(self, variant: Variant, dataset: Dataset, progress: Progress) -> tuple[Work, FakeQuantized]:
         """The plan and its module, grids started on calibration samples, not yet trained."""

@@ -9,13 +9,22 @@ computes with integers. So one file serves ONNX Runtime, OpenVINO and others:
 
 Activations are unsigned and asymmetric, per tensor; weights signed and symmetric, per output channel, per group
 or per tensor; biases int32 in units of (input's scale · weight's scale). Without Q and DQ on the activations it is
-*weight-only* quantization: small in the file, float in the arithmetic. Weights of 2, 3 and 4 bits are stored in
-ONNX's INT4, two to a byte: no engine reads anything between that and 8.
+*weight-only* quantization: small in the file, float in the arithmetic.
+
+Engines multiply int8 by uint8 and nothing smaller. So a number of 4 bits travels as one of 8 of which 16 values are
+used, and integer arithmetic stays what it is:
+
+    activations   x ─ Q (uint8) ─ Clip (0 … 15) ─ DQ       Q by itself would go on to 255
+    weights       INT4 in the file ─ Cast to int8 ─ DQ     half the bytes; engines cast once, when they load it
+
+ONNX's own UINT4 says the same of an activation, but ONNX Runtime 1.31 computes it in float, and has been seen to
+corrupt its memory in doing so; and INT4 weights without the Cast make its convolutions float. Weights of 2 and 3
+bits are stored in INT4 too: no engine reads anything smaller.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -24,14 +33,15 @@ from onnx import helper
 
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, add_constant, replace_nodes
-from labkit.quantize.arithmetic import Grid, choose_scale, quantize_bias, weight_grid
-from labkit.quantize.calibrate import Range
+from labkit.quantize.arithmetic import Grid, choose_scale, integer_range, quantize_bias, weight_grid
+from labkit.quantize.histogram import Range
 from labkit.quantize.plan import Layer, Plan
 from labkit.variant import Array
 
 _INT4_OPSET = 21  # the first with 4-bit tensors, and with a scale per group
 _INT4_IR_VERSION = 10
 _BIAS_ROOM = 2.0**30
+_NIBBLE = 4
 
 
 class Rounded(NamedTuple):
@@ -94,32 +104,28 @@ def insert_qdq(
     model: onnx.ModelProto, plan: Plan, activations: Mapping[str, Grid], weights: Mapping[str, Rounded]
 ) -> None:
     """Write `plan` into `model`, in place: a grid for every tensor that has its own, a weight for every layer."""
-    if any(grid.bits < 8 or grid.group_size for grid in _all_grids(activations, weights)):
+    if any(each.grid.bits <= _NIBBLE or each.grid.group_size for each in weights.values()):
         _raise_opset(model)
     graph = Graph(model)
     for name in sorted(set(plan.tensors.values())):
         grid = activations[name]
         add_constant(model, f"{name}/scale", grid.scale)
-        _add_integers(model, f"{name}/zero_point", grid.zero_point.astype(np.uint8), grid)
+        add_constant(model, f"{name}/zero_point", grid.zero_point.astype(np.uint8))
     layers = {layer.output: layer for layer in plan.layers}
     done: set[str] = set()
     nodes: list[onnx.NodeProto] = []
     for value in model.graph.input:
-        nodes += _round(graph, value.name, plan)
+        nodes += _round(graph, value.name, plan, activations)
     for node in graph.nodes:
         layer = layers.get(node.output[0])
         if layer is not None:
-            nodes += _quantize_layer(graph, node, layer, weights, done)
+            nodes += _quantize_layer(graph, node, layer, plan, weights, done)
             nodes += _quantize_bias(graph, node, layer, plan, activations, weights)
         nodes.append(node)
         for name in list(node.output):
-            nodes += _round(graph, name, plan)
+            nodes += _round(graph, name, plan, activations)
     del model.graph.value_info[:]
     replace_nodes(model, nodes)
-
-
-def _all_grids(activations: Mapping[str, Grid], weights: Mapping[str, Rounded]) -> Iterable[Grid]:
-    return (*activations.values(), *(weight.grid for weight in weights.values()))
 
 
 def _raise_opset(model: onnx.ModelProto) -> None:
@@ -136,7 +142,7 @@ def _raise_opset(model: onnx.ModelProto) -> None:
     model.ir_version = max(model.ir_version, _INT4_IR_VERSION)
 
 
-def _round(graph: Graph, name: str, plan: Plan) -> list[onnx.NodeProto]:
+def _round(graph: Graph, name: str, plan: Plan, activations: Mapping[str, Grid]) -> list[onnx.NodeProto]:
     """Q and DQ behind the tensor `name`, its users moved behind them; nothing if it is not planned."""
     if name not in plan.tensors:
         return []
@@ -148,16 +154,26 @@ def _round(graph: Graph, name: str, plan: Plan) -> list[onnx.NodeProto]:
     for user in graph.consumers[name]:
         user.input[:] = [result if each == name else each for each in user.input]
     integers, parameters = f"{name}/quantized", [f"{grid}/scale", f"{grid}/zero_point"]
-    return [
-        helper.make_node("QuantizeLinear", [source, *parameters], [integers], f"{name}/quantize"),
-        helper.make_node("DequantizeLinear", [integers, *parameters], [result], f"{name}/dequantize"),
-    ]
+    nodes = [helper.make_node("QuantizeLinear", [source, *parameters], [integers], f"{name}/quantize")]
+    bits = activations[grid].bits
+    if bits < 8:
+        nodes[0].output[0] = f"{integers}/unclipped"
+        largest = np.asarray(integer_range(bits, signed=False)[1], np.uint8)
+        limits = ["", add_constant(graph.model, f"{integers}/largest", largest)]
+        nodes.append(helper.make_node("Clip", [nodes[0].output[0], *limits], [integers], f"{name}/clip"))
+    dequantize = helper.make_node("DequantizeLinear", [integers, *parameters], [result], f"{name}/dequantize")
+    return [*nodes, dequantize]
 
 
 def _quantize_layer(
-    graph: Graph, node: onnx.NodeProto, layer: Layer, weights: Mapping[str, Rounded], done: set[str]
+    graph: Graph,
+    node: onnx.NodeProto,
+    layer: Layer,
+    plan: Plan,
+    weights: Mapping[str, Rounded],
+    done: set[str],
 ) -> list[onnx.NodeProto]:
-    """Have the layer read its weight from whole numbers; returns the node that makes floats of them.
+    """Have the layer read its weight from whole numbers; returns the nodes that make floats of them.
 
     `done` names the weights that are stored already: two layers may share one.
     """
@@ -165,7 +181,7 @@ def _quantize_layer(
     if layer.weight in done:
         return []
     done.add(layer.weight)
-    return [_stored(graph.model, layer.weight, weights[layer.weight])]
+    return _stored(graph.model, layer.weight, weights[layer.weight], layer.input in plan.tensors)
 
 
 def _quantize_bias(
@@ -176,41 +192,54 @@ def _quantize_bias(
     activations: Mapping[str, Grid],
     weights: Mapping[str, Rounded],
 ) -> list[onnx.NodeProto]:
-    """The bias in int32, if the products that it joins are integers too: 8-bit weights and inputs."""
+    """The bias in int32, if the products that it joins are integers too."""
     bias, grid = graph.constant(layer.bias), weights[layer.weight].grid
-    if bias is None or layer.input not in plan.tensors or grid.bits < 8 or grid.group_size:
+    if bias is None or layer.input not in plan.tensors or grid.group_size:
         return []
     scale = np.asarray(activations[plan.tensors[layer.input]].scale * grid.scale, np.float32)
     integers, name = quantize_bias(bias, scale), f"{layer.output}/bias"
     node.input[2] = f"{name}/dequantized"
     unit = Grid(scale, np.zeros(scale.shape, np.int32), 32, True, 0 if scale.ndim else None)
-    return [_stored(graph.model, name, Rounded(integers, unit))]
+    return _stored(graph.model, name, Rounded(integers, unit), True)
 
 
-def _stored(model: onnx.ModelProto, name: str, rounded: Rounded) -> onnx.NodeProto:
-    """Store whole numbers with their grid; returns the node that reads them."""
+def _stored(model: onnx.ModelProto, name: str, rounded: Rounded, as_bytes: bool) -> list[onnx.NodeProto]:
+    """Store whole numbers with their grid; returns the nodes that read them.
+
+    Four bits are stored two to a byte; `as_bytes` says that integer arithmetic reads them, which wants whole bytes.
+    """
     integers, grid = rounded
-    inputs = [
-        _add_integers(model, f"{name}/quantized", integers, grid),
-        add_constant(model, f"{name}/scale", grid.scale),
-        _add_integers(model, f"{name}/zero_point", grid.zero_point.astype(integers.dtype), grid),
-    ]
     settings: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
     if grid.group_size:
         settings["block_size"] = grid.group_size
-    return helper.make_node(
+    values, nodes = f"{name}/quantized", []
+    zero_point = grid.zero_point.astype(integers.dtype)
+    if grid.bits > _NIBBLE:
+        add_constant(model, values, integers)
+        add_constant(model, f"{name}/zero_point", zero_point)
+    elif as_bytes:
+        _add_nibbles(model, f"{name}/int4", integers)
+        nodes.append(
+            helper.make_node("Cast", [f"{name}/int4"], [values], f"{name}/cast", to=onnx.TensorProto.INT8)
+        )
+        add_constant(model, f"{name}/zero_point", zero_point)
+    else:
+        _add_nibbles(model, values, integers)
+        _add_nibbles(model, f"{name}/zero_point", zero_point)
+    add_constant(model, f"{name}/scale", grid.scale)
+    inputs = [values, f"{name}/scale", f"{name}/zero_point"]
+    dequantize = helper.make_node(
         "DequantizeLinear", inputs, [f"{name}/dequantized"], f"{name}/dequantize", **settings
     )
+    return [*nodes, dequantize]
 
 
-def _add_integers(model: onnx.ModelProto, name: str, values: Array, grid: Grid) -> str:
-    """Store int8, uint8 or int32; two to a byte where the grid has 4 bits or fewer."""
-    if grid.bits > 4:
-        return add_constant(model, name, values)
-    kind = onnx.TensorProto.INT4 if grid.signed else onnx.TensorProto.UINT4
+def _add_nibbles(model: onnx.ModelProto, name: str, values: Array) -> None:
+    """Store whole numbers −8 … 7, two to a byte."""
     packed = pack_nibbles(values).tobytes()
-    model.graph.initializer.append(helper.make_tensor(name, kind, values.shape, packed, raw=True))
-    return name
+    model.graph.initializer.append(
+        helper.make_tensor(name, onnx.TensorProto.INT4, values.shape, packed, raw=True)
+    )
 
 
 def pack_nibbles(values: Array) -> Array:

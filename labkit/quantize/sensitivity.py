@@ -47,8 +47,7 @@ class Choice:
 class Shelf:
     """All that a mixed model can be put together from: grids of activations, and each weight in each width.
 
-    Weights of 8 bits compute in integers, on activations of 8 bits. Those of fewer bits are weight-only: no engine
-    multiplies them as they are, so their layer computes in float.
+    Weights of 8 bits and fewer compute in integers, on activations of 8 bits; those of 32 in float.
     """
 
     def __init__(
@@ -71,11 +70,7 @@ class Shelf:
         """The model with each weight in the bits that `assignment` gives it (32, 8, or one of the shelf's)."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        integer = make_plan(model, keep=[name for name, bits in assignment.items() if bits != 8])  # noqa: PLR2004
-        few = [each for each in self.plan.layers if assignment[each.weight] not in (8, FLOAT_BITS)]
-        asked = [each for each in self.plan.layers if assignment[each.weight] == FLOAT_BITS]
-        left = {**self.plan.left, **{each.output: "the search left it in float" for each in asked}}
-        plan = Plan((*integer.layers, *few), integer.tensors, left)
+        plan = make_plan(model, keep=[name for name, bits in assignment.items() if bits == FLOAT_BITS])
         weights = {each.weight: self.weights[assignment[each.weight]][each.weight] for each in plan.layers}
         for layer in plan.layers:
             bias = self.biases[assignment[layer.weight]].get(layer.bias)

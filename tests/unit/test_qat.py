@@ -23,10 +23,10 @@ from labkit.quantize.arithmetic import dequantize, quantize
 from labkit.quantize.fake import LearnedGrid, fake_quantize
 from labkit.quantize.fake_graph import FakeQuantized
 from labkit.quantize.gate import start
-from labkit.quantize.low_bits import insert_low_bits, plan_bits
+from labkit.quantize.low_bits import plan_bits
 from labkit.quantize.plan import make_plan
 from labkit.quantize.qat import QuantizeAware
-from labkit.quantize.qdq import Rounded
+from labkit.quantize.qdq import Rounded, insert_qdq
 from labkit.quantize.report import quantization_report
 from labkit.runtimes import get_runtime
 from labkit.variant import TensorSpec, Variant
@@ -366,10 +366,10 @@ def test_four_bits_are_stored_two_to_a_byte_and_clipped_where_uint8_would_go_on(
         weights[layer.weight] = Rounded(grid.quantize(module.weight(layer).detach().numpy()), grid)
     model = onnx.ModelProto()
     model.CopyFrom(work.model)
-    insert_low_bits(model, work.plan, activations, weights)
+    insert_qdq(model, work.plan, activations, weights)
     onnx.checker.check_model(model)
     stored = {t.name: t for t in model.graph.initializer}
-    packed = stored["w2/quantized/int4"]
+    packed = stored["w2/int4"]
     assert packed.data_type == TensorProto.INT4 and len(packed.raw_data) == 4 * 4 * 9 // 2
     np.testing.assert_array_equal(numpy_helper.to_array(packed).astype(np.int8), weights["w2"].integers)
     logits = {}
