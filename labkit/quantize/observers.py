@@ -166,36 +166,59 @@ class Search(Observer):
     def _grid(self, range_: Range) -> tuple[Array, Array]:
         return choose_scale(range_.low, range_.high, self.bits, self.symmetric, signed=self.symmetric)
 
-    def _counts_without_zeros(self) -> Array:
-        """The counts, less the values that are exactly 0: no grid loses anything of those."""
-        counts = self.histogram.counts.copy()
-        if self.histogram.zeros:
-            counts[np.searchsorted(self.histogram.edges, 0, side="right") - 1] -= self.histogram.zeros
-        return counts
-
 
 class MeanSquaredError(Search):
-    """The range whose grid leaves the least Σ (x − x̂)², values within a bin being taken as evenly spread.
-
-    Then the sum has a closed form. With s = scale, and e(t) = t − (nearest number on the grid), the integral of e²
-    from 0 to t, where k = round(t / s) and f = t / s − k, is
-
-        s³ · (k / 12 + f³ / 3)          inside the grid: s²/12 for every whole step (Bennett 1948)
-        … + (t − end)³ / 3              beyond an end of the grid, where all is clipped to it
+    """The range whose grid leaves the least Σ (x − x̂)², of rounding and of clipping together: see `expected_error`.
 
     Banner, Nahshan and Soudry 2019 (section 3) do the same for a Gaussian; this is for what was really seen.
     """
 
     def loss(self, range_: Range) -> float:
         """The mean squared error."""
-        scale, zero_point = (float(each) for each in self._grid(range_))
-        smallest, largest = integer_range(self.bits, self.symmetric)
-        edges, counts = self.histogram.edges, self._counts_without_zeros()
-        inside = np.clip(edges, scale * (smallest - zero_point), scale * (largest - zero_point))
-        whole = np.rint(inside / scale)
-        part = inside / scale - whole
-        integral = scale**3 * (whole / 12 + _cube(part) / 3) + _cube(edges - inside) / 3
-        return float(np.sum(counts * np.diff(integral)) / self.histogram.width / self.histogram.counts.sum())
+        return sum(expected_error(self.histogram, range_, self.bits, self.symmetric))
+
+
+def expected_error(
+    histogram: Histogram, range_: Range, bits: int = 8, symmetric: bool = False
+) -> tuple[float, float]:
+    """What the grid for `range_` makes of the values: (rounding, clipping), two mean squared errors.
+
+    Values within a bin are taken as evenly spread. Then both have a closed form. With s = scale, and e(t) = t −
+    (nearest number on the grid), the integral of e² from 0 to t, where k = round(t / s) and f = t / s − k, is
+
+        s³ · (k / 12 + f³ / 3)          inside the grid: s²/12 for every whole step (Bennett 1948)
+        … + (t − end)³ / 3              beyond an end of the grid, where all is clipped to it
+
+    Raises ConfigError for bits outside 2..8.
+    """
+    smallest, largest = integer_range(bits, symmetric)
+    grid = choose_scale(range_.low, range_.high, bits, symmetric, signed=symmetric)
+    scale, zero_point = (float(each) for each in grid)
+    edges, counts = histogram.edges, _counts_without_zeros(histogram)
+    inside = np.clip(edges, scale * (smallest - zero_point), scale * (largest - zero_point))
+    whole = np.rint(inside / scale)
+    part = inside / scale - whole
+    rounding = scale**3 * (whole / 12 + _cube(part) / 3)
+    per_value = 1 / (histogram.width * int(histogram.counts.sum()))
+    return (
+        float(np.sum(counts * np.diff(rounding))) * per_value,
+        float(np.sum(counts * np.diff(_cube(edges - inside) / 3))) * per_value,
+    )
+
+
+def mean_square(histogram: Histogram) -> float:
+    """The mean of x², values within a bin being taken as evenly spread: what an error is held against."""
+    integral = _cube(histogram.edges) / 3
+    total = np.sum(_counts_without_zeros(histogram) * np.diff(integral))
+    return float(total) / (histogram.width * int(histogram.counts.sum()))
+
+
+def _counts_without_zeros(histogram: Histogram) -> Array:
+    """The counts, less the values that are exactly 0: no grid loses anything of those."""
+    counts = histogram.counts.copy()
+    if histogram.zeros:
+        counts[np.searchsorted(histogram.edges, 0, side="right") - 1] -= histogram.zeros
+    return counts
 
 
 def _cube(x: Array) -> Array:
@@ -218,7 +241,7 @@ class Entropy(Search):
 
     def loss(self, range_: Range) -> float:
         """KL(P ‖ Q) in nats."""
-        edges, counts = self.histogram.edges, self._counts_without_zeros()
+        edges, counts = self.histogram.edges, _counts_without_zeros(self.histogram)
         centres = (edges[:-1] + edges[1:]) / 2
         first, last = np.searchsorted(centres, [range_.low, range_.high])
         inside, below, above = counts[first:last], counts[:first].sum(), counts[last:].sum()
