@@ -42,7 +42,6 @@ _PEERS = {
     "nncf_openvino_transformer": Peer("nncf", "transformer", ".xml"),
     "neural_compressor": Peer("neural_compressor", "default"),
     "neural_compressor_qdq": Peer("neural_compressor", "qdq"),
-    "neural_compressor_smooth": Peer("neural_compressor", "smooth"),
 }
 PEERS: tuple[str, ...] = tuple(_PEERS)
 
