@@ -52,11 +52,15 @@ class QuantizeDynamic(Quantizes):
         """
         work = start(variant)
         wanted = tuple(each for each in work.plan.layers if self.convolutions or each.op_type != "Conv")
-        left = {each.output: _LEFT for each in work.plan.layers if each not in wanted}
+        graph = Graph(work.model)
+        left = {
+            graph.producer[each.output].name or each.output: _LEFT
+            for each in work.plan.layers
+            if each not in wanted
+        }
         if not wanted:
             raise TechniqueError(f"nothing in {variant.name!r} is a matrix product, and {_LEFT}")
         work.plan = Plan(wanted, {}, {**work.plan.left, **left})
-        graph = Graph(work.model)
         grids = weight_grids(graph, work.plan, {}, per_channel=self.granularity == "per_channel")
         work.weights = round_weights(graph, grids)
         return self.write(variant, work, dataset, progress, {}, 0)
@@ -101,7 +105,7 @@ def _integer_layer(
         assert bias is not None  # noqa: S101 - a plan's biases are constants
         if layer.op_type == "Conv":
             bias = bias.reshape(-1, *[1] * (len(graph.constants[layer.weight].dims) - 2))
-        stored = add_constant(model, f"{y}/bias", bias)
+        stored = add_constant(model, f"{y}/added", bias)
         nodes.append(helper.make_node("Add", [f"{y}/product", stored], [y]))
     return nodes
 

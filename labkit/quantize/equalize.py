@@ -10,6 +10,9 @@ small beside another's is rounded to nothing. With r1 and r2 the largest weights
 second layer, s = √(r1 / r2) makes both √(r1·r2): every channel then uses the same part of both grids
 (Nagel et al. 2019, section 4.1, equation 11).
 
+A channel of hardly any weight may have a bias all the same. To make that weight large would make the bias immense, and
+with it the grid of the activations. So a hundredth of the bias counts too: r1 = max(|w1|, |b1| / 100).
+
 A ReLU6 stops at 6, and after rescaling at another number in each channel. Kept so, the function stays exactly what
 it was, but no engine has that fused into a convolution. Lifted to a ReLU, as the paper does, it stays fast, and is
 another function wherever an activation passed 6.
@@ -41,12 +44,14 @@ from labkit.onnx_graph import (
     set_constant,
 )
 from labkit.progress import Progress
+from labkit.quantize.gate import check_weights
 from labkit.technique import Technique, knob
 from labkit.variant import Array, Variant
 
-_MOST_ROUNDS = 40
+_MOST_ROUNDS = 200
 _SETTLED = 1e-3
-_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
+_SHARE_OF_BIAS = 0.01
+_SCALE_FREE = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 @dataclass(frozen=True)
@@ -57,26 +62,34 @@ class Equalize(Technique):
     title: ClassVar[str] = "Cross-layer equalisation"
     takes: ClassVar[tuple[str, ...]] = ("onnx",)
 
-    relu6: str = knob("keep", "exactly the same function; or lifted to a ReLU", choices=("keep", "lift"))
+    relu6: str = knob(
+        "keep",
+        "exactly the same function; or lifted to a ReLU, another one where an activation passed 6",
+        choices=("keep", "lift"),
+    )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Fold batch normalisations, then equalise pair after pair until nothing moves.
 
-        Raises TechniqueError if no two layers can share their scale.
+        Raises TechniqueError if no two layers can share their scale, a weight is not finite, or the model is
+        quantized already.
         """
-        model, pairs = _open(variant, self.relu6 == "lift")
+        pairs, values = _open(variant, self.relu6 == "lift")
         for turn in range(_MOST_ROUNDS):
             moved = 0.0
             for pair in pairs:
-                first, second = pair.largest(model)
+                first, second = pair.largest(values)
                 in_use = (first > 0) & (second > 0)
                 factor = np.where(in_use, np.sqrt(second / np.where(in_use, first, 1)), 1.0)
-                pair.rescale(model, factor)
+                pair.rescale(values, factor)
                 moved = max(moved, float(np.abs(np.log(factor)).max()))
-            progress((turn + 1) / _MOST_ROUNDS, f"round {turn + 1}: a scale moved by up to {moved:.1%}")
+            words = (
+                f"{len(pairs)} pairs of layers, round {turn + 1}: a channel moved by {np.expm1(moved):.1%}"
+            )
+            progress((turn + 1) / _MOST_ROUNDS, words)
             if moved < _SETTLED:
                 break
-        return _derived(self, variant, model)
+        return _derived(self, variant, values)
 
 
 @dataclass(frozen=True)
@@ -91,127 +104,166 @@ class Unbalance(Technique):
     seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
-        """Raises TechniqueError if no two layers can share their scale."""
-        model, pairs = _open(variant, lift=False)
+        """Raises TechniqueError as `Equalize` does."""
+        pairs, values = _open(variant, lift=False)
         random = np.random.default_rng(self.seed)
         for pair in pairs:
-            pair.rescale(model, self.spread ** random.uniform(-0.5, 0.5, pair.channels(model)))
-        return _derived(self, variant, model)
+            pair.rescale(values, self.spread ** random.uniform(-0.5, 0.5, pair.channels))
+        progress(1.0, f"{len(pairs)} pairs of layers")
+        return _derived(self, variant, values)
+
+
+class _Values(dict[str, Array]):
+    """Name → values of the constants of `model`: read when first asked for, in float64 until they are stored."""
+
+    def __init__(self, model: onnx.ModelProto) -> None:
+        self.model = model
+        self._graph = Graph(model)
+
+    def __missing__(self, name: str) -> Array:
+        values = self._graph.constant(name)
+        assert values is not None  # noqa: S101 - a pair's tensors are constants
+        self[name] = values.astype(np.float64)
+        return self[name]
 
 
 @dataclass(frozen=True)
 class Pair:
-    """Two neighbouring layers, as names of tensors ("" for none): what must be rescaled together."""
+    """Two neighbouring layers, as names of tensors ("" for no bias): what must be rescaled together.
+
+    `caps` are the nodes between them that stop at a number: Clip(0, 6), or Min with one number for each channel.
+    `cap_shape` is what such numbers need to meet the activations.
+    """
 
     first: str
     first_axis: int
     bias: str
-    cap: str
+    caps: tuple[onnx.NodeProto, ...]
+    cap_shape: tuple[int, ...]
     second: str
     second_axis: int
 
-    def channels(self, model: onnx.ModelProto) -> int:
+    @property
+    def channels(self) -> int:
         """How many there are between the two."""
-        return int(_constant(model, self.first).shape[self.first_axis])
+        return self.cap_shape[0]
 
-    def largest(self, model: onnx.ModelProto) -> tuple[Array, Array]:
-        """The largest weight of each channel, in the first layer and in the second."""
-        sides = ((self.first, self.first_axis), (self.second, self.second_axis))
-        first, second = (_largest(_constant(model, name).astype(np.float64), axis) for name, axis in sides)
-        return first, second
+    def largest(self, values: _Values) -> tuple[Array, Array]:
+        """The largest weight of each channel [channels], in the first layer and in the second."""
+        first = _largest(values[self.first], self.first_axis)
+        if self.bias:
+            first = np.maximum(first, _SHARE_OF_BIAS * np.abs(values[self.bias]))
+        return first, _largest(values[self.second], self.second_axis)
 
-    def rescale(self, model: onnx.ModelProto, factor: Array) -> None:
+    def rescale(self, values: _Values, factor: Array) -> None:
         """Multiply what is between the two layers by `factor` [channels], and divide the second layer by it."""
         changes = [(self.first, self.first_axis, factor), (self.second, self.second_axis, 1 / factor)]
-        changes += [(name, 0, factor) for name in (self.bias, self.cap) if name]
+        changes += [(name, 0, factor) for name in (self.bias, *(cap.input[1] for cap in self.caps)) if name]
         for name, axis, by in changes:
-            values = _constant(model, name)
-            shape = [1] * values.ndim
-            shape[axis] = -1
-            set_constant(model, name, (values * by.reshape(shape)).astype(np.float32))
+            along = [1] * values[name].ndim
+            along[axis] = -1
+            values[name] = values[name] * by.reshape(along)
 
 
-def _open(variant: Variant, lift: bool) -> tuple[onnx.ModelProto, list[Pair]]:
-    """The graph with batch normalisations folded and ReLU6 taken apart, and all pairs in it."""
+def _open(variant: Variant, lift: bool) -> tuple[list[Pair], _Values]:
+    """All pairs in the graph, its batch normalisations folded and its caps ready to be rescaled, or gone."""
     model = open_graph(variant.payload)
+    check_weights(variant, model)
     fold_batch_norm(model)
     join_bias(model)
-    _open_relu6(model, lift)
+    graph = Graph(model)
+    capped = {id(cap): pair for pair in _pairs(graph) for cap in pair.caps}
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        nodes += _open_cap(graph, node, capped[id(node)], lift) if id(node) in capped else [node]
+    replace_nodes(model, nodes)
     pairs = list(_pairs(Graph(model)))
     if not pairs:
         raise TechniqueError(
             f"{variant.name!r} has no two layers with nothing but a ReLU between them: there is no scale to share"
         )
-    return model, pairs
+    return pairs, _Values(model)
 
 
-def _derived(technique: Technique, variant: Variant, model: onnx.ModelProto) -> Variant:
+def _open_cap(graph: Graph, node: onnx.NodeProto, pair: Pair, lift: bool) -> list[onnx.NodeProto]:
+    """Clip(0, 6) becomes a Relu and a Min with 6 for each channel; lifted, nothing of the cap is left."""
+    source, result = node.input[0], node.output[0]
+    if node.op_type == "Min":
+        for user in graph.consumers[result] if lift else ():
+            user.input[:] = [source if name == result else name for name in user.input]
+        return [] if lift else [node]
+    relu = helper.make_node("Relu", [source], [result if lift else f"{result}/relu"], node.name)
+    if lift:
+        return [relu]
+    limit = np.full(pair.cap_shape, graph.constant(node.input[2]), np.float32)
+    cap = add_constant(graph.model, f"{result}/cap", limit)
+    return [relu, helper.make_node("Min", [relu.output[0], cap], [result], f"{result}/min")]
+
+
+def _derived(technique: Technique, variant: Variant, values: _Values) -> Variant:
+    for name, changed in values.items():
+        set_constant(values.model, name, changed.astype(np.float32))
     name = f"{variant.name}+{technique.name}"
-    return variant.derive(name, technique.step(variant), model=model.SerializeToString())
-
-
-def _open_relu6(model: onnx.ModelProto, lift: bool) -> None:
-    """Behind a convolution: Clip(0, 6) → Relu, and, unless it is lifted, Min with a cap of 6 in each channel."""
-    graph = Graph(model)
-    nodes: list[onnx.NodeProto] = []
-    for node in graph.nodes:
-        producer = graph.producer.get(node.input[0]) if node.op_type == "Clip" else None
-        limits = [graph.constant(name) for name in node.input[1:3]]
-        weight = graph.constant(producer.input[1]) if producer and producer.op_type == "Conv" else None
-        if weight is None or len(limits) < 2 or limits[0] != 0 or limits[1] is None:
-            nodes.append(node)
-            continue
-        result = node.output[0]
-        relu = helper.make_node("Relu", [node.input[0]], [result if lift else f"{result}/relu"], node.name)
-        nodes.append(relu)
-        if not lift:
-            shape = (len(weight), *[1] * (weight.ndim - 2))
-            cap = add_constant(model, f"{result}/cap", np.full(shape, limits[1], np.float32))
-            nodes.append(helper.make_node("Min", [relu.output[0], cap], [result], f"{node.name}/cap"))
-    replace_nodes(model, nodes)
+    return variant.derive(name, technique.step(variant), model=values.model.SerializeToString())
 
 
 def _pairs(graph: Graph) -> Iterator[Pair]:
-    """Every layer whose output goes, through nothing but ReLU, cap and pooling, to one other layer."""
+    """Every layer whose output goes, through nothing but ReLU, caps and pooling, to one other layer."""
     for node in graph.nodes:
-        first = _axes(graph, node)
-        if first is None:
+        axes = _axes(graph, node)
+        if axes is None:
             continue
-        name, cap = node.output[0], ""
+        weight, bias = graph.constants[node.input[1]], next(iter(node.input[2:3]), "")
+        channels, rank = weight.dims[axes[0]], len(weight.dims) if node.op_type == "Conv" else 2
+        if bias and (len(graph.consumers[bias]) > 1 or not _is_constant(graph, bias, (channels,))):
+            continue
+        cap_shape = (channels, *[1] * (rank - 2))
+        name, caps = node.output[0], []
         while (user := graph.only_consumer(name)) is not None:
-            if user.op_type == "Min" and user.input[1].endswith("/cap"):
-                cap = user.input[1]
-            elif user.op_type != "Relu" and user.op_type not in _POOLS:
+            if _is_cap(graph, user, cap_shape):
+                caps.append(user)
+            elif user.op_type not in _SCALE_FREE:
                 break
             name = user.output[0]
         second = _axes(graph, user) if user is not None and user.input[0] == name else None
-        if user is None or second is None:
-            continue
-        bias = next(iter(node.input[2:3]), "")
-        if bias and (graph.constant(bias) is None or len(graph.consumers[bias]) > 1):
-            continue
-        yield Pair(node.input[1], first[0], bias, cap, user.input[1], second[1])
+        if user is not None and second is not None:
+            yield Pair(node.input[1], axes[0], bias, tuple(caps), cap_shape, user.input[1], second[1])
 
 
 def _axes(graph: Graph, node: onnx.NodeProto) -> tuple[int, int] | None:
     """The weight's axes of output and of input channels; None if its channels cannot be rescaled alone."""
-    weight = graph.constant(node.input[1]) if node.op_type in ("Conv", "Gemm", "MatMul") else None
-    if weight is None or len(graph.consumers[node.input[1]]) > 1:
+    weight = graph.constants.get(node.input[1]) if node.op_type in ("Conv", "Gemm", "MatMul") else None
+    if (
+        weight is None
+        or weight.data_type != onnx.TensorProto.FLOAT
+        or len(graph.consumers[node.input[1]]) > 1
+    ):
         return None
     if node.op_type == "Conv":
         groups = attribute(node, "group", 1)
         if groups == 1:
             return 0, 1
-        return (0, 0) if groups == weight.shape[0] and weight.shape[1] == 1 else None
-    if weight.ndim != 2 or attribute(node, "transA", 0):
+        return (0, 0) if groups == weight.dims[0] and weight.dims[1] == 1 else None
+    if len(weight.dims) != 2 or attribute(node, "transA", 0):
         return None
     return (0, 1) if attribute(node, "transB", 0) else (1, 0)
 
 
-def _constant(model: onnx.ModelProto, name: str) -> Array:
-    values = Graph(model).constant(name)
-    assert values is not None  # noqa: S101 - a pair's tensors are constants
-    return values
+def _is_cap(graph: Graph, node: onnx.NodeProto, shape: tuple[int, ...]) -> bool:
+    """Whether `node` is Clip(0, a number above 0), or Min(x, one number for each channel)."""
+    if node.op_type == "Min":
+        return len(node.input) == 2 and _is_constant(graph, node.input[1], shape)
+    low, high = (graph.constant(name) for name in (*node.input, "", "")[1:3])
+    return node.op_type == "Clip" and low is not None and high is not None and bool(low == 0 < high)
+
+
+def _is_constant(graph: Graph, name: str, shape: tuple[int, ...]) -> bool:
+    """Whether `name` is stored numbers of that shape, for one node alone."""
+    return (
+        name in graph.constants
+        and tuple(graph.constants[name].dims) == shape
+        and len(graph.consumers[name]) == 1
+    )
 
 
 def _largest(weight: Array, axis: int) -> Array:

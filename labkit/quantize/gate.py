@@ -32,6 +32,7 @@ from labkit.variant import Variant
 
 _CHECK_SAMPLES = 256
 _CLIPPED_MUCH = 0.01
+_SIGNS_OF_INTEGERS = ("quantize", "qlinear", "integer", "nbits")  # in the names of operators
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -127,7 +128,7 @@ def start(variant: Variant) -> Work:
     Raises TechniqueError if it is quantized already, a weight is not finite, or nothing in it can be quantized.
     """
     model = open_graph(variant.payload)
-    _check_weights(variant, model)
+    check_weights(variant, model)
     fold_batch_norm(model)
     join_bias(model)
     plan = make_plan(model)
@@ -168,16 +169,16 @@ def score(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
     return evaluate(variant, dataclasses.replace(dataset, splits=splits), "calibration")
 
 
-def _check_weights(variant: Variant, model: onnx.ModelProto) -> None:
+def check_weights(variant: Variant, model: onnx.ModelProto) -> None:
     """Raise TechniqueError for a model that is quantized already, or whose weights are not all finite."""
     graph = Graph(model)
-    if any("Quantize" in node.op_type or "QLinear" in node.op_type for node in graph.nodes):
+    if any(sign in node.op_type.lower() for node in graph.nodes for sign in _SIGNS_OF_INTEGERS):
         raise TechniqueError(f"{variant.name!r} is quantized already: start from the float model")
     for name in graph.constants:
         values = graph.constant(name)
         if values is not None and values.dtype.kind == "f" and not np.isfinite(values).all():
             bad = int(values.size - np.isfinite(values).sum())
             raise TechniqueError(
-                f"weight {name!r} of {variant.name!r} holds {bad} values that are NaN or infinite, and no "
-                "grid can hold those: find out where the training went wrong"
+                f"weight {name!r} of {variant.name!r} holds {bad} values that are NaN or infinite: find out where "
+                "the training went wrong"
             )

@@ -1,12 +1,14 @@
 """Sixteen bits for the weights: half the file, and as good as nothing lost.
 
-float16 has 11 significant bits and reaches 65,504; bfloat16 has 8, and the whole reach of float32. The weights are
-stored in sixteen bits and made float32 again when the file is opened, so every runtime takes the file and computes as
-it did before. To *compute* in bfloat16 is another choice, and the runtime's: RunOptions(precision="bfloat16").
+float16 has 11 significant bits, reaches up to 65,504, and below 0.00006 loses bits, down to 6e-8; bfloat16 has 8, and
+the whole reach of float32. The weights are stored in sixteen bits and made float32 again when the file is opened, so
+every runtime takes the file and computes as it did before. To *compute* in bfloat16 is another choice, and the
+runtime's: RunOptions(precision="bfloat16").
 """
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -19,11 +21,12 @@ from labkit.errors import TechniqueError
 from labkit.onnx_graph import open_graph, replace_nodes
 from labkit.progress import Progress
 from labkit.quantize.floats import BFLOAT16, FLOAT16
+from labkit.quantize.gate import check_weights
 from labkit.technique import Technique, knob
 from labkit.variant import Variant
 
-_FEWEST_VALUES = 16
-"""A Cast and its name take as many bytes as that saves."""
+_FEWEST_VALUES = 64
+"""For fewer, a Cast and its name take more bytes than it saves."""
 
 
 @dataclass(frozen=True)
@@ -37,37 +40,51 @@ class StoreHalf(Technique):
     dtype: str = knob("float16", "11 significant bits, or 8 and more reach", choices=("float16", "bfloat16"))
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
-        """Store every float32 constant of 16 numbers or more in sixteen bits.
+        """Store every float32 constant of 64 numbers or more in sixteen bits, each rounded to the nearest.
 
-        Raises TechniqueError if there is none, or one holds a number that float16 does not reach.
+        Raises TechniqueError if there is none, one holds a number that is not finite or becomes infinite, or the
+        model is quantized already.
         """
         model = open_graph(variant.payload)
-        kind = onnx.TensorProto.FLOAT16 if self.dtype == "float16" else onnx.TensorProto.BFLOAT16
-        form = FLOAT16 if self.dtype == "float16" else BFLOAT16
-        casts = []
-        for tensor in list(model.graph.initializer):
-            values = numpy_helper.to_array(tensor)
-            if values.dtype != np.float32 or values.size < _FEWEST_VALUES:
-                continue
-            largest = float(np.abs(values).max())
-            if not largest <= form.largest:
-                raise TechniqueError(
-                    f"{tensor.name!r} of {variant.name!r} holds {largest:g}, and {self.dtype} ends at "
-                    f"{form.largest:g}: use dtype='bfloat16'"
-                )
-            stored = helper.make_tensor(
-                f"{tensor.name}/{self.dtype}",
-                kind,
-                values.shape,
-                form.encode(values).astype(np.uint16).tobytes(),
-                raw=True,
-            )
-            casts.append(helper.make_node("Cast", [stored.name], [tensor.name], to=onnx.TensorProto.FLOAT))
-            tensor.CopyFrom(stored)
-        if not casts:
+        check_weights(variant, model)
+        tensors = [each for each in model.graph.initializer if _is_worth_it(each)]
+        if not tensors:
             raise TechniqueError(
-                f"{variant.name!r} holds no float32 weights: there is nothing to make smaller"
+                f"{variant.name!r} holds no float32 weights of {_FEWEST_VALUES} numbers or more: there is nothing to "
+                "make smaller"
             )
+        casts = []
+        for index, tensor in enumerate(tensors):
+            progress(index / len(tensors), f"{tensor.name} in {self.dtype}")
+            name = tensor.name
+            tensor.CopyFrom(self._rounded(variant, tensor))
+            casts.append(helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
+        computed = {cast.output[0] for cast in casts}
+        inputs = [
+            value for value in model.graph.input if value.name not in computed
+        ]  # old files list weights there
+        del model.graph.input[:]
+        model.graph.input.extend(inputs)
         replace_nodes(model, [*casts, *model.graph.node])
+        progress(1.0, f"{len(casts)} tensors in {self.dtype}")
         name = f"{variant.name}+{self.dtype}"
         return variant.derive(name, self.step(variant), model=model.SerializeToString())
+
+    def _rounded(self, variant: Variant, tensor: onnx.TensorProto) -> onnx.TensorProto:
+        """The same numbers in sixteen bits, under a name of their own."""
+        values = numpy_helper.to_array(tensor)
+        form = FLOAT16 if self.dtype == "float16" else BFLOAT16
+        bits = form.encode(values)
+        if not np.isfinite(form.decode(bits)).all():
+            instead = "use dtype='bfloat16'" if form is FLOAT16 else "leave it in float32"
+            raise TechniqueError(
+                f"{tensor.name!r} of {variant.name!r} holds {np.abs(values).max():g}, and {self.dtype} ends at "
+                f"{form.largest:g}: {instead}"
+            )
+        kind = getattr(onnx.TensorProto, self.dtype.upper())
+        name = f"{tensor.name}/{self.dtype}"
+        return helper.make_tensor(name, kind, values.shape, bits.astype("<u2").tobytes(), raw=True)
+
+
+def _is_worth_it(tensor: onnx.TensorProto) -> bool:
+    return tensor.data_type == onnx.TensorProto.FLOAT and math.prod(tensor.dims) >= _FEWEST_VALUES

@@ -4,22 +4,31 @@ Where a model is slow because its weights must be fetched (large matrices, small
 large, few bits for the weights are all that is wanted. No calibration is needed for the nearest rounding. With few
 bits it pays to learn the rounding instead (`rounding`), or to give every group of weights its own scale.
 
-Matrix products with 4- or 8-bit weights in groups become ONNX Runtime's packed MatMulNBits when the file is opened.
-Everything else is expanded to float32 first: smaller in the file, not faster.
+When the file is opened, matrix products become ONNX Runtime's packed MatMulNBits, which never expands the weight as a
+whole. It knows only weights [I, O], and no ReLU right behind, so the products are written that way. Everything else
+is expanded to float32 first, by OpenVINO once, by ONNX Runtime anew in every run: a convolution is smaller in the
+file, and there slower than before.
+
+Fewer bits than 4 are stored as 4: they cost accuracy and save nothing in the file but what a packer makes of it.
+5 to 7 bits are stored as 8.
 """
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import ClassVar
 
+import onnx
+from onnx import helper
+
 from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
-from labkit.onnx_graph import Graph
+from labkit.onnx_graph import Graph, attribute, replace_nodes, set_constant
 from labkit.progress import Progress, part
 from labkit.quantize.calibrate import pick
-from labkit.quantize.gate import Quantizes, start
-from labkit.quantize.plan import Plan
+from labkit.quantize.gate import Quantizes, Work, start
+from labkit.quantize.plan import Plan, make_plan
 from labkit.quantize.qdq import round_weights, weight_grids
 from labkit.quantize.rounding import ROUNDINGS, learn_weights
 from labkit.technique import knob
@@ -69,7 +78,9 @@ class QuantizeWeights(Quantizes):
         `max_drop_pp` on the dataset's training samples; without a dataset nobody looks.
         """
         work = start(variant)
-        work.plan = Plan(work.plan.layers, {}, work.plan.left)
+        _turn_weights(work.model)
+        plan = make_plan(work.model)
+        work.plan = Plan(plan.layers, {}, plan.left)
         graph = Graph(work.model)
         grids = weight_grids(
             graph,
@@ -90,3 +101,39 @@ class QuantizeWeights(Quantizes):
             )
             work.take(learned)
         return self.write(variant, work, dataset, progress, {}, used)
+
+    def insert(self, model: onnx.ModelProto, work: Work) -> None:
+        """As QDQ nodes, and so that ONNX Runtime packs the products, in place."""
+        super().insert(model, work)
+        _part_from_relu(model, {layer.output for layer in work.plan.layers if layer.axis == 1})
+
+
+def _turn_weights(model: onnx.ModelProto) -> None:
+    """Store a weight that every Gemm turns first (transB) as they need it, [O, I] → [I, O], in place."""
+    graph = Graph(model)
+    for name in graph.constants:
+        users = graph.consumers[name]
+        turned = [node for node in users if node.op_type == "Gemm" and attribute(node, "transB", 0)]
+        values = graph.constant(name)
+        if values is None or not users or len(turned) < len(users) or name in graph.outputs:
+            continue
+        if any(name in (node.input[0], *node.input[2:]) for node in users):
+            continue
+        set_constant(model, name, values.T)
+        for node in turned:
+            node.attribute.remove(next(each for each in node.attribute if each.name == "transB"))
+
+
+def _part_from_relu(model: onnx.ModelProto, products: Collection[str]) -> None:
+    """Product → ReLU becomes product → Sum → ReLU, in place: ONNX Runtime does not pack what it could fuse."""
+    graph = Graph(model)
+    nodes: list[onnx.NodeProto] = []
+    for node in graph.nodes:
+        y = node.output[0]
+        user = graph.only_consumer(y)
+        if y not in products or user is None or user.op_type not in ("Relu", "Clip"):
+            nodes.append(node)
+            continue
+        nodes.append(helper.make_node("MatMul", node.input[:2], [f"{y}/product"], node.name))
+        nodes.append(helper.make_node("Sum", [f"{y}/product", *node.input[2:]], [y], f"{y}/sum"))
+    replace_nodes(model, nodes)

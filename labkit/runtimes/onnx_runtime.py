@@ -32,7 +32,11 @@ class OrtSession(Session):
 
 
 class OnnxRuntime(Runtime):
-    """ONNX Runtime; computes in the precision that the file declares (a quantized file runs as int8)."""
+    """ONNX Runtime; computes in the precision that the file declares (a quantized file runs as int8).
+
+    Left to itself it also rounds the *float* inputs of a product whose weights alone are quantized (MatMulNBits) to
+    int8, in groups. It is told not to: what a file leaves in float is computed in float32.
+    """
 
     name = "onnxruntime"
     formats = ("onnx",)
@@ -50,6 +54,7 @@ class OnnxRuntime(Runtime):
             "inter_op_num_threads": 1,
             # A thread that spins while it waits burns the quota that the next one needs.
             "session.intra_op.allow_spinning": "0" if options.threads == 1 else "1",
+            "session.qdq_matmulnbits_accuracy_level": "1",  # float32; the default, 4, is int8
         }
 
     def open(self, variant: Variant, options: RunOptions) -> Session:
