@@ -8,7 +8,6 @@ from labkit.explain.evidence import (
     ALIGNED_CHAIN,
     FILLED,
     MANY_ZEROS,
-    OWN_CHAIN,
     UNSIGNED,
     YARDSTICK,
     Evidence,
@@ -19,7 +18,6 @@ from labkit.explain.finding import Finding
 from labkit.explain.layers import Layer
 from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Operator
 
-_SURELY = 1.05  # a trial's whole interval must lie above it
 _MUCH = 0.25  # of the time: some work between the layers is what every network has
 _CLEARLY = 1.2  # times as long
 _FEW = 3
@@ -27,8 +25,8 @@ _FEW = 3
 
 def signed_activations(evidence: Evidence) -> Finding | None:
     """Activations on signed grids, and the same function on unsigned ones is faster."""
-    trial = evidence.race.faster(UNSIGNED)
-    if trial is None or not trial.exceeds(_SURELY):
+    trial = evidence.proved(UNSIGNED)
+    if trial is None:
         return None
     stuck = evidence.profile.share(lambda each: each in _in_float_for_its_sign(evidence))
     why = f"; {stuck:.0%} of the time goes into layers that ran in float for that reason" if stuck else ""
@@ -148,8 +146,8 @@ def unstructured_zeros(evidence: Evidence) -> Finding | None:
 def unaligned_channels(evidence: Evidence) -> Finding | None:
     """Channels that are no multiple of the vector's width, where more of them would be faster."""
     channels = block(evidence.environment)
-    trial = evidence.race.faster(ALIGNED_CHAIN, OWN_CHAIN)
-    if evidence.chain is None or trial is None or not trial.exceeds(_SURELY):
+    trial = evidence.proved(ALIGNED_CHAIN)
+    if evidence.chain is None or trial is None:
         return None
     found = [each for each, _ in evidence.layers(lambda _, layer: unaligned(layer, channels))]
     share = sum(each.share for each in found) * trial.gone
@@ -208,8 +206,7 @@ def outside_layers(evidence: Evidence) -> Finding | None:
 
 
 def _in_float_for_its_sign(evidence: Evidence) -> set[Operator]:
-    trial = evidence.race.faster(UNSIGNED)
-    if trial is None or not trial.exceeds(_SURELY):
+    if evidence.proved(UNSIGNED) is None:
         return set()
     return {
         each

@@ -4,27 +4,31 @@ from __future__ import annotations
 
 from labkit.environment import Environment
 from labkit.explain.evidence import (
+    ALLOWED_THREADS,
     BASELINE_FLOAT32,
-    FEWER_THREADS,
     LARGER_BATCH,
+    ONE_THREAD,
     Evidence,
 )
 from labkit.explain.finding import Finding
 from labkit.explain.profile import LAYER
-from labkit.explain.trials import AGAINST
+from labkit.explain.trials import AGAINST, ITSELF
 
-_SURELY = 1.05
-_MUCH = 1.25
 TINY_MS = 0.02  # a call costs some microseconds; a layer that takes longer has something to do
 _SLOW = 0.5  # of the yardstick's speed
 
 
 def too_many_threads(evidence: Evidence) -> Finding | None:
     """More threads than the quota allows, or than the model has work for."""
-    trial = evidence.race.faster(FEWER_THREADS)
-    if trial is None or not trial.exceeds(_SURELY):
+    proved = {name: ratio for name in (ALLOWED_THREADS, ONE_THREAD) if (ratio := evidence.proved(name))}
+    if not proved:
         return None
-    threads, fewer = evidence.profile.threads, evidence.race.entrants[FEWER_THREADS].options.threads
+    best = max(proved, key=lambda name: proved[name].ci95[0])
+    threads, fewer, trial = (
+        evidence.profile.threads,
+        evidence.race.entrants[best].options.threads,
+        proved[best],
+    )
     quota = evidence.environment
     over = threads > quota.threads
     why = (
@@ -43,8 +47,8 @@ def too_many_threads(evidence: Evidence) -> Finding | None:
 
 def small_batch(evidence: Evidence) -> Finding | None:
     """A larger batch would take much less time a sample."""
-    trial = evidence.race.faster(LARGER_BATCH)
-    if trial is None or not trial.exceeds(_MUCH):
+    trial = evidence.proved(LARGER_BATCH)
+    if trial is None:
         return None
     size, larger = evidence.profile.batch_size, evidence.race.entrants[LARGER_BATCH].batch_size
     return Finding(
@@ -108,10 +112,10 @@ def baseline_not_float32(evidence: Evidence) -> Finding | None:
         return None
     layers = [each for each in baseline.operators if each.work == LAYER]
     short = [each for each in layers if each.precision in ("bfloat16", "float16")]
-    trial = evidence.race.faster(AGAINST, BASELINE_FLOAT32)
-    if not short or trial is None or not trial.exceeds(_SURELY):
+    trial = evidence.proved(AGAINST)
+    if not short or trial is None:
         return None
-    ours = evidence.race.faster("itself", BASELINE_FLOAT32)
+    ours = evidence.race.faster(ITSELF, BASELINE_FLOAT32)
     return Finding(
         "baseline_not_float32",
         trial.gone,

@@ -4,23 +4,32 @@ from __future__ import annotations
 
 import functools
 import math
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from labkit.environment import Environment
 from labkit.explain.layers import Layer, ModelFile
 from labkit.explain.profile import LAYER, Operator, Profile
 from labkit.explain.rewrite import Chain
-from labkit.explain.trials import Race
+from labkit.explain.trials import AGAINST, ITSELF, Race, Ratio
 
-UNSIGNED, FEWER_THREADS, LARGER_BATCH, FILLED = (
-    "on unsigned grids", "with fewer threads", "in a larger batch", "without zeros",
-)  # fmt: skip
+UNSIGNED, LARGER_BATCH, FILLED = "on unsigned grids", "in a larger batch", "without zeros"
+ALLOWED_THREADS, ONE_THREAD = "with as many threads as allowed", "with one thread"
 BASELINE_FLOAT32 = "the baseline in float32"
 OWN_CHAIN, ALIGNED_CHAIN = "its channels", "aligned channels"
 YARDSTICK = "yardstick"
 YARDSTICK_BATCH = 8
 MANY_ZEROS = 0.5
+
+TRIALS: Mapping[str, tuple[str, float]] = {
+    UNSIGNED: (ITSELF, 1.05),
+    ALLOWED_THREADS: (ITSELF, 1.05),
+    ONE_THREAD: (ITSELF, 1.05),
+    LARGER_BATCH: (ITSELF, 1.25),
+    ALIGNED_CHAIN: (OWN_CHAIN, 1.05),
+    AGAINST: (BASELINE_FLOAT32, 1.05),
+}
+"""Entrant → whom it must beat, and by how much, to prove something: the whole interval must lie above."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,6 +58,12 @@ class Evidence:
         """The executed layers that are `wanted`."""
         return ((operator, layer) for operator, layer in self.executed if wanted(operator, layer))
 
+    def proved(self, name: str) -> Ratio | None:
+        """How many times faster the entrant is, if that proves something; None otherwise."""
+        than, limit = TRIALS[name]
+        ratio = self.race.faster(name, than)
+        return ratio if ratio is not None and ratio.ci95[0] > limit else None
+
     @property
     def quantized(self) -> bool:
         """Whether activations are turned into whole numbers somewhere."""
@@ -64,6 +79,16 @@ class Evidence:
         """Multiply-adds a millisecond of a convenient layer here, in the variant's precision; inf if unknown."""
         run_ms = self.race.run_ms(YARDSTICK)
         return yardstick(self.is_int8).macs(YARDSTICK_BATCH) / run_ms if run_ms else math.inf
+
+
+def unresolved(race: Race) -> dict[str, Ratio]:
+    """The trials that look as if they proved something, in intervals too wide to say so."""
+    found = {name: (race.faster(name, than), limit) for name, (than, limit) in TRIALS.items()}
+    return {
+        name: ratio
+        for name, (ratio, limit) in found.items()
+        if ratio is not None and ratio.value > limit >= ratio.ci95[0]
+    }
 
 
 def yardstick(int8: bool) -> Chain:

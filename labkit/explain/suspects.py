@@ -12,11 +12,12 @@ from labkit.environment import Environment
 from labkit.explain.causes_machine import TINY_MS
 from labkit.explain.evidence import (
     ALIGNED_CHAIN,
+    ALLOWED_THREADS,
     BASELINE_FLOAT32,
-    FEWER_THREADS,
     FILLED,
     LARGER_BATCH,
     MANY_ZEROS,
+    ONE_THREAD,
     OWN_CHAIN,
     UNSIGNED,
     YARDSTICK,
@@ -85,9 +86,10 @@ def suspects(
     lifted = unsigned(variant) if any(layer.signed for layer in layers) else None
     if lifted is not None:
         found[UNSIGNED] = Entrant(lifted, itself.feeds, itself.runtime, itself.options)
+    if request.threads > machine.threads > 1:
+        found[ALLOWED_THREADS] = request.entrant(variant, threads=machine.threads)
     if request.threads > 1:
-        fewer = machine.threads if request.threads > machine.threads else 1
-        found[FEWER_THREADS] = request.entrant(variant, threads=fewer)
+        found[ONE_THREAD] = request.entrant(variant, threads=1)
     if variant.fixed_batch is None and itself.batch_size < _LARGE_BATCH:
         found[LARGER_BATCH] = request.entrant(variant, batch_size=_LARGE_BATCH)
     sparse = {layer.source for layer in layers if layer.zeros >= MANY_ZEROS and not layer.weight_grid}

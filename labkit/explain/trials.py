@@ -2,7 +2,8 @@
 
 A profile says where the time goes. It does not say where it would go if something were different: with one thread
 fewer, a larger batch, other grids. That is asked of the clock. All entrants of a race are open at once and take
-turns, block by block (labkit/measure/timing.py).
+turns, block by block (labkit/measure/timing.py). A block's time is the lower quartile of its runs, as an operator's
+is in a profile, because other work on the machine only ever adds.
 """
 
 from __future__ import annotations
@@ -14,14 +15,14 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.measure import Protocol
-from labkit.measure.timing import Timed, Timing, time_sessions
+from labkit.measure.timing import Timed, Times, Timing, time_sessions
 from labkit.progress import Progress, silent
 from labkit.runtimes import RunOptions, Runtime
 from labkit.runtimes.openvino import OpenVino
 from labkit.statistics import Interval, ratio_interval
 from labkit.variant import Array, Variant
 
-ITSELF, AGAINST = "itself", "against"
+ITSELF, AGAINST = "itself", "as the baseline"
 _BUSY = 0.8
 
 
@@ -41,10 +42,6 @@ class Ratio:
 
     value: float
     ci95: Interval
-
-    def exceeds(self, limit: float) -> bool:
-        """Whether the whole interval lies above `limit`."""
-        return self.ci95[0] > limit
 
     @property
     def gone(self) -> float:
@@ -82,17 +79,36 @@ class Race:
         """How many times faster, per sample, `name` is than `than`; None if one of the two did not run."""
         if name not in self.timings or than not in self.timings:
             return None
-        logs = [np.log(self.timings[each].block_ms / self.entrants[each].batch_size) for each in (than, name)]
+        logs = [np.log(self._block_ms(each) / self.entrants[each].batch_size) for each in (than, name)]
         return Ratio(*ratio_interval(logs[0] - logs[1]))
 
     def run_ms(self, name: str) -> float | None:
-        """The median time of one run."""
-        return float(np.median(self.timings[name].block_ms)) if name in self.timings else None
+        """The time of one run."""
+        return float(np.median(self._block_ms(name))) if name in self.timings else None
+
+    def with_more(self, other: Race) -> Race:
+        """The blocks of this race and of a later one with the same entrants."""
+        joined = {name: _joined(timing, other.timings[name]) for name, timing in self.timings.items()}
+        return Race(self.entrants, joined)
+
+    def _block_ms(self, name: str) -> Times:
+        timing = self.timings[name]
+        return np.quantile(timing.run_ms.reshape(len(timing.block_ms), -1), 0.25, axis=1)
 
     @property
     def was_busy(self) -> bool:
         """Whether something else took much of the processor meanwhile."""
         return min(timing.cpu_share for timing in self.timings.values()) < _BUSY
+
+
+def _joined(first: Timing, second: Timing) -> Timing:
+    return Timing(
+        block_ms=np.concatenate([first.block_ms, second.block_ms]),
+        run_ms=np.concatenate([first.run_ms, second.run_ms]),
+        warmup_runs=first.warmup_runs + second.warmup_runs,
+        lock_held=first.lock_held and second.lock_held,
+        cpu_share=min(first.cpu_share, second.cpu_share),
+    )
 
 
 def race(entrants: Mapping[str, Entrant], protocol: Protocol, progress: Progress = silent) -> Race:

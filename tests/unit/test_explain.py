@@ -26,9 +26,10 @@ from labkit.explain import CAUSES, Explanation, explain, plot_time, profile
 from labkit.explain.causes import diagnose
 from labkit.explain.evidence import (
     ALIGNED_CHAIN,
+    ALLOWED_THREADS,
     BASELINE_FLOAT32,
-    FEWER_THREADS,
     LARGER_BATCH,
+    ONE_THREAD,
     UNSIGNED,
     Evidence,
     unaligned,
@@ -45,7 +46,7 @@ from labkit.zoo import load_model
 
 SPEEDS = {
     "signed_activations": {UNSIGNED: 3.0},
-    "too_many_threads": {FEWER_THREADS: 1.5},
+    "too_many_threads": {ONE_THREAD: 1.5, ALLOWED_THREADS: 2.0},
     "baseline_not_float32": {AGAINST: 0.5, BASELINE_FLOAT32: 0.3},
 }
 """Cause → how many times faster than the variant each entrant is, where it is not as fast."""
@@ -166,7 +167,7 @@ def test_signed_grids_are_not_blamed_where_unsigned_ones_are_no_faster():
 
 @pytest.mark.parametrize(
     ("name", "cause"),
-    [(UNSIGNED, "signed_activations"), (FEWER_THREADS, "too_many_threads"), (LARGER_BATCH, "small_batch")],
+    [(UNSIGNED, "signed_activations"), (ONE_THREAD, "too_many_threads"), (LARGER_BATCH, "small_batch")],
 )
 def test_a_trial_without_effect_accuses_nobody(name, cause):
     for speed, blamed in ((1.02, False), (3.0, True)):
@@ -174,8 +175,35 @@ def test_a_trial_without_effect_accuses_nobody(name, cause):
         assert (cause in [each.cause for each in found]) == blamed
 
 
+def test_a_trial_that_is_not_sure_is_repeated_and_then_called_unresolved():
+    races = []
+
+    def uncertain(entrants, protocol, progress) -> Race:
+        races.append(entrants)
+        times = {name: timing(each.batch_size) for name, each in entrants.items()}
+        ms = 32 * np.tile([0.2, 2.0], 5)  # a fifth of the time, or twice as long
+        times[LARGER_BATCH] = Timing(ms, ms, 1, True, 1.0)
+        return Race(entrants, times)
+
+    found = explain(resnet(), batch_size=2, racer=uncertain)
+    assert len(races) == 3
+    assert found.findings == ()
+    assert any(note.startswith("unresolved: in a larger batch") for note in found.notes)
+
+
+def test_a_trial_that_is_sure_is_not_repeated():
+    races = []
+
+    def sure(entrants, protocol, progress) -> Race:
+        races.append(entrants)
+        return scripted({LARGER_BATCH: 2.0})(entrants, protocol, progress)
+
+    assert explain(resnet(), batch_size=2, racer=sure).names("small_batch")
+    assert len(races) == 1
+
+
 def test_the_largest_share_comes_first_and_small_ones_are_not_named():
-    speeds = {UNSIGNED: 1.5, LARGER_BATCH: 4.0, FEWER_THREADS: 1.08}
+    speeds = {UNSIGNED: 1.5, LARGER_BATCH: 4.0, ONE_THREAD: 1.08}
     found = diagnose(evidence(operator("", 1.0, 1.0), speeds=speeds))
     assert [each.cause for each in found] == ["small_batch", "signed_activations"]
     assert found[0].share == pytest.approx(0.75)
