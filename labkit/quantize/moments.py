@@ -99,18 +99,19 @@ def _same_pads(node: onnx.NodeProto, size: tuple[int, ...], kernel: tuple[int, .
 class Moments:
     """Means of a layer's inputs, float and quantized side by side, and of their products.
 
-    `is_centred` if the layer has a bias, which then takes care of the means.
+    `is_centred` if the layer has a bias, which then takes care of the means. To correct the bias alone the means
+    suffice: `only_means` saves the products, inputs² numbers.
     """
 
-    def __init__(self, is_centred: bool) -> None:
-        self.is_centred = is_centred
+    def __init__(self, is_centred: bool, only_means: bool = False) -> None:
+        self.is_centred, self.only_means = is_centred, only_means
         self.count = 0
         self.sums: list[Array] = []
 
     def add(self, x: Array, quantized: Array) -> None:
         """One batch of patches, [groups, patches, inputs] each."""
-        products = [np.swapaxes(each, 1, 2) @ quantized for each in (quantized, x)]
-        batch = [*products, quantized.sum(axis=1), x.sum(axis=1)]
+        products = [] if self.only_means else [np.swapaxes(each, 1, 2) @ quantized for each in (quantized, x)]
+        batch = [quantized.sum(axis=1), x.sum(axis=1), *products]
         self.sums = [a + b for a, b in zip(self.sums, batch, strict=True)] if self.sums else batch
         self.count += x.shape[1]
 
@@ -119,7 +120,7 @@ class Moments:
 
         A little is added to H's diagonal, 1 % of its mean: directions that no sample has are left as they are.
         """
-        own, cross, mean, float_mean = (each / self.count for each in self.sums)
+        mean, float_mean, own, cross = (each / self.count for each in self.sums)
         if self.is_centred:
             own = own - mean[:, :, None] * mean[:, None, :]
             cross = cross - float_mean[:, :, None] * mean[:, None, :]
@@ -131,7 +132,7 @@ class Moments:
 
     def bias_shift(self, weight: Array, rounded: Array) -> Array:
         """W·E[x] − Ŵ·E[x̂]: what to add to the bias, [outputs]."""
-        mean, float_mean = (each / self.count for each in self.sums[2:])
+        mean, float_mean = (each / self.count for each in self.sums[:2])
         shift = weight @ float_mean[:, :, None] - rounded @ mean[:, :, None]
         return shift.reshape(-1)
 

@@ -50,8 +50,9 @@ def learn_weights(
 ) -> dict[str, Learned]:
     """Round the weights of `layers`, in the graph's order, each on what the layers before it now deliver.
 
-    method: one of ROUNDINGS. grids: weight → the grid to start from, whose scale a learned rounding may shrink.
-    Returns weight → what was learned. Raises TechniqueError for a layer that is too large.
+    method: one of ROUNDINGS; "nearest" learns nothing but the biases. grids: weight → the grid to start from, whose
+    scale a learned rounding may shrink. Returns weight → what was learned.
+    Raises TechniqueError for a layer that is too large.
     """
     so_far = onnx.ModelProto()
     so_far.CopyFrom(model)
@@ -60,7 +61,7 @@ def learn_weights(
         if layer.weight in learned:
             continue
         report = part(progress, index / len(layers), (index + 1) / len(layers), f"{layer.weight}: ")
-        rows, moments = _prepare(variant, model, layer)
+        rows, moments = _prepare(method, variant, model, layer)
         for x, quantized in _inputs(variant, model, so_far, layer.input, samples, part(report, 0, 0.5)):
             moments.add(rows.patches(x), rows.patches(quantized))
         found = _learn(method, model, layer, grids[layer.weight], rows, moments, part(report, 0.5, 1))
@@ -81,7 +82,7 @@ def learn_alone(
     progress: Progress,
 ) -> dict[str, Learned]:
     """As `learn_weights`, but each layer as if all others were float: one pass over the samples is enough."""
-    prepared = {layer.weight: (layer, *_prepare(variant, model, layer)) for layer in layers}
+    prepared = {layer.weight: (layer, *_prepare(method, variant, model, layer)) for layer in layers}
     names = sorted({layer.input for layer in layers})
     for values in activations(variant, model, names, samples, part(progress, 0, 0.5)):
         for layer, rows, moments in prepared.values():
@@ -94,15 +95,15 @@ def learn_alone(
     return learned
 
 
-def _prepare(variant: Variant, model: onnx.ModelProto, layer: Layer) -> tuple[Rows, Moments]:
+def _prepare(method: str, variant: Variant, model: onnx.ModelProto, layer: Layer) -> tuple[Rows, Moments]:
     graph = Graph(model)
     rows = Rows(graph, layer)
-    if rows.inputs > _MOST_INPUTS:
+    if method != "nearest" and rows.inputs > _MOST_INPUTS:
         raise TechniqueError(
             f"{layer.weight!r} of {variant.name!r} has {rows.inputs} inputs: to learn its rounding needs "
             f"{rows.inputs}² numbers, and {_MOST_INPUTS}² are the most: use rounding='nearest'"
         )
-    return rows, Moments(graph.constant(layer.bias) is not None)
+    return rows, Moments(graph.constant(layer.bias) is not None, only_means=method == "nearest")
 
 
 def _learn(

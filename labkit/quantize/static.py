@@ -16,6 +16,7 @@ from labkit.quantize.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.gate import Quantizes, check_samples, start
 from labkit.quantize.observers import CALIBRATORS, make_observer
 from labkit.quantize.qdq import activation_grids, round_weights, weight_grids
+from labkit.quantize.rounding import learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
 
@@ -37,6 +38,7 @@ class QuantizeInt8(Quantizes):
     percentile: float | None = knob(
         None, "share of the values that calibrator='percentile' keeps", min=90.0, max=100.0, unit="%"
     )
+    correct_bias: bool = knob(False, "let each bias undo the mean error of its layer's rounding")
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -60,4 +62,8 @@ class QuantizeInt8(Quantizes):
         graph, per_channel = Graph(work.model), self.granularity == "per_channel"
         grids = weight_grids(graph, work.plan, work.activations, per_channel=per_channel)
         work.weights = round_weights(graph, grids)
+        if self.correct_bias:
+            learning = part(progress, 0.8, 0.9, "biases, ")
+            layers = work.plan.layers
+            work.take(learn_weights("nearest", variant, work.model, layers, grids, samples, learning))
         return self.write(variant, work, dataset, progress, rates, len(samples))

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labkit.errors import Cancelled
-from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, set_constant
 from labkit.progress import silent
 from labkit.quantize.adaround import adaround
 from labkit.quantize.arithmetic import weight_grid
@@ -23,7 +23,7 @@ from labkit.quantize.rounding import learn_weights, shrunk
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.variant import Step
-from tests.graphs import RANDOM, build, constant, conv1d, data_for, mlp, node, small_cnn, weight
+from tests.graphs import RANDOM, build, conv1d, data_for, mlp, node, small_cnn, weight
 
 
 def problem(outputs=6, inputs=12, groups=1, seed=0):
@@ -215,16 +215,22 @@ def test_a_shrunk_grid_serves_at_least_as_well(axis):
     assert after < before
 
 
+def folded(variant, bits, per_channel=True):
+    """(the graph without batch normalisations, its plan, a grid for each weight)."""
+    model = open_graph(variant.payload)
+    fold_batch_norm(model)
+    join_bias(model)
+    plan, graph = make_plan(model), Graph(model)
+    axis = (lambda layer: layer.axis) if per_channel else (lambda layer: None)
+    grids = {each.weight: weight_grid(graph.constant(each.weight), axis(each), bits) for each in plan.layers}
+    return model, plan, grids
+
+
 def test_the_earlier_layers_errors_are_seen_by_the_later():
     """With all layers in 2 bits, learning on the quantized inputs ends nearer to the float model."""
     variant = small_cnn()
     samples = data_for(variant, 64).split("train")
-    model = open_graph(variant.payload)
-    fold_batch_norm(model)
-    join_bias(model)
-    plan = make_plan(model)
-    graph = Graph(model)
-    grids = {each.weight: weight_grid(graph.constant(each.weight), each.axis, 2) for each in plan.layers}
+    model, plan, grids = folded(variant, 2)
     feeds = probe(variant, 16)
     with get_runtime("onnxruntime").load(variant) as session:
         expected = session.run(feeds)["y"]
@@ -233,11 +239,42 @@ def test_the_earlier_layers_errors_are_seen_by_the_later():
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         rounded = learn_weights(method, variant, copy, plan.layers, grids, samples, silent)
-        for name, each in rounded.items():
-            tensor = next(t for t in copy.graph.initializer if t.name == name)
-            tensor.CopyFrom(constant(name, each.grid.dequantize(each.integers)))
+        for layer in plan.layers:
+            weight, bias = rounded[layer.weight]
+            set_constant(copy, layer.weight, weight.grid.dequantize(weight.integers))
+            set_constant(copy, layer.bias, bias)
         quantized = variant.derive("q", Step("test"), model=copy.SerializeToString())
         with get_runtime("onnxruntime").load(quantized) as session:
             off[method] = float(np.square(session.run(feeds)["y"] - expected).mean())
     print(off)
     assert off["gptq"] < 0.6 * off["nearest"] and off["descent"] < 0.6 * off["nearest"]
+
+
+def test_corrected_biases_undo_the_mean_error_of_every_layer():
+    """Per tensor in 3 bits the means are far off; with the shift, each layer's mean output is the float one's."""
+    variant = small_cnn()
+    samples = data_for(variant, 64).split("train")
+    model, plan, grids = folded(variant, 3, per_channel=False)
+    learned = learn_weights("nearest", variant, model, plan.layers, grids, samples, silent)
+    names = [layer.output for layer in plan.layers]
+
+    def means(correct):
+        copy = onnx.ModelProto()
+        copy.CopyFrom(model)
+        for layer in plan.layers:
+            weight, bias = learned[layer.weight]
+            set_constant(copy, layer.weight, weight.grid.dequantize(weight.integers))
+            if correct:
+                set_constant(copy, layer.bias, bias)
+        parts = [dict(found) for found in activations(variant, copy, names, samples, silent)]
+        whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
+        return {n: x.mean(axis=tuple(i for i in range(x.ndim) if i != 1)) for n, x in whole.items()}
+
+    parts = [dict(found) for found in activations(variant, model, names, samples, silent)]
+    whole = {name: np.concatenate([part[name] for part in parts]) for name in names}
+    expected = {n: x.mean(axis=tuple(i for i in range(x.ndim) if i != 1)) for n, x in whole.items()}
+    without, corrected = means(False), means(True)
+    for name in names:
+        np.testing.assert_allclose(corrected[name], expected[name], atol=1e-3)
+    for name in names[1:]:  # the first layer's inputs have a mean of 0
+        assert np.abs(without[name] - expected[name]).max() > 0.02, "the rounding must shift a mean"
