@@ -91,7 +91,7 @@ class Explanation:
             if low > 1
             else "is slower"
             if high < 1
-            else "is neither faster nor slower, as far as can be told,"
+            else "is neither faster nor slower, as far as this shows"
         )
         return f"{self.profile.variant!r} {verdict}: {self.speedup} the speed of {self.against.variant!r} ({here})."
 
