@@ -2,24 +2,39 @@
 
 from __future__ import annotations
 
+from labkit.widgets.clipping_drawing import draw_clipping
+from labkit.widgets.clipping_explorer import ClippingExplorer
+from labkit.widgets.clipping_rows import clipping_table, sweep_clipping, watch
 from labkit.widgets.compare_panel import ComparePanel
 from labkit.widgets.convert_panel import ConvertPanel
 from labkit.widgets.form import Form
 from labkit.widgets.format_drawing import draw_map
 from labkit.widgets.format_map import FormatMap
+from labkit.widgets.grid_drawing import draw_grid
+from labkit.widgets.grid_explorer import GridExplorer
+from labkit.widgets.grid_rows import grid_table, make_grid
 from labkit.widgets.job import Job
 from labkit.widgets.microscope_panel import MicroscopePanel
 from labkit.widgets.panel import Panel
 from labkit.widgets.view import View
 
 __all__ = [
+    "ClippingExplorer",
     "ComparePanel",
     "ConvertPanel",
     "Form",
     "FormatMap",
+    "GridExplorer",
     "Job",
     "MicroscopePanel",
     "Panel",
     "View",
+    "clipping_table",
+    "draw_clipping",
+    "draw_grid",
     "draw_map",
+    "grid_table",
+    "make_grid",
+    "sweep_clipping",
+    "watch",
 ]
