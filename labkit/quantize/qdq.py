@@ -24,6 +24,7 @@ bits are stored in INT4 too: no engine reads anything smaller.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
@@ -42,6 +43,7 @@ _INT4_OPSET = 21  # the first with 4-bit tensors, and with a scale per group
 _INT4_IR_VERSION = 10
 _BIAS_ROOM = 2.0**30
 _NIBBLE = 4
+SMALLEST_GROUP = 16  # of ONNX Runtime's packed product
 
 
 class Rounded(NamedTuple):
@@ -66,7 +68,8 @@ def weight_grids(
 ) -> dict[str, Grid]:
     """The grid of each weight in `plan`; `bits` for all, or by the weight's name.
 
-    A layer of fewer input channels than a group has (a depthwise convolution has one) gets a scale per channel.
+    OpenVINO wants whole groups: where they do not divide a layer's input channels, it gets groups of half the size or
+    less, down to 16, and below that (a depthwise convolution has one channel) a scale per channel.
     A bias is stored in int32 on the grid of its layer's products, so a channel of almost no weights gets a scale
     that still leaves its bias room there.
     """
@@ -77,8 +80,9 @@ def weight_grids(
         weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
         assert weight is not None  # noqa: S101 - a plan's weights are constants
         count = bits if isinstance(bits, int) else bits[layer.weight]
-        if 0 < group_size <= weight.shape[layer.group_axis]:
-            grids[layer.weight] = weight_grid(weight, layer.group_axis, count, group_size)
+        whole = math.gcd(group_size, weight.shape[layer.group_axis])
+        if group_size and whole >= SMALLEST_GROUP:
+            grids[layer.weight] = weight_grid(weight, layer.group_axis, count, whole)
             continue
         grid = weight_grid(weight, layer.axis if per_channel else None, count)
         if bias is not None and layer.input in plan.tensors:
@@ -181,7 +185,10 @@ def _quantize_layer(
     if layer.weight in done:
         return []
     done.add(layer.weight)
-    return _stored(graph.model, layer.weight, weights[layer.weight], layer.input in plan.tensors)
+    rounded = weights[layer.weight]
+    # OpenVINO 2026.4 misreads 4-bit weights of a product with an odd number of inputs, without a word.
+    odd = layer.op_type != "Conv" and rounded.integers.shape[layer.group_axis] % 2 == 1
+    return _stored(graph.model, layer.weight, rounded, odd or layer.input in plan.tensors)
 
 
 def _quantize_bias(
@@ -206,7 +213,7 @@ def _quantize_bias(
 def _stored(model: onnx.ModelProto, name: str, rounded: Rounded, as_bytes: bool) -> list[onnx.NodeProto]:
     """Store whole numbers with their grid; returns the nodes that read them.
 
-    Four bits are stored two to a byte; `as_bytes` says that integer arithmetic reads them, which wants whole bytes.
+    Four bits are stored two to a byte; `as_bytes` says that whole bytes are wanted, as by integer arithmetic.
     """
     integers, grid = rounded
     settings: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}

@@ -29,12 +29,10 @@ from labkit.progress import Progress, part
 from labkit.quantize.calibrate import pick
 from labkit.quantize.gate import Quantizes, Work, start
 from labkit.quantize.plan import Plan, make_plan
-from labkit.quantize.qdq import round_weights, weight_grids
+from labkit.quantize.qdq import SMALLEST_GROUP, round_weights, weight_grids
 from labkit.quantize.rounding import ROUNDINGS, learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
-
-_SMALLEST_GROUP = 16
 
 
 @dataclass(frozen=True)
@@ -51,7 +49,9 @@ class QuantizeWeights(Quantizes):
         "a scale for each output channel, for each group of input channels, or for all",
         choices=("per_channel", "per_group", "per_tensor"),
     )
-    group_size: int = knob(32, "input channels with one scale: a power of 2", min=_SMALLEST_GROUP, max=256)
+    group_size: int = knob(
+        32, "most input channels with one scale: a power of 2", min=SMALLEST_GROUP, max=256
+    )
     rounding: str = knob("nearest", "to the nearest point, or learned from samples", choices=ROUNDINGS)
     calibration_samples: int = knob(512, "samples that a learned rounding sees", min=1, max=100_000)
     seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
