@@ -15,6 +15,9 @@ from labkit.widgets.grid_explorer import GridExplorer
 from labkit.widgets.grid_rows import grid_table, make_grid
 from labkit.widgets.job import Job
 from labkit.widgets.microscope_panel import MicroscopePanel
+from labkit.widgets.mixed_drawing import draw_assignment
+from labkit.widgets.mixed_game import MixedGame
+from labkit.widgets.mixed_rows import assignment_table, points_view, tally
 from labkit.widgets.panel import Panel
 from labkit.widgets.view import View
 
@@ -27,14 +30,19 @@ __all__ = [
     "GridExplorer",
     "Job",
     "MicroscopePanel",
+    "MixedGame",
     "Panel",
     "View",
+    "assignment_table",
     "clipping_table",
+    "draw_assignment",
     "draw_clipping",
     "draw_grid",
     "draw_map",
     "grid_table",
     "make_grid",
+    "points_view",
     "sweep_clipping",
+    "tally",
     "watch",
 ]

@@ -95,6 +95,36 @@ STRINGS = {
     "clipping.says": "{bits} bits over {share:.0%} of the full range: {clip_rate:.3%} of the values are clipped; "
     "rounding costs {rounding:.2g} of the values’ power, clipping {clipping:.2g}: SNR {snr_db:.1f} dB. "
     "The least error is at {best:.0%}: {best_snr_db:.1f} dB.",
+    "mixed.title": "The bits of every layer, their bytes and their noise",
+    "mixed.bits": "{bits} bits",
+    "mixed.all": "all {bits} bits",
+    "mixed.all.help": "Give every layer {bits} bits",
+    "mixed.column.layer": "weight",
+    "mixed.column.bits": "bits",
+    "mixed.column.bytes": "bytes",
+    "mixed.column.noise": "noise at the output, its share of all",
+    "mixed.noise": "{snr_db:.0f} dB, {share:.0%}",
+    "mixed.exact": "none",
+    "mixed.weights": "all weights: {bytes:,} bytes",
+    "mixed.budget": "budget {bytes:,}",
+    "mixed.gauge.over": "✗ over the budget by {bytes:,}",
+    "mixed.gauge.within": "✓ within the budget, {bytes:,} left",
+    "mixed.over": "Over the budget: {weight_bytes:,} bytes of {budget_bytes:,}, {difference:,} too many. "
+    "Predicted SNR at the output: {snr_db:.1f} dB.",
+    "mixed.within": "Within the budget: {weight_bytes:,} bytes of {budget_bytes:,}, {difference:,} left. "
+    "Predicted SNR at the output: {snr_db:.1f} dB.",
+    "mixed.told": "{weight}: {bits} bits, {weight_bytes:,} bytes, {snr_db:.1f} dB.",
+    "mixed.table": "The same as a table",
+    "mixed.measure": "Measure mine",
+    "mixed.measure.help": "Make this model, and measure its accuracy beside the float model's",
+    "mixed.idle": "Ready. Choose the bits, then press Measure mine.",
+    "mixed.note": "8: 15, 4: 7 are 15 layers of 8 bits and 7 of 4. size_bytes is the whole file's; the budget "
+    "is for the weights alone.",
+    "mixed.try": "try {number} ({counts})",
+    "mixed.yours": "yours",
+    "mixed.recorded": "recorded",
+    "mixed.row.over": "over by {bytes:,}",
+    "mixed.row.within": "within",
     "microscope.rows": "All {count} operators, in the order of computation",
 }
 

@@ -130,7 +130,7 @@ def _mark(sweep: ClippingSweep, share: float, across: Axis, up: Axis, top: float
     parts = [
         f'<path d="M{x:.1f} {y - 7:.1f}l7 7l-7 7l-7 -7Z" fill="{svg.GREEN}" stroke="#fff"/>',
         _beside(
-            x, y + 24, text("clipping.mark.best", share=sweep.best, snr_db=best.snr_db), across, svg.GREEN
+            x, y - 14, text("clipping.mark.best", share=sweep.best, snr_db=best.snr_db), across, svg.GREEN
         ),
     ]
     x, y = across(share), up(yours.error)

@@ -55,4 +55,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         sight = self.look(self.form.config)
         self.picture.value, self.table.value = sight.picture, sight.table
         self.says.value = f'<p role="status">{html.escape(sight.says)}</p>'
-        self.code.value = f"{html.escape(text('cell'))}<pre>{html.escape(sight.code)}</pre>"
+        self.code.value = cell_html(sight.code)
+
+
+def cell_html(code: str) -> str:
+    """A line of Python to copy into a cell, wrapped where it is long."""
+    style = "white-space:pre-wrap;overflow-wrap:anywhere"
+    return f'{html.escape(text("cell"))}<pre style="{style}">{html.escape(code)}</pre>'
