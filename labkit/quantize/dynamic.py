@@ -97,8 +97,8 @@ def _integer_layer(
     nodes += [
         sums,
         helper.make_node("Cast", [f"{y}/int32"], [f"{y}/float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [scale, weight_scale], [f"{y}/scale"]),
-        helper.make_node("Mul", [f"{y}/float", f"{y}/scale"], [f"{y}/product" if layer.bias else y]),
+        helper.make_node("Mul", [scale, weight_scale], [f"{y}/unit"]),
+        helper.make_node("Mul", [f"{y}/float", f"{y}/unit"], [f"{y}/product" if layer.bias else y]),
     ]
     if layer.bias:
         bias = graph.constant(layer.bias)
