@@ -20,6 +20,13 @@ _HISTOGRAM_TOP, _HISTOGRAM_HEIGHT = 16, 150
 _LADDER_STEP = 21
 _CURVE_HEIGHT = 190
 _HEADROOM = 4  # above the curves, for words
+_CURVES: tuple[tuple[str, str, str, float, str], ...] = (
+    ("rounding", "clipping.legend.rounding", svg.BLUE, 2, "7 4"),
+    ("clipping", "clipping.legend.clipping", svg.VERMILLION, 2, "2 3"),
+    ("error", "clipping.legend.error", svg.DARK, 2.6, ""),
+)
+"""Of each curve: the field of Cut, its name in the catalogue, its colour, width and dashes."""
+
 _HATCH = (
     '<defs><pattern id="labkit-hatch" width="6" height="6" patternUnits="userSpaceOnUse" '
     'patternTransform="rotate(45)"><rect width="6" height="6" fill="#f6e3d8"/>'
@@ -105,19 +112,15 @@ def _draw_curves(sweep: ClippingSweep, share: float, top: float) -> list[str]:
     for tick in up.ticks(6):
         parts.append(svg.line(across.start, up(tick), across.end, up(tick), svg.LIGHT))
         parts.append(svg.words(across.start - 6, up(tick) + 4, f"{tick:g}", "end", 11))
-    styles = {
-        "rounding": (svg.BLUE, 2, "7 4"),
-        "clipping": (svg.VERMILLION, 2, "2 3"),
-        "error": (svg.DARK, 2.6, ""),
-    }
-    key = _LEFT + 12.0
-    for name, style in styles.items():
-        heights = [(across(at), getattr(cut, name)) for at, cut in sweep.curve.items()]
-        parts.append(svg.polyline([(x, up(each)) for x, each in heights if each >= lowest], *style))
-        parts.append(svg.line(key, top - 12, key + 32, top - 12, *style))
-        said = text(f"clipping.legend.{name}")
-        parts.append(svg.words(key + 38, top - 8, said))
-        key += 68 + 6.6 * len(said)
+    x = _LEFT + 12.0
+    for name, said, color, width, dashes in _CURVES:
+        heights = [(at, getattr(cut, name)) for at, cut in sweep.curve.items()]
+        drawn = [(across(at), up(height)) for at, height in heights if height >= lowest]
+        label = text(said)
+        parts += [svg.polyline(drawn, color, width, dashes)]
+        parts.append(svg.line(x, top - 12, x + 32, top - 12, color, width, dashes))
+        parts.append(svg.words(x + 38, top - 8, label))
+        x += 68 + 6.6 * len(label)
     parts += _mark(sweep, share, across, up, top)
     bottom = svg.bottom_axis(across, top + _CURVE_HEIGHT, text("clipping.share"), 10)
     return [*parts, *bottom]

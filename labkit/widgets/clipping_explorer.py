@@ -10,7 +10,14 @@ from labkit.errors import DataError
 from labkit.technique import check_knobs, knob
 from labkit.widgets.catalogue import text
 from labkit.widgets.clipping_drawing import draw_clipping
-from labkit.widgets.clipping_rows import ClippingSweep, Seen, clipping_says, clipping_table, sweep_clipping
+from labkit.widgets.clipping_rows import (
+    ClippingSweep,
+    Seen,
+    clipping_says,
+    clipping_table,
+    power,
+    sweep_clipping,
+)
 from labkit.widgets.explorer import Explorer, Sight
 from labkit.widgets.form import Form
 from labkit.widgets.grid_rows import SYMMETRIES
@@ -30,6 +37,8 @@ class ClippingExplorer(Explorer):
     def __init__(self, seen: Mapping[str, Seen], **start: Any) -> None:
         if not seen:
             raise DataError("no tensor was watched: give watch() at least one batch")
+        for tensor in seen.values():
+            power(tensor)
         self.seen = seen
         self._sweeps: dict[tuple[str, int, str], ClippingSweep] = {}
         super().__init__(Form(_settings(tuple(seen)), **start))

@@ -85,15 +85,20 @@ def watch(batches: Iterable[Mapping[str, Array]]) -> dict[str, dict[str, Observe
     return seen
 
 
+def power(seen: Seen) -> float:
+    """The mean square of one tensor of `watch`; DataError if all its values are 0, and there is nothing to clip."""
+    signal = mean_square(next(iter(seen.values())).histogram)
+    if not signal:
+        raise DataError("every value of a tensor is 0: there is nothing to clip; leave it out")
+    return signal
+
+
 def sweep_clipping(seen: Seen, bits: int = 8, symmetric: bool = False) -> ClippingSweep:
     """Every calibrator's choice, and every threshold, for one tensor of `watch` on a grid of so many bits.
 
     Raises ConfigError for bits outside 2..8, DataError if all values are 0.
     """
-    histogram = next(iter(seen.values())).histogram
-    signal = mean_square(histogram)
-    if not signal:
-        raise DataError("every value is 0: there is nothing to clip; choose another tensor")
+    histogram, signal = next(iter(seen.values())).histogram, power(seen)
 
     def cut(range_: Range) -> Cut:
         reach = max(-range_.low, range_.high)

@@ -13,6 +13,8 @@ import ipywidgets as widgets
 from labkit.widgets.catalogue import text
 from labkit.widgets.form import Form
 
+_WIDE = "36em"  # for a slider of a hundred steps
+
 
 class Sight(NamedTuple):
     """What an explorer shows: an SVG document, one sentence, an HTML table, and the line of code that draws it."""
@@ -30,6 +32,8 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
 
     def __init__(self, form: Form) -> None:
         self.form = form
+        for control in form.controls.values():
+            control.layout.width = _WIDE
         self.picture, self.says, self.table, self.code = (widgets.HTML() for _ in range(4))
         for name, part in {"figure": self.picture, "says": self.says, "rows": self.table}.items():
             part.add_class(f"labkit-{name}")

@@ -31,8 +31,13 @@ def draw_assignment(total: Tally) -> str:
     fewer = sorted({each.bits for each in total.choices} - {FLOAT_BITS}, reverse=True)
     fills = {FLOAT_BITS: _FLOAT, **{bits: _FILLS[index % len(_FILLS)] for index, bits in enumerate(fewer)}}
     parts = [_HATCH, *_draw_budget(total)]
-    columns = {"layer": _NAME, "bits": _BITS, "bytes": _BYTES, "noise": _NOISE}
-    parts += [svg.words(x, _TOP - 8, text(f"mixed.column.{key}"), bold=True) for key, x in columns.items()]
+    columns = {
+        "mixed.column.layer": _NAME,
+        "mixed.column.bits": _BITS,
+        "mixed.column.bytes": _BYTES,
+        "mixed.column.noise": _NOISE,
+    }
+    parts += [svg.words(x, _TOP - 8, text(key), bold=True) for key, x in columns.items()]
     for index, layer in enumerate(total.layers):
         y = _TOP + index * _ROW
         share = layer.noise / total.noise if total.noise else 0.0

@@ -205,6 +205,15 @@ def test_weights_that_are_all_zero_are_drawn_too() -> None:
     assert "inf" in grid_table(x, make_grid(x))
 
 
+def test_a_single_weight_has_a_grid_of_every_kind() -> None:
+    made = GridExplorer([0.3])
+    for granularity in GRANULARITIES:
+        for symmetry in SYMMETRIES:
+            made.form.controls["granularity"].value = granularity
+            made.form.controls["symmetry"].value = symmetry
+            assert "SNR" in made.says.value and "0.3" in made.picture.value
+
+
 @pytest.mark.parametrize("x", [np.zeros(0), np.array([1.0, np.nan]), np.zeros(MOST_WEIGHTS + 1)])
 def test_weights_that_cannot_be_drawn_are_refused(x: np.ndarray) -> None:
     with pytest.raises(ConfigError, match="cannot be drawn: give 1..4096 finite numbers"):
@@ -313,7 +322,7 @@ def test_a_long_tail_is_worth_clipping_and_none_is_not() -> None:
         for each in (rng.uniform(0, 1, (100, 100)), rng.exponential(size=(100, 100)))
     )
     assert even.best >= 0.97 and tailed.best < 0.8
-    assert even.at(even.best).snr_db < even.at(1.0).snr_db + 0.1
+    assert even.at(even.best).snr_db < even.at(1.0).snr_db + 0.5
     assert tailed.at(tailed.best).snr_db > tailed.at(1.0).snr_db + 1
 
 
@@ -358,8 +367,8 @@ def test_the_line_under_the_histogram_draws_the_same(seen: Mapping[str, Any]) ->
 
 
 def test_what_cannot_be_clipped_is_refused() -> None:
-    with pytest.raises(DataError, match="every value is 0"):
-        ClippingExplorer(watch([{"dead": np.zeros((2, 3), np.float32)}]))
+    with pytest.raises(DataError, match="every value of a tensor is 0"):
+        ClippingExplorer(watch([{"alive": values(), "dead": np.zeros((2, 3), np.float32)}]))
     with pytest.raises(DataError, match="at least one batch"):
         ClippingExplorer(watch([]))
     with pytest.raises(DataError, match="NaN or infinite"):
