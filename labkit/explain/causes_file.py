@@ -14,9 +14,10 @@ from labkit.explain.evidence import (
     block,
     unaligned,
 )
+from labkit.explain.executed import CONVERSION, DYNAMIC, LAYER, OTHER
 from labkit.explain.finding import Finding
 from labkit.explain.layers import Layer
-from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Operator
+from labkit.explain.profile import Operator
 
 _MUCH = 0.25  # of the time: some work between the layers is what every network has
 _CLEARLY = 1.2  # times as long

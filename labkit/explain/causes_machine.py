@@ -10,8 +10,8 @@ from labkit.explain.evidence import (
     ONE_THREAD,
     Evidence,
 )
+from labkit.explain.executed import LAYER
 from labkit.explain.finding import Finding
-from labkit.explain.profile import LAYER
 from labkit.explain.trials import AGAINST, ITSELF
 
 TINY_MS = 0.02  # a call costs some microseconds; a layer that takes longer has something to do

@@ -8,8 +8,9 @@ from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from labkit.environment import Environment
+from labkit.explain.executed import LAYER
 from labkit.explain.layers import Layer, ModelFile
-from labkit.explain.profile import LAYER, Operator, Profile
+from labkit.explain.profile import Operator, Profile
 from labkit.explain.rewrite import Chain
 from labkit.explain.trials import AGAINST, ITSELF, Race, Ratio
 

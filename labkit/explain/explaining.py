@@ -18,9 +18,10 @@ from labkit.environment import Environment, current
 from labkit.errors import ConfigError, nearest
 from labkit.explain.causes import diagnose
 from labkit.explain.evidence import Evidence, unresolved
+from labkit.explain.executed import LAYER
 from labkit.explain.explanation import Explanation
 from labkit.explain.layers import ModelFile
-from labkit.explain.profile import LAYER, Profile, profile
+from labkit.explain.profile import Profile, profile
 from labkit.explain.suspects import AUTO, Request, baselines, chains, dearest_unaligned, suspects
 from labkit.explain.trials import AGAINST, ITSELF, Entrant, Race, Racer, race
 from labkit.measure import Protocol

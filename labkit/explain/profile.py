@@ -18,15 +18,13 @@ from dataclasses import dataclass
 import numpy as np
 
 from labkit.errors import ConfigError, nearest
+from labkit.explain.executed import LAYER, Executed
 from labkit.explain.layers import ModelFile
 from labkit.measure.lock import Patience
 from labkit.runtimes import RunOptions, Runtime
 from labkit.variant import Array, Variant
 
 _FEWEST_RUNS, _MOST_RUNS, _ENOUGH_MS = 12, 60, 600.0
-
-LAYER, CONVERSION, DYNAMIC, OTHER = "layer", "conversion", "dynamic", "other"
-"""The kinds of work: multiplying with weights · changing format or layout · choosing grids · all else."""
 
 
 @dataclass(frozen=True)
@@ -51,17 +49,6 @@ class Operator:
     def macs_per_ms(self) -> float | None:
         """The speed that it reached."""
         return self.macs / self.ms if self.macs and self.ms > 0 else None
-
-
-@dataclass(frozen=True)
-class Executed:
-    """What an engine tells of one operator: its time in each run, [runs] in ms, and whether it put it in itself."""
-
-    kind: str
-    name: str
-    work: str
-    precision: str
-    run_ms: tuple[float, ...]
 
 
 Reader = Callable[[Variant, Mapping[str, Array], Runtime, RunOptions, int], Sequence[Executed]]

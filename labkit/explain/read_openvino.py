@@ -6,7 +6,7 @@ from collections import defaultdict
 from collections.abc import Mapping, Sequence
 
 from labkit.errors import ModelFileError
-from labkit.explain.profile import CONVERSION, LAYER, OTHER, Executed
+from labkit.explain.executed import CONVERSION, LAYER, OTHER, Executed
 from labkit.runtimes import RunOptions, Runtime
 from labkit.runtimes.openvino import read_openvino
 from labkit.variant import Array, Variant

@@ -12,8 +12,8 @@ from typing import Any
 import onnx
 
 from labkit.errors import ModelFileError
+from labkit.explain.executed import CONVERSION, DYNAMIC, LAYER, OTHER, Executed
 from labkit.explain.layers import name_nodes
-from labkit.explain.profile import CONVERSION, DYNAMIC, LAYER, OTHER, Executed
 from labkit.runtimes import RunOptions, Runtime
 from labkit.variant import Array, Variant
 

@@ -26,8 +26,9 @@ from labkit.explain.evidence import (
     unaligned,
     yardstick,
 )
+from labkit.explain.executed import LAYER
 from labkit.explain.layers import ModelFile
-from labkit.explain.profile import LAYER, Profile
+from labkit.explain.profile import Profile
 from labkit.explain.rewrite import Chain, unsigned, without_zeros
 from labkit.explain.trials import AGAINST, AsItPleases, Entrant
 from labkit.runtimes import RunOptions, get_runtime
