@@ -15,7 +15,7 @@ from labkit.widgets.svg import Axis
 
 WIDTH = 780
 _LEFT, _RIGHT = 150, 24
-_BARS = 156
+_BARS = 160
 _HISTOGRAM_TOP, _HISTOGRAM_HEIGHT = 16, 150
 _LADDER_STEP = 21
 _CURVE_HEIGHT = 190
@@ -66,7 +66,8 @@ def _draw_histogram(sweep: ClippingSweep, axis: Axis, kept: Range) -> list[str]:
     """Bars of the logarithm of the counts; those that the range cuts off are hatched."""
     counts, edges = sweep.histogram.counts, sweep.histogram.edges
     limits = np.linspace(axis.low, axis.high, _BARS + 1)
-    heights, _ = np.histogram((edges[:-1] + edges[1:]) / 2, limits, weights=counts)
+    middles = np.clip((edges[:-1] + edges[1:]) / 2, sweep.histogram.low, sweep.histogram.high)
+    heights, _ = np.histogram(middles, limits, weights=counts)
     bottom = _HISTOGRAM_TOP + _HISTOGRAM_HEIGHT
     up = Axis(0.5, 2.0 * float(heights.max()), bottom, _HISTOGRAM_TOP, log=True)
     parts = [svg.words(8, _HISTOGRAM_TOP + 10, text("clipping.counts"), bold=True)]

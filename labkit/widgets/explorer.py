@@ -13,7 +13,7 @@ import ipywidgets as widgets
 from labkit.widgets.catalogue import text
 from labkit.widgets.form import Form
 
-_WIDE = "36em"  # for a slider of a hundred steps
+_WIDE = "32em"  # for a slider of a hundred steps
 
 
 class Sight(NamedTuple):
@@ -33,7 +33,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def __init__(self, form: Form) -> None:
         self.form = form
         for control in form.controls.values():
-            control.layout.width = _WIDE
+            control.layout.width, control.layout.flex = _WIDE, "0 0 auto"
         self.picture, self.says, self.table, self.code = (widgets.HTML() for _ in range(4))
         for name, part in {"figure": self.picture, "says": self.says, "rows": self.table}.items():
             part.add_class(f"labkit-{name}")

@@ -343,6 +343,13 @@ def test_the_clipping_drawing_has_every_calibrator_and_both_marks(seen: Mapping[
     assert clipping_table(sweep, 0.3) != clipping_table(sweep, 0.31)
 
 
+def test_only_what_the_threshold_cuts_off_is_hatched(seen: Mapping[str, Any]) -> None:
+    for tensor in seen:
+        sweep = sweep_clipping(seen[tensor], bits=4)
+        bars = [draw_clipping(sweep, share).count('fill="url(#labkit-hatch)"') for share in (1.0, 0.7, 0.3)]
+        assert bars[0] == 0 < bars[1] < bars[2]
+
+
 def test_no_two_calibrators_share_a_line_of_the_ladder(seen: Mapping[str, Any]) -> None:
     drawing = ElementTree.fromstring(draw_clipping(sweep_clipping(seen["relu"], bits=4), 0.3))
     heights = [float(each.get("y", "")) for each in drawing.iter(f"{SVG}text") if each.text in CALIBRATORS]
