@@ -34,6 +34,10 @@ _HOME = {
     "parity": "convert",
     "microscope": "microscope",
     "QuantizeInt8": "quantize",
+    "QuantizeDynamic": "quantize",
+    "QuantizeWeights": "quantize",
+    "StoreHalf": "quantize",
+    "Equalize": "quantize",
     "PruneMagnitude": "prune",
     "PruneChannels": "prune",
     "Distill": "distill",
@@ -63,7 +67,7 @@ if TYPE_CHECKING:
     from labkit.parallel import WorkerPool
     from labkit.pipeline import Pipeline
     from labkit.prune import PruneChannels, PruneMagnitude
-    from labkit.quantize import QuantizeInt8
+    from labkit.quantize import Equalize, QuantizeDynamic, QuantizeInt8, QuantizeWeights, StoreHalf
     from labkit.runtimes import RunOptions, get_runtime
     from labkit.strategy import choose, load_requirement
     from labkit.study import Study

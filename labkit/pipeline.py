@@ -25,7 +25,7 @@ from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude
-from labkit.quantize import QuantizeInt8
+from labkit.quantize import Equalize, QuantizeDynamic, QuantizeInt8, QuantizeWeights, StoreHalf
 from labkit.technique import Technique
 from labkit.train import Train
 from labkit.variant import Variant
@@ -34,6 +34,10 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     Train,
     *CONVERTERS,
     QuantizeInt8,
+    QuantizeDynamic,
+    QuantizeWeights,
+    StoreHalf,
+    Equalize,
     PruneMagnitude,
     PruneChannels,
     Distill,

@@ -11,10 +11,21 @@ from labkit.cli.options import DataOption, Json, Model, Out, Settings, folder_op
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 
 _METHODS = {
-    "quantize": {"int8": "quantize_int8"},
+    "quantize": {
+        "int8": "quantize_int8",
+        "dynamic": "quantize_dynamic",
+        "weights": "quantize_weights",
+        "half": "store_half",
+        "equalize": "equalize",
+    },
     "prune": {"magnitude": "prune_magnitude", "channels": "prune_channels"},
     "distill": {"soft_targets": "distill"},
 }
+_MAKES = {"quantize": "onnx", "prune": "torch", "distill": "torch"}
+_OUT = (
+    "A folder for the variant with all that is known of it; or, for what is made in ONNX, a file.onnx alone."
+)
+_DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
 
 
 def register(app: typer.Typer) -> None:
@@ -41,7 +52,9 @@ def register(app: typer.Typer) -> None:
         recipe = _configured(Train, "train", settings)
         start = fresh_variant({"architecture": architecture}, data, recipe.seed)
         module = fit(recipe, start, data, progress_line(), checkpoint=checkpoint)
-        _finish(start.derive(start.name, recipe.step(start), model=module), out, data, json)
+        made = start.derive(start.name, recipe.step(start), model=module)
+        made.save(out)
+        _tell(made, out, data, json)
 
     for command, methods in _METHODS.items():
         _register_technique(app, command, methods)
@@ -53,28 +66,41 @@ def _register_technique(app: typer.Typer, command: str, methods: dict[str, str])
     @app.command(command, help=words)
     def run(
         variant: Model,
-        out: Out,
+        out: Annotated[Path, typer.Option(help=_OUT)],
         method: Annotated[str, typer.Option(help="The method; the first one by default.")] = "",
-        dataset: DataOption = "digits",
+        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
         json: Json = False,
     ) -> None:
-        from labkit.convert import ExportOnnx
+        from labkit.convert import check_out, save_as
+        from labkit.convert import convert as change_format
         from labkit.data import load_dataset
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
         from labkit.strategy import fit_to
-        from labkit.zoo import load_model
+        from labkit.zoo import load_model, names
 
-        if method and method not in methods:
+        method = method or next(iter(methods))
+        if method not in methods:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, methods)}")
-        technique = make_technique(methods[method or next(iter(methods))], parse_settings(settings))
-        data = load_dataset(dataset)
-        model = fit_to(load_model(variant), data)
-        if technique.takes == ("onnx",) and model.format == "torch":
-            say(f"{model.name} is a PyTorch variant: exporting it to ONNX first")
-            model = ExportOnnx()(model, data)
-        _finish(technique(model, data, progress_line()), out, data, json)
+        technique = make_technique(methods[method], parse_settings(settings))
+        check_out(_MAKES[command], out)
+        model = load_model(variant)
+        dataset = dataset or (variant.partition("@")[2].partition("+")[0] if variant in names() else None)
+        if dataset is None and technique.needs_dataset:
+            raise ConfigError(
+                f"{command} --method {method} needs samples, and {variant} does not say of which data: pass "
+                "--dataset digits, fashion-mnist, mnist, an .npz, or a folder"
+            )
+        data = load_dataset(dataset) if dataset else None
+        if data is not None:
+            model = fit_to(model, data)
+        if technique.takes == ("onnx",) and model.format != "onnx":
+            say(f"{model.name} is a {model.format} variant: converting it to ONNX first")
+            model = change_format(model, "onnx", data).variant
+        made = technique(model, data, progress_line())
+        save_as(made, out)
+        _tell(made, out, data, json)
 
 
 def _configured(cls: Any, name: str, settings: list[str]) -> Any:
@@ -85,29 +111,28 @@ def _configured(cls: Any, name: str, settings: list[str]) -> Any:
     return made
 
 
-def _finish(variant: Any, out: Path, data: Any, json: bool) -> None:
-    """Save the variant and say how good it is on the validation split."""
-    from labkit.measure.quality import evaluate
+def _tell(variant: Any, out: Path, data: Any, json: bool) -> None:
+    """Say what was made, and how good it is on the validation split, if there is one."""
+    facts = {
+        "name": variant.name,
+        "out": str(out),
+        "format": variant.format,
+        "size_bytes": variant.size_bytes,
+        "digest": variant.digest,
+        "metric": None,
+        "quality": None,
+        "quality_ci95": None,
+        "n_samples": 0,
+    }
+    words = "quality not measured: no --dataset"
+    if data is not None:
+        from labkit.measure.quality import evaluate
 
-    scores = evaluate(variant, data, "validation")
-    variant.save(out)
-    low, high = data.task.interval(scores)
+        scores = evaluate(variant, data, "validation")
+        (low, high), metric, quality = data.task.interval(scores), data.task.metric, data.task.quality(scores)
+        facts |= {"metric": metric, "quality": quality, "quality_ci95": [low, high], "n_samples": len(scores)}
+        words = f"{metric} {quality:.4f} [{low:.4f}, {high:.4f}] on {len(scores)} validation samples"
     if json:
-        print_json(
-            {
-                "name": variant.name,
-                "folder": str(out),
-                "format": variant.format,
-                "size_bytes": variant.size_bytes,
-                "digest": variant.digest,
-                "metric": data.task.metric,
-                "quality": data.task.quality(scores),
-                "quality_ci95": [low, high],
-                "n_samples": len(scores),
-            }
-        )
-        return
-    print(
-        f"{variant.name}: {variant.size_bytes:,} bytes, {data.task.metric} {data.task.quality(scores):.4f} "
-        f"[{low:.4f}, {high:.4f}] on {len(scores)} validation samples; saved in {out}"
-    )
+        print_json(facts)
+    else:
+        print(f"{variant.name}: {variant.size_bytes:,} bytes, {words}; saved in {out}")

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from labkit.quantize.arithmetic import Grid, choose_scale, dequantize, quantize, weight_grid
+from labkit.quantize.dynamic import QuantizeDynamic
+from labkit.quantize.equalize import Equalize
+from labkit.quantize.half import StoreHalf
 from labkit.quantize.report import QuantizationReport, quantization_report
 from labkit.quantize.static import QuantizeInt8
+from labkit.quantize.weight_only import QuantizeWeights
 
 __all__ = [
+    "Equalize",
     "Grid",
     "QuantizationReport",
+    "QuantizeDynamic",
     "QuantizeInt8",
+    "QuantizeWeights",
+    "StoreHalf",
     "choose_scale",
     "dequantize",
     "quantization_report",

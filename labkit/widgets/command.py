@@ -10,6 +10,8 @@ from labkit.convert import Converter
 from labkit.technique import Technique, knobs
 from labkit.variant import get_format
 
+_UNDER_QUANTIZE = {"store_half": "quantize_half", "equalize": "quantize_equalize"}
+
 
 def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
     """`labkit prune resnet20@digits --method magnitude --set sparsity=0.9 --dataset digits --out sparse`.
@@ -19,7 +21,7 @@ def technique_command(technique: Technique, source: str, dataset: str, out: str)
     if isinstance(technique, Converter):
         words = ["labkit", "convert", source, "--to", technique.target]
     else:
-        command, _, method = technique.name.partition("_")
+        command, _, method = _UNDER_QUANTIZE.get(technique.name, technique.name).partition("_")
         words = ["labkit", command, source, *(["--method", method] if method else [])]
     for field in knobs(technique):
         given = getattr(technique, field.name)
