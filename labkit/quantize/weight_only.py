@@ -4,10 +4,10 @@ Where a model is slow because its weights must be fetched (large matrices, small
 large, few bits for the weights are all that is wanted. No calibration is needed for the nearest rounding. With few
 bits it pays to learn the rounding instead (`rounding`), or to give every group of weights its own scale.
 
-When the file is opened, matrix products become ONNX Runtime's packed MatMulNBits, which never expands the weight as a
-whole. It knows only weights [I, O], and no ReLU right behind, so the products are written that way. Everything else
-is expanded to float32 first, by OpenVINO once, by ONNX Runtime anew in every run: a convolution is smaller in the
-file, and there slower than before.
+When the file is opened, matrix products become ONNX Runtime's packed MatMulNBits. It knows only weights [I, O], and no
+ReLU right behind, so the products are written that way. With float32 arithmetic (labkit's runtimes insist on that) 4
+bits are nearly as fast as float32, and 8 bits much slower. Everything else is expanded to float32 first, by OpenVINO
+once, by ONNX Runtime anew in every run: a convolution is smaller in the file, and there slower than before.
 
 Fewer bits than 4 are stored as 4: they cost accuracy and save nothing in the file but what a packer makes of it.
 5 to 7 bits are stored as 8.
