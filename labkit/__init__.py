@@ -33,10 +33,13 @@ _HOME = {
     "load_onnx": "convert",
     "parity": "convert",
     "microscope": "microscope",
+    "explain": "explain",
     "QuantizeInt8": "quantize",
     "QuantizeDynamic": "quantize",
     "QuantizeWeights": "quantize",
     "StoreHalf": "quantize",
+    "QuantizeMixed": "quantize",
+    "QuantizeAware": "quantize",
     "Equalize": "quantize",
     "PruneMagnitude": "prune",
     "PruneChannels": "prune",
@@ -63,11 +66,20 @@ if TYPE_CHECKING:
     from labkit.data import load_dataset
     from labkit.distill import Distill
     from labkit.errors import LabkitError
+    from labkit.explain import explain
     from labkit.measure import Candidate, Protocol, compare, measure
     from labkit.parallel import WorkerPool
     from labkit.pipeline import Pipeline
     from labkit.prune import PruneChannels, PruneMagnitude
-    from labkit.quantize import Equalize, QuantizeDynamic, QuantizeInt8, QuantizeWeights, StoreHalf
+    from labkit.quantize import (
+        Equalize,
+        QuantizeAware,
+        QuantizeDynamic,
+        QuantizeInt8,
+        QuantizeMixed,
+        QuantizeWeights,
+        StoreHalf,
+    )
     from labkit.runtimes import RunOptions, get_runtime
     from labkit.strategy import choose, load_requirement
     from labkit.study import Study
@@ -83,7 +95,7 @@ def __getattr__(name: str) -> Any:
     home = importlib.import_module(f"labkit.{_HOME[name]}")
     value = (
         home if _HOME[name] == name else getattr(home, name)
-    )  # measure, convert, microscope: packages that can be called
+    )  # measure, convert, microscope, explain: packages that can be called
     globals()[name] = value
     return value
 

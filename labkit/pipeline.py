@@ -25,7 +25,15 @@ from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude
-from labkit.quantize import Equalize, QuantizeDynamic, QuantizeInt8, QuantizeWeights, StoreHalf
+from labkit.quantize import (
+    Equalize,
+    QuantizeAware,
+    QuantizeDynamic,
+    QuantizeInt8,
+    QuantizeMixed,
+    QuantizeWeights,
+    StoreHalf,
+)
 from labkit.technique import Technique
 from labkit.train import Train
 from labkit.variant import Variant
@@ -37,6 +45,8 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     QuantizeDynamic,
     QuantizeWeights,
     StoreHalf,
+    QuantizeMixed,
+    QuantizeAware,
     Equalize,
     PruneMagnitude,
     PruneChannels,

@@ -1,9 +1,9 @@
 """Training: one loop, used to train, to fine-tune what was pruned, and to distil.
 
 Stochastic gradient descent with Nesterov momentum and a cosine learning rate; AdamW for transformers, whose layers
-have gradients of such different sizes that no single rate suits all (Zhang et al. 2024, section 3). Every random number is drawn from
-(seed, epoch), so a run that was interrupted after an epoch continues exactly as if it never had been.
-Shuffling, shifting, flipping and dropout all follow from the seed; the thread count can change the last bits.
+have gradients of such different sizes that no single rate suits all (Zhang et al. 2024, section 3). Every random
+number is drawn from (seed, epoch), so a run that was interrupted after an epoch continues exactly as if it never
+had been. Shuffling, shifting, flipping and dropout all follow from the seed; the thread count can change the last bits.
 """
 
 from __future__ import annotations
@@ -239,7 +239,7 @@ def _augment(images: Array, kind: str, random: np.random.RandomState) -> Array:
 def _keep(
     folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any, epochs: int
 ) -> None:
-    """Write parameters and the optimizer's state, then the manifest that names them: its existence means both are whole."""
+    """Write parameters and the optimizer's state, then the manifest that names them: where it is, both are whole."""
     if folder is None:
         return
     from safetensors.torch import save

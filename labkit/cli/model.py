@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -9,18 +10,8 @@ import typer
 
 from labkit.cli.options import DataOption, Json, Model, Out, Settings, folder_option
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
+from labkit.methods import METHODS
 
-_METHODS = {
-    "quantize": {
-        "int8": "quantize_int8",
-        "dynamic": "quantize_dynamic",
-        "weights": "quantize_weights",
-        "half": "store_half",
-        "equalize": "equalize",
-    },
-    "prune": {"magnitude": "prune_magnitude", "channels": "prune_channels"},
-    "distill": {"soft_targets": "distill"},
-}
 _MAKES = {"quantize": "onnx", "prune": "torch", "distill": "torch"}
 _OUT = (
     "A folder for the variant with all that is known of it; or, for what is made in ONNX, a file.onnx alone."
@@ -56,11 +47,11 @@ def register(app: typer.Typer) -> None:
         made.save(out)
         _tell(made, out, data, json)
 
-    for command, methods in _METHODS.items():
+    for command, methods in METHODS.items():
         _register_technique(app, command, methods)
 
 
-def _register_technique(app: typer.Typer, command: str, methods: dict[str, str]) -> None:
+def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, str]) -> None:
     words = f"{command.capitalize()} a model into a new variant; --method is one of: {', '.join(methods)}."
 
     @app.command(command, help=words)

@@ -79,21 +79,19 @@ class Race:
         """How many times faster, per sample, `name` is than `than`; None if one of the two did not run."""
         if name not in self.timings or than not in self.timings:
             return None
-        logs = [np.log(self._block_ms(each) / self.entrants[each].batch_size) for each in (than, name)]
+        logs = [
+            np.log(_block_ms(self.timings[each]) / self.entrants[each].batch_size) for each in (than, name)
+        ]
         return Ratio(*ratio_interval(logs[0] - logs[1]))
 
     def run_ms(self, name: str) -> float | None:
         """The time of one run."""
-        return float(np.median(self._block_ms(name))) if name in self.timings else None
+        return float(np.median(_block_ms(self.timings[name]))) if name in self.timings else None
 
     def with_more(self, other: Race) -> Race:
         """The blocks of this race and of a later one with the same entrants."""
         joined = {name: _joined(timing, other.timings[name]) for name, timing in self.timings.items()}
         return Race(self.entrants, joined)
-
-    def _block_ms(self, name: str) -> Times:
-        timing = self.timings[name]
-        return np.quantile(timing.run_ms.reshape(len(timing.block_ms), -1), 0.25, axis=1)
 
     @property
     def was_busy(self) -> bool:
@@ -101,10 +99,16 @@ class Race:
         return min(timing.cpu_share for timing in self.timings.values()) < _BUSY
 
 
+def _block_ms(timing: Timing) -> Times:
+    """The lower quartile of each block's runs."""
+    return np.quantile(timing.run_ms.reshape(len(timing.block_ms), -1), 0.25, axis=1)
+
+
 def _joined(first: Timing, second: Timing) -> Timing:
+    """The blocks of both, each as one run: blocks of two races need not have equally many."""
     return Timing(
         block_ms=np.concatenate([first.block_ms, second.block_ms]),
-        run_ms=np.concatenate([first.run_ms, second.run_ms]),
+        run_ms=np.concatenate([_block_ms(first), _block_ms(second)]),
         warmup_runs=first.warmup_runs + second.warmup_runs,
         lock_held=first.lock_held and second.lock_held,
         cpu_share=min(first.cpu_share, second.cpu_share),

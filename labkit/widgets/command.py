@@ -7,21 +7,20 @@ import shlex
 from collections.abc import Iterable
 
 from labkit.convert import Converter
+from labkit.methods import command_of
 from labkit.technique import Technique, knobs
 from labkit.variant import get_format
-
-_UNDER_QUANTIZE = {"store_half": "quantize_half", "equalize": "quantize_equalize"}
 
 
 def technique_command(technique: Technique, source: str, dataset: str, out: str) -> str:
     """`labkit prune resnet20@digits --method magnitude --set sparsity=0.9 --dataset digits --out sparse`.
 
-    A converter is told by its format; any other technique's name is its command and its method. Defaults are left out.
+    A converter is told by its format, any other technique by its command and method. Defaults are left out.
     """
     if isinstance(technique, Converter):
         words = ["labkit", "convert", source, "--to", technique.target]
     else:
-        command, _, method = _UNDER_QUANTIZE.get(technique.name, technique.name).partition("_")
+        command, method = command_of(technique.name)
         words = ["labkit", command, source, *(["--method", method] if method else [])]
     for field in knobs(technique):
         given = getattr(technique, field.name)

@@ -17,7 +17,7 @@ PACKAGE = Path(labkit.__file__).parent
 ORDER = [
     {"errors"},
     {"doors"},
-    {"files", "progress", "statistics", "models"},
+    {"files", "progress", "statistics", "models", "methods"},
     {"environment", "variant", "task"},
     {"data"},
     {"runtimes", "onnx_graph"},

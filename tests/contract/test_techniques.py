@@ -19,6 +19,8 @@ from labkit.technique import Technique, knob, knobs
 
 QUICK = {
     "train": {"epochs": 1, "max_samples": 64},
+    "quantize_mixed": {"points": 3, "calibration_samples": 32, "check_samples": 64, "max_drop_pp": 100.0},
+    "quantize_aware": {"epochs": 1, "max_samples": 64, "max_drop_pp": 100.0},
     "distill": {"epochs": 1, "student": "lenet5", "max_samples": 64},
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_channels": {"fine_tune_epochs": 1, "max_samples": 64},

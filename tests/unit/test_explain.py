@@ -396,3 +396,12 @@ def test_a_zoo_model_that_is_not_onnx_is_exported_by_the_command(monkeypatch, ca
     assert ended.value.code == 1
     assert "did you mean 'onnxruntime'" in capsys.readouterr().err
     assert load_model("lenet5@digits").format == "torch"
+
+
+def test_races_whose_blocks_hold_different_numbers_of_runs_are_joined():
+    def race_of(runs, ms):
+        timing = Timing(np.full(4, ms), np.repeat(ms, 4 * runs), 1, True, 1.0)
+        return Race({}, {ITSELF: timing})
+
+    joined = race_of(3, 1.0).with_more(race_of(5, 2.0)).with_more(race_of(2, 2.0))
+    assert joined.run_ms(ITSELF) == 2.0 and len(joined.timings[ITSELF].block_ms) == 12

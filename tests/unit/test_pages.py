@@ -11,6 +11,7 @@ import torch
 import labkit as lk
 from benchmarks import render
 from labkit.cli import app
+from labkit.methods import METHODS
 
 ROOT = Path(render.ROOT)
 
@@ -65,3 +66,18 @@ def test_the_readmes_conversions_run_as_they_are_printed(tmp_path, monkeypatch, 
     images = np.random.default_rng(0).standard_normal((4, 1, 8, 8)).astype(np.float32)
     exec(block, {"lk": lk, "model": model, "images": images})
     assert lk.load_model("model.onnx").inputs[0].shape == ("batch", 1, 8, 8)
+
+
+def test_the_readmes_quantizations_run_as_they_are_printed(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Fewer bits, and why it is not faster")[1].split("\n## ")[0]
+    commands = [line.split() for line in section.splitlines() if line.startswith("    labkit ")]
+    assert [words[1] for words in commands] == ["quantize", "quantize", "explain"]
+    (tmp_path / "model.onnx").write_bytes(lk.ExportOnnx()(lk.load_model("lenet5@digits")).payload)
+    for words in commands:
+        app(words[1:], standalone_mode=False)
+    assert (tmp_path / "small.onnx").stat().st_size < 0.2 * (tmp_path / "model.onnx").stat().st_size
+    assert "batch 8, 1 thread" in capsys.readouterr().out
+    methods = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
+    assert methods == list(METHODS["quantize"])

@@ -113,7 +113,7 @@ def test_without_data_the_json_says_null(run):
     [
         (
             ("--method", "weight", "--out", "o"),
-            "did you mean 'weights'? known: dynamic, equalize, half, int8, weights",
+            "did you mean 'weights'? known: aware, dynamic, equalize, half, int8, mixed, weights",
         ),
         (("--method", "weights", "--set", "bits=1", "--out", "o"), "bits=1 is out of range"),
         (("--method", "weights", "--set", "rounding=gptq", "--out", "o"), "pass a dataset"),
