@@ -43,11 +43,10 @@ def few_bit_weights(quick: bool) -> tuple[Figures, Rows]:
                         "drop_pp_ci95": interval,
                     }
                 )
-        best = {bits: min(methods[1:], key=lambda each, b=bits: drops[b, each]) for bits in (4, 3, 2)}
-        figures[f"w4_drop_pp_{model}"] = drops[4, best[4]]
+        figures[f"w4_drop_pp_{model}"] = drops[4, methods[-1]]
         hurt = next((bits for bits in (4, 3, 2) if drops[bits, "nearest"] >= _LOSS_PP), None)
         if hurt is not None:
-            lost, left = drops[hurt, "nearest"], drops[hurt, best[hurt]]
+            lost, left = drops[hurt, "nearest"], drops[hurt, methods[-1]]
             figures[f"w4_recovered_pct_{model}"] = 100 * (lost - left) / lost
             figures[f"w4_recovered_at_bits_{model}"] = hurt
     return figures, rows
@@ -77,7 +76,6 @@ def mixed_precision(quick: bool) -> tuple[Figures, Rows]:
     points = technique.search(given.variant, given.dataset, silent)
     eight = evaluate(uniform, given.dataset, "test")
     rows: Rows = []
-    best = None
     for point in points:
         scores = evaluate(point.variant, given.dataset, "test")
         drop, interval = given.drop_pp(point.variant)
@@ -97,5 +95,4 @@ def mixed_precision(quick: bool) -> tuple[Figures, Rows]:
     chosen = min(
         (row for row in rows if row["behind_int8_pp_ci95"][0] <= 0), key=lambda row: row["size_bytes"]
     )
-    best = chosen
-    return {"mixed_size_ratio": best["size_over_int8"], "mixed_drop_pp": best["behind_int8_pp"]}, rows
+    return {"mixed_size_ratio": chosen["size_over_int8"], "mixed_drop_pp": chosen["behind_int8_pp"]}, rows

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Model
+from labkit.cli.options import Json, Model, data_of
 from labkit.cli.terminal import print_json, progress_line, say
 
 if TYPE_CHECKING:
@@ -24,7 +24,10 @@ def register(app: typer.Typer) -> None:
             str | None, typer.Option(help="The baseline that it should beat: a name, folder or file.")
         ] = None,
         runtime: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
-        dataset: DataOption = "digits",
+        dataset: Annotated[
+            str | None,
+            typer.Option(help="Where samples come from; a model of the kit knows, else random ones."),
+        ] = None,
         batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
         threads: Annotated[int, typer.Option(help="Intra-op threads.")] = 1,
         against_precision: Annotated[
@@ -40,7 +43,8 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.explain import explain as run
 
-        data = load_dataset(dataset)
+        chosen = data_of(variant, dataset)
+        data = load_dataset(chosen) if chosen else None
         found = run(
             _as_onnx(variant, data),
             data,
@@ -54,13 +58,13 @@ def register(app: typer.Typer) -> None:
         print_json(found.to_json()) if json else print(found.table(), found.says, sep="\n\n")
 
 
-def _as_onnx(source: str, data: Dataset) -> Variant:
+def _as_onnx(source: str, data: Dataset | None) -> Variant:
     """The variant, exported first if it is a PyTorch one: its runtime has no operators to look at."""
     from labkit.convert import ExportOnnx
     from labkit.strategy import fit_to
     from labkit.zoo import load_model
 
-    model = fit_to(load_model(source), data)
+    model = load_model(source) if data is None else fit_to(load_model(source), data)
     if model.format != "torch":
         return model
     say(f"{model.name} is a PyTorch variant: exporting it to ONNX first")

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Model, Out, Settings, folder_option
+from labkit.cli.options import DataOption, Json, Model, Out, Settings, data_of, folder_option
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 from labkit.methods import METHODS
 
@@ -69,7 +69,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
         from labkit.strategy import fit_to
-        from labkit.zoo import load_model, names
+        from labkit.zoo import load_model
 
         method = method or next(iter(methods))
         if method not in methods:
@@ -77,7 +77,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         technique = make_technique(methods[method], parse_settings(settings))
         check_out(_MAKES[command], out)
         model = load_model(variant)
-        dataset = dataset or (variant.partition("@")[2].partition("+")[0] if variant in names() else None)
+        dataset = data_of(variant, dataset)
         if dataset is None and technique.needs_dataset:
             raise ConfigError(
                 f"{command} --method {method} needs samples, and {variant} does not say of which data: pass "

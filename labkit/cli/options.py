@@ -42,6 +42,13 @@ Out = Annotated[Path, folder_option("The folder to write the variant to.")]
 Prepared = tuple[float | None, list[float], list[float]]
 
 
+def data_of(model: str, dataset: str | None) -> str | None:
+    """The dataset to use: what was asked for, else that of a model of the kit, else None."""
+    from labkit.zoo import names
+
+    return dataset or (model.partition("@")[2].partition("+")[0] if model in names() else None)
+
+
 def numbers(option: str, text: str) -> list[float]:
     """The numbers of `--mean 0.49,0.48,0.45`; ConfigError for anything else."""
     from labkit.errors import ConfigError

@@ -33,7 +33,7 @@ def unsigned(variant: Variant) -> Variant | None:
         if node.op_type != "QuantizeLinear" or zero_point is None or zero_point.dtype != np.int8:
             continue
         users = graph.consumers[node.output[0]]
-        if not users or any(user.op_type != "DequantizeLinear" for user in users):
+        if not users or any(user.op_type != "DequantizeLinear" or len(user.input) < 3 for user in users):  # noqa: PLR2004
             continue
         name = node.input[2]
         if name not in moved:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from labkit.onnx_graph.fold import fold_batch_norm, join_bias
+from labkit.onnx_graph.fold import fold_batch_norm, join_bias, own_biases
 from labkit.onnx_graph.graph import (
     Graph,
     add_constant,
@@ -19,6 +19,7 @@ __all__ = [
     "fold_batch_norm",
     "join_bias",
     "open_graph",
+    "own_biases",
     "replace_nodes",
     "set_constant",
 ]

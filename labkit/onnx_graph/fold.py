@@ -1,4 +1,4 @@
-"""Two rewritings that leave the function as it is, and integers a better graph to work on.
+"""Rewritings that leave the function as it is, and integers a better graph to work on.
 
 `fold_batch_norm`: in evaluation mode a batch normalisation multiplies and adds constants, two per channel:
 
@@ -8,6 +8,7 @@ One convolution is left, with other weights. Quantization needs this done first:
 the weights that are used, and a float multiplication between two integer layers would undo the gain.
 
 `join_bias`: MatMul, then Add of a constant → Gemm. Only a bias that belongs to its layer joins int32 sums.
+`own_biases`: a bias that two layers share becomes two, so that each can be changed alone.
 """
 
 from __future__ import annotations
@@ -68,3 +69,14 @@ def join_bias(model: onnx.ModelProto) -> int:
     nodes = [joined.get(id(node), node) for node in graph.nodes]
     replace_nodes(model, [node for node in nodes if node is not None])
     return len(joined) // 2
+
+
+def own_biases(model: onnx.ModelProto) -> None:
+    """Give every Conv and Gemm of `model` a stored bias that nothing else reads, in place."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        shared = node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and node.input[2]
+        bias = graph.constant(node.input[2]) if shared else None
+        if bias is not None and len(graph.consumers[node.input[2]]) > 1:
+            node.input[2] = add_constant(model, f"{node.output[0]}/own_bias", bias)
+    replace_nodes(model, graph.nodes)

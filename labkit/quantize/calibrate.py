@@ -55,6 +55,8 @@ def activations(
     never more than one batch in memory. Raises DataError for samples that do not fit the model, or that make a
     value NaN or infinite.
     """
+    if len(samples) == 0:
+        raise DataError(f"there are no samples to run {variant.name!r} on: the split is empty")
     ort = get_runtime("onnxruntime").engine()
     observed = onnx.ModelProto()
     observed.CopyFrom(model)

@@ -48,7 +48,7 @@ class QuantizeDynamic(Quantizes):
         """Fold, round the weights, and put integer operators in the place of the layers.
 
         Raises TechniqueError if nothing can be quantized, a weight is not finite, or quality drops by more than
-        `max_drop_pp` on the dataset's training samples; without a dataset nobody looks.
+        `max_drop_pp` on the dataset's training samples; without a dataset the drop is not measured.
         """
         work = start(variant)
         wanted = tuple(each for each in work.plan.layers if self.convolutions or each.op_type != "Conv")

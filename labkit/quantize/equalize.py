@@ -51,7 +51,7 @@ from labkit.variant import Array, Variant
 _MOST_ROUNDS = 200
 _SETTLED = 1e-3
 _SHARE_OF_BIAS = 0.01
-_SCALE_FREE = ("Relu", "MaxPool", "AveragePool", "GlobalAveragePool")
+_POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 @dataclass(frozen=True)
@@ -222,11 +222,13 @@ def _pairs(graph: Graph) -> Iterator[Pair]:
         while (user := graph.only_consumer(name)) is not None:
             if _is_cap(graph, user, cap_shape):
                 caps.append(user)
-            elif user.op_type not in _SCALE_FREE:
+            elif user.op_type != "Relu" and not (user.op_type in _POOLS and node.op_type == "Conv"):
                 break
             name = user.output[0]
         second = _axes(graph, user) if user is not None and user.input[0] == name else None
-        if user is not None and second is not None:
+        if user is None or second is None or (user.op_type == "Conv") != (node.op_type == "Conv"):
+            continue  # a convolution has its channels on another axis than a matrix product
+        if graph.constants[user.input[1]].dims[second[1]] == channels:
             yield Pair(node.input[1], axes[0], bias, tuple(caps), cap_shape, user.input[1], second[1])
 
 

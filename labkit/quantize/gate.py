@@ -17,7 +17,7 @@ import onnx
 from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
 from labkit.measure.quality import evaluate
-from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, set_constant
+from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, own_biases, set_constant
 from labkit.progress import Progress
 from labkit.quantize.arithmetic import Grid
 from labkit.quantize.calibrate import pick
@@ -84,7 +84,9 @@ class Quantizes(Technique):
             return "more calibration samples, or such as are more like the real ones; and calibrator='minmax'"
         if getattr(self, "granularity", "") == "per_tensor":
             return "granularity='per_channel'"
-        return "more bits, or to leave that layer in float"
+        if hasattr(self, "calibrator"):
+            return "correct_bias=True, or calibrator='mse'; labkit.QuantizeMixed leaves such a layer in float"
+        return "more bits; labkit.QuantizeMixed leaves such a layer in float"
 
     def _collapse(
         self, variant: Variant, work: Work, report: QuantizationReport, drop_pp: float, check: Split
@@ -111,10 +113,9 @@ class Work:
     def take(self, learned: Mapping[str, Learned]) -> None:
         """Use learned weights, and the biases that go with them."""
         self.weights = {name: each.weight for name, each in learned.items()}
-        for layer in self.plan.layers:
-            bias = learned[layer.weight].bias
-            if bias is not None:
-                set_constant(self.model, layer.bias, bias)
+        for each in learned.values():
+            if each.bias is not None:
+                set_constant(self.model, each.bias_name, each.bias)
 
     @property
     def tensors(self) -> list[str]:
@@ -131,6 +132,7 @@ def start(variant: Variant) -> Work:
     check_weights(variant, model)
     fold_batch_norm(model)
     join_bias(model)
+    own_biases(model)
     plan = make_plan(model)
     if not plan.layers:
         reasons = "; ".join(f"{name!r} stays float: {why}" for name, why in list(plan.left.items())[:3])
@@ -160,7 +162,9 @@ def drop_of_quality_pp(before: Variant, after: Variant, dataset: Dataset, sample
 
 def quality_unit_pp(dataset: Dataset, samples: Split) -> float:
     """How many points one unit of the task's metric is: 100 of accuracy; of an error, 100 / variance."""
-    return 100.0 if dataset.task.higher_is_better else 100 / (float(np.var(samples.target)) or 1.0)
+    if dataset.task.higher_is_better:
+        return 100.0
+    return 100 / (float(np.var(samples.target, axis=0).mean()) or 1.0)
 
 
 def score(variant: Variant, dataset: Dataset, samples: Split) -> Scores:

@@ -131,8 +131,10 @@ class QuantizeMixed(Quantizes):
             self.rounding, variant, work.model, work.plan.layers, few, samples, part(progress, 0.3, 1.0)
         )
         weights = {8: integers, _FEW_BITS: {name: each.weight for name, each in learned.items()}}
-        biases = {name: each.bias for name, each in learned.items() if each.bias is not None}
-        return Shelf(work.model, work.plan, grids, weights, {8: {}, FLOAT_BITS: {}, _FEW_BITS: biases})
+        biases = {each.bias_name: each.bias for each in learned.values() if each.bias is not None}
+        return Shelf(
+            work.model, work.plan, grids, weights, {8: {}, FLOAT_BITS: {}, _FEW_BITS: biases}, len(samples)
+        )
 
     def measure(
         self,
@@ -155,7 +157,7 @@ class QuantizeMixed(Quantizes):
             unit = quality_unit_pp(dataset, check)
             report = count_layers(plan, weights)
             report = dataclasses.replace(
-                report, calibration_samples=self.calibration_samples, drop_pp=round(drop * unit, 4)
+                report, calibration_samples=shelf.samples, drop_pp=round(drop * unit, 4)
             )
             write_report(model, report)
             made = self._derived(variant, model)

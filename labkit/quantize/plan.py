@@ -2,8 +2,8 @@
 
 Which tensors are rounded follows from two needs: every layer with weights must find its input on a grid; and a
 convolution, or a layer with a ReLU, must put its output on one, or ONNX Runtime computes it in float. Operators
-that only move values keep their input's grid; an Add of two tensors on grids gets one too. The last layer's
-output stays float: to round it would gain nothing.
+that only move values keep their input's grid; an Add of two tensors on grids gets one too. The output of a last
+matrix product stays float: to round it would gain nothing.
 """
 
 from __future__ import annotations

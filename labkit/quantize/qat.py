@@ -69,7 +69,8 @@ class QuantizeAware(Taught, Quantizes):
         work, module = self.fake(variant, dataset, part(progress, 0.0, 0.05))
         trained = self.train(variant, module, dataset, part(progress, 0.05, 0.9))
         _take_over(work, trained)
-        return self.write(variant, work, dataset, progress, {}, self.calibration_samples)
+        used = min(self.calibration_samples, len(dataset.split("calibration")))
+        return self.write(variant, work, dataset, progress, {}, used)
 
     def fake(self, variant: Variant, dataset: Dataset, progress: Progress) -> tuple[Work, FakeQuantized]:
         """The plan and its module, grids started on calibration samples, not yet trained."""

@@ -151,7 +151,9 @@ def _round(graph: Graph, name: str, plan: Plan, activations: Mapping[str, Grid])
     if name not in plan.tensors:
         return []
     source, result, grid = name, f"{name}/dequantized", plan.tensors[name]
-    if name in graph.outputs:  # the model's output keeps its name, so what comes before gets another
+    if (
+        name in graph.outputs and name in graph.producer
+    ):  # the model's output keeps its name, so what comes before gets another
         source, result = f"{name}/float", name
         producer = graph.producer[name]
         producer.output[list(producer.output).index(name)] = source

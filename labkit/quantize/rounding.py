@@ -16,7 +16,6 @@ from labkit.data import Split
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, set_constant
 from labkit.progress import Progress, part, silent
-from labkit.quantize.adaround import adaround
 from labkit.quantize.arithmetic import Grid, integer_range
 from labkit.quantize.calibrate import activations
 from labkit.quantize.gptq import descend, gptq
@@ -33,9 +32,13 @@ _MOST_INPUTS = 4608
 
 
 class Learned(NamedTuple):
-    """A layer's weight on its grid, and the bias that goes with it (None if the layer has none)."""
+    """A weight on its grid, and the bias of the layer that it was learned in, by name (None if that has none).
+
+    A layer that shares the weight keeps its own bias as it is.
+    """
 
     weight: Rounded
+    bias_name: str
     bias: Array | None
 
 
@@ -120,10 +123,10 @@ def _learn(
     assert weight is not None  # noqa: S101 - a plan's weights are constants
     rounded = _round(method, weight, grid, rows, moments, progress)
     if bias is None:
-        return Learned(rounded, None)
+        return Learned(rounded, "", None)
     back = rounded.grid.dequantize(rounded.integers)
     shift = moments.bias_shift(rows.matrices(weight), rows.matrices(back))
-    return Learned(rounded, (bias + shift).astype(np.float32))
+    return Learned(rounded, layer.bias, (bias + shift).astype(np.float32))
 
 
 def _round(
@@ -136,6 +139,8 @@ def _round(
     scale = rows.matrices(grid.spread(weight.shape)).astype(np.float64)
     limits = integer_range(grid.bits, grid.signed)
     if method == "adaround":
+        from labkit.quantize.adaround import adaround  # brings PyTorch, which nothing else here needs
+
         q = adaround(target, metric, scale, *limits, progress)
     else:
         q = gptq(target, metric, scale, *limits)

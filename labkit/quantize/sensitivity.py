@@ -57,9 +57,10 @@ class Shelf:
         grids: Mapping[str, Grid],
         weights: Mapping[int, Mapping[str, Rounded]],
         biases: Mapping[int, Mapping[str, Array]],
+        samples: int,
     ) -> None:
         self.model, self.plan, self.grids = model, plan, grids
-        self.weights, self.biases = weights, biases
+        self.weights, self.biases, self.samples = weights, biases, samples
 
     @property
     def names(self) -> list[str]:

@@ -54,7 +54,6 @@ class QuantizeWeights(Quantizes):
     )
     rounding: str = knob("nearest", "to the nearest point, or learned from samples", choices=ROUNDINGS)
     calibration_samples: int = knob(512, "samples that a learned rounding sees", min=1, max=100_000)
-    seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -75,7 +74,7 @@ class QuantizeWeights(Quantizes):
         """Fold, choose grids and rounding, store.
 
         Raises TechniqueError if nothing can be quantized, a weight is not finite, or quality drops by more than
-        `max_drop_pp` on the dataset's training samples; without a dataset nobody looks.
+        `max_drop_pp` on the dataset's training samples; without a dataset the drop is not measured.
         """
         work = start(variant)
         _turn_weights(work.model)

@@ -9,13 +9,14 @@ import onnx
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from onnx import numpy_helper
 
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.progress import silent
 from labkit.quantize import quantization_report
 from labkit.quantize.calibrate import pick
 from labkit.quantize.mixed import QuantizeMixed, pareto, propose
-from labkit.quantize.sensitivity import FLOAT_BITS, Choice, sensitivity
+from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from tests.graphs import build, constant, data_for, mlp, node, small_cnn, weight
@@ -89,6 +90,23 @@ def test_layers_of_four_bits_are_stored_in_half_the_bytes_and_others_in_float(st
     assert stored[f"{second}/int4"] == onnx.TensorProto.INT4
     assert third in stored and any("asked to stay" in why for why in plan.left.values())
     assert np.isfinite(run(variant, model)).all()
+
+
+def test_the_biases_that_were_learned_with_four_bits_go_with_them(stocked):
+    _, _, shelf = stocked
+    learned = shelf.biases[4]
+    assert set(learned) == {layer.bias for layer in shelf.plan.layers}
+    weights_only = Shelf(shelf.model, shelf.plan, shelf.grids, shelf.weights, {4: {}, 8: {}}, 1)
+    four = dict.fromkeys(shelf.names, 4)
+    found, without = (
+        {t.name: numpy_helper.to_array(t) for t in each.assemble(four)[0].graph.initializer}
+        for each in (shelf, weights_only)
+    )
+    for layer in shelf.plan.layers:
+        name = f"{layer.output}/bias"
+        unit = found[f"{name}/scale"]
+        np.testing.assert_allclose(found[f"{name}/quantized"] * unit, learned[layer.bias], atol=unit.max())
+        assert not np.array_equal(found[f"{name}/quantized"], without[f"{name}/quantized"])
 
 
 def choices_of(random, layers):

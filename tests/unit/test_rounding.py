@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import itertools
 
 import numpy as np
@@ -10,9 +11,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.errors import Cancelled
+from labkit.errors import Cancelled, DataError
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, set_constant
 from labkit.progress import silent
+from labkit.quantize import QuantizeInt8, QuantizeWeights
 from labkit.quantize.adaround import adaround
 from labkit.quantize.arithmetic import weight_grid
 from labkit.quantize.calibrate import activations
@@ -23,7 +25,7 @@ from labkit.quantize.rounding import learn_weights, shrunk
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.variant import Step
-from tests.graphs import RANDOM, build, conv1d, data_for, mlp, node, small_cnn, weight
+from tests.graphs import build, constant, conv1d, data_for, mlp, node, small_cnn, weight
 
 
 def problem(outputs=6, inputs=12, groups=1, seed=0):
@@ -170,14 +172,15 @@ def test_a_layer_is_the_matrices_and_patches_that_it_is_taken_for(make):
 
 
 def test_the_metric_tells_the_squared_error_of_the_output():
-    x = RANDOM.standard_normal((1, 500, 8)) @ RANDOM.standard_normal((8, 8)) + 3
-    w = RANDOM.standard_normal((1, 4, 8))
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 500, 8)) @ random.standard_normal((8, 8)) + 10
+    w = random.standard_normal((1, 4, 8))
     moments = Moments(is_centred=True)
     for part in np.array_split(x, 7, axis=1):
         moments.add(part, part)
     metric, target = moments.metric_and_target(w)
     np.testing.assert_allclose(target, w, atol=1e-9)  # nothing was wrong so far, so nothing is to be undone
-    other = w + 0.1 * RANDOM.standard_normal(w.shape)
+    other = w + 0.1 * random.standard_normal(w.shape)
     shift = moments.bias_shift(w, other)
     difference = x @ np.swapaxes(other, 1, 2) + shift - x @ np.swapaxes(w, 1, 2)
     told, seen = error(metric, w, other), float(np.square(difference).sum(axis=2).mean())
@@ -187,9 +190,10 @@ def test_the_metric_tells_the_squared_error_of_the_output():
 
 
 def test_the_target_undoes_what_was_done_before():
-    x = RANDOM.standard_normal((1, 2000, 8))
-    worse = 0.7 * x + 0.05 * RANDOM.standard_normal(x.shape)
-    w = RANDOM.standard_normal((1, 4, 8))
+    random = np.random.default_rng(0)
+    x = random.standard_normal((1, 2000, 8))
+    worse = 0.7 * x + 0.05 * random.standard_normal(x.shape)
+    w = random.standard_normal((1, 4, 8))
     moments = Moments(is_centred=False)
     moments.add(x, worse)
     _, target = moments.metric_and_target(w)
@@ -206,7 +210,7 @@ def test_a_shrunk_grid_serves_at_least_as_well(axis):
     model, plan = layers_of(variant)
     graph, layer = Graph(model), plan.layers[0]
     rows, w = Rows(graph, layer), graph.constant(plan.layers[0].weight)
-    x = RANDOM.standard_normal((1, 300, 32))
+    x = np.random.default_rng(0).standard_normal((1, 300, 32))
     metric, target = np.swapaxes(x, 1, 2) @ x / 300, rows.matrices(w.astype(np.float64))
     grid = weight_grid(w, None if axis is None else layer.axis, bits=3)
     finer = shrunk(grid, rows, metric, target)
@@ -240,13 +244,12 @@ def test_the_earlier_layers_errors_are_seen_by_the_later():
         copy.CopyFrom(model)
         rounded = learn_weights(method, variant, copy, plan.layers, grids, samples, silent)
         for layer in plan.layers:
-            weight, bias = rounded[layer.weight]
+            weight, _, bias = rounded[layer.weight]
             set_constant(copy, layer.weight, weight.grid.dequantize(weight.integers))
             set_constant(copy, layer.bias, bias)
         quantized = variant.derive("q", Step("test"), model=copy.SerializeToString())
         with get_runtime("onnxruntime").load(quantized) as session:
             off[method] = float(np.square(session.run(feeds)["y"] - expected).mean())
-    print(off)
     assert off["gptq"] < 0.6 * off["nearest"] and off["descent"] < 0.6 * off["nearest"]
 
 
@@ -262,7 +265,7 @@ def test_corrected_biases_undo_the_mean_error_of_every_layer():
         copy = onnx.ModelProto()
         copy.CopyFrom(model)
         for layer in plan.layers:
-            weight, bias = learned[layer.weight]
+            weight, _, bias = learned[layer.weight]
             set_constant(copy, layer.weight, weight.grid.dequantize(weight.integers))
             if correct:
                 set_constant(copy, layer.bias, bias)
@@ -278,3 +281,40 @@ def test_corrected_biases_undo_the_mean_error_of_every_layer():
         np.testing.assert_allclose(corrected[name], expected[name], atol=1e-3)
     for name in names[1:]:  # the first layer's inputs have a mean of 0
         assert np.abs(without[name] - expected[name]).max() > 0.02, "the rounding must shift a mean"
+
+
+def shared(second_bias):
+    """One weight in two layers, the first with a bias of +3."""
+    nodes = [
+        node("Gemm", "x w b1", "a"),
+        node("Relu", "a", "r1"),
+        node("Gemm", f"r1 w {second_bias}".rstrip(), "b"),
+        node("Relu", "b", "r2"),
+        node("Gemm", "r2 v", "y"),
+    ]
+    constants = [weight("w", 32, 32), constant("b1", np.full(32, 3.0)), weight("v", 32, 10)]
+    if second_bias == "b2":
+        constants.append(constant("b2", np.full(32, -3.0)))
+    return build(nodes, constants, ("batch", 32))
+
+
+@pytest.mark.parametrize("second_bias", ["b2", "b1", ""])
+def test_layers_that_share_a_weight_or_a_bias_keep_what_is_theirs(second_bias):
+    variant = shared(second_bias)
+    feeds, answers = probe(variant, 32), []
+    techniques = (QuantizeInt8(correct_bias=True), QuantizeWeights(bits=8, rounding="gptq"))
+    for each in (variant, *(technique(variant, data_for(variant)) for technique in techniques)):
+        with get_runtime("onnxruntime").load(each) as session:
+            answers.append(session.run(feeds)["y"])
+    for answer in answers[1:]:
+        assert np.abs(answer - answers[0]).max() < 0.1 * np.abs(answers[0]).max()
+
+
+def test_no_sample_is_an_error_of_ours():
+    variant = mlp()
+    dataset = data_for(variant)
+    empty = dataclasses.replace(
+        dataset, splits={**dataset.splits, "calibration": dataset.split("train").take(slice(0, 0))}
+    )
+    with pytest.raises(DataError, match="the split is empty"):
+        QuantizeWeights(rounding="gptq")(variant, empty)
