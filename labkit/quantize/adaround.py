@@ -6,10 +6,11 @@ weight, far too many to try. AdaRound makes it a soft one (Nagel et al. 2020, se
 
     ŵ = scale · clamp(⌊w/scale⌋ + h(v)),    h(v) = clip(1.2 · sigmoid(v) − 0.1, 0, 1)
 
-    minimise  tr[(Ŵ − W*) H (Ŵ − W*)ᵀ] + λ Σ (1 − |2 h(v) − 1|^β)
+    minimise  tr[(Ŵ − W*) H (Ŵ − W*)ᵀ] / E + λ Σ (1 − |2 h(v) − 1|^β) / √n
 
-by gradient descent on v. The last term is largest at h = 1/2 and 0 at h = 0 or 1. β falls from 20 to 2, so it lets
-the weights make up their minds at first, and then pushes every one of them to a side.
+by gradient descent on v. E is the error of rounding to nearest and n the number of weights: with both, λ means the
+same for every layer (the paper divides by neither). The last term is largest at h = 1/2 and 0 at h = 0 or 1. β falls
+from 20 to 2, so it lets the weights make up their minds at first, and then pushes every one of them to a side.
 """
 
 from __future__ import annotations

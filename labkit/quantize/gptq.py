@@ -7,6 +7,8 @@ correlated with j (the metric H says how), so changing their weights can undo pa
 
 and the factors are the rows of the Cholesky factor U of H⁻¹ = UᵀU (Frantar et al. 2023, section 3.3). All outputs
 share H, so a whole column is done at once.
+
+`descend` goes on from there: it moves one weight at a time to where the error is least, until no move helps.
 """
 
 from __future__ import annotations
@@ -14,6 +16,8 @@ from __future__ import annotations
 import numpy as np
 
 from labkit.variant import Array
+
+_MOST_SWEEPS = 30
 
 
 def gptq(target: Array, metric: Array, scale: Array, smallest: int, largest: int) -> Array:
@@ -55,6 +59,3 @@ def descend(q: Array, target: Array, metric: Array, scale: Array, smallest: int,
             if not moved:
                 break
     return q
-
-
-_MOST_SWEEPS = 30

@@ -448,3 +448,23 @@ def test_it_can_be_stopped_at_every_report():
         with pytest.raises(Cancelled):
             Equalize()(variant, None, stop)
         assert len(seen) == stop_at + 1
+
+
+def test_a_convolution_and_a_matrix_product_have_their_channels_on_different_axes():
+    """Eight channels, eight places: the sizes would agree, and the function would be another."""
+    nodes = [node("Conv", "x w", "c"), node("Relu", "c", "r"), node("MatMul", "r v", "y")]
+    constants = [weight("w", 8, 4, 1), weight("v", 8, 5)]
+    assert not pairs_of(build(nodes, constants, ("batch", 4, 8), ("batch", 8, 5)))
+
+
+def test_pooling_after_a_matrix_product_runs_over_its_channels():
+    nodes = [
+        node("MatMul", "x w", "c"),
+        node("Relu", "c", "r"),
+        node("MaxPool", "r", "p", kernel_shape=[1]),
+        node("MatMul", "p v", "y"),
+    ]
+    constants = [weight("w", 4, 8), weight("v", 8, 5)]
+    assert not pairs_of(build(nodes, constants, ("batch", 3, 4), ("batch", 3, 5)))
+    without = [node("MatMul", "x w", "c"), node("Relu", "c", "r"), node("MatMul", "r v", "y")]
+    assert len(pairs_of(build(without, constants, ("batch", 3, 4), ("batch", 3, 5)))) == 1

@@ -11,10 +11,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from onnx import numpy_helper
 
+from labkit.data import Dataset, Split
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.progress import silent
 from labkit.quantize import quantization_report
 from labkit.quantize.calibrate import pick
+from labkit.quantize.gate import quality_unit_pp
 from labkit.quantize.mixed import QuantizeMixed, pareto, propose
 from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity
 from labkit.runtimes import get_runtime
@@ -241,3 +243,11 @@ def test_a_layer_too_large_to_learn_says_what_to_do():
 def test_knobs_refuse_what_makes_no_sense(bad):
     with pytest.raises(ConfigError, match=next(iter(bad))):
         QuantizeMixed(**bad)
+
+
+def test_a_point_of_quality_is_a_share_of_each_target_s_own_variance():
+    """Two targets of variance 1 that lie a thousand apart: their distance must not hide an error."""
+    target = np.random.default_rng(0).standard_normal((500, 2)) + np.array([0.0, 1000.0])
+    samples = Split({"x": np.zeros((500, 1), np.float32)}, target.astype(np.float32))
+    dataset = Dataset("plane", "regression", {"train": samples})
+    assert 80 < quality_unit_pp(dataset, samples) < 125
