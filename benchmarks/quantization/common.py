@@ -16,7 +16,7 @@ from labkit.data import Dataset, Split, load_dataset
 from labkit.measure import Protocol
 from labkit.measure.quality import evaluate
 from labkit.measure.timing import Timed, time_sessions
-from labkit.quantize.calibrate import pick
+from labkit.quantize.calibration.calibrate import pick
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.statistics import Interval, ratio_interval
 from labkit.task import Scores

@@ -7,8 +7,8 @@ from labkit.cli.terminal import say
 from labkit.measure.quality import evaluate
 from labkit.progress import silent
 from labkit.quantize import QuantizeInt8
+from labkit.quantize.aware import QuantizeAware
 from labkit.quantize.mixed import QuantizeMixed, pareto
-from labkit.quantize.qat import QuantizeAware
 from labkit.quantize.weight_only import QuantizeWeights
 
 _WEIGHTS_OF = ("resnet20", "mobilenet")

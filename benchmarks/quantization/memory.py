@@ -16,7 +16,7 @@ FEW, MANY = 128, 4096
 _OURS = """
 import resource, sys
 import labkit as lk
-from labkit.quantize.calibrate import calibrate, pick
+from labkit.quantize.calibration.calibrate import calibrate, pick
 from labkit.quantize.gate import start
 from labkit.progress import silent
 folder, count, calibrator = sys.argv[1], int(sys.argv[2]), sys.argv[3]

@@ -11,7 +11,7 @@ import onnx
 from labkit.errors import ModelFileError
 from labkit.microscope.taps import INPUT, Tap
 from labkit.onnx_graph import Graph
-from labkit.quantize.arithmetic import dequantize
+from labkit.quantize.arithmetic.grid import dequantize
 from labkit.runtimes import get_runtime
 from labkit.variant import Array, Variant
 

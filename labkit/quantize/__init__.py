@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from labkit.quantize.arithmetic import Grid, choose_scale, dequantize, quantize, weight_grid
+from labkit.quantize.arithmetic.grid import Grid, choose_scale, dequantize, quantize, weight_grid
 from labkit.quantize.dynamic import QuantizeDynamic
 from labkit.quantize.equalize import Equalize
 from labkit.quantize.half import StoreHalf
@@ -14,7 +14,7 @@ from labkit.quantize.static import QuantizeInt8
 from labkit.quantize.weight_only import QuantizeWeights
 
 if TYPE_CHECKING:
-    from labkit.quantize.qat import QuantizeAware
+    from labkit.quantize.aware import QuantizeAware
 
 __all__ = [
     "Equalize",
@@ -38,6 +38,6 @@ def __getattr__(name: str) -> Any:
     """Training needs PyTorch: it is imported when QuantizeAware is first asked for."""
     if name != "QuantizeAware":
         raise AttributeError(f"module 'labkit.quantize' has no attribute {name!r}")
-    from labkit.quantize.qat import QuantizeAware
+    from labkit.quantize.aware import QuantizeAware
 
     return QuantizeAware

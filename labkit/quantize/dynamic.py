@@ -23,8 +23,8 @@ from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, add_constant, replace_nodes
 from labkit.progress import Progress
 from labkit.quantize.gate import Quantizes, Work, start
-from labkit.quantize.plan import Layer, Plan
-from labkit.quantize.qdq import Rounded, round_weights, weight_grids
+from labkit.quantize.graph.plan import Layer, Plan
+from labkit.quantize.graph.qdq import Rounded, round_weights, weight_grids
 from labkit.technique import knob
 from labkit.variant import Variant
 

@@ -19,13 +19,13 @@ from labkit.errors import TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, own_biases, set_constant
 from labkit.progress import Progress
-from labkit.quantize.arithmetic import Grid
-from labkit.quantize.calibrate import pick
+from labkit.quantize.arithmetic.grid import Grid
+from labkit.quantize.calibration.calibrate import pick
+from labkit.quantize.graph.plan import WEIGHTED, Plan, make_plan
+from labkit.quantize.graph.qdq import Rounded, insert_qdq
 from labkit.quantize.noise import Noise, measure_noise
-from labkit.quantize.plan import WEIGHTED, Plan, make_plan
-from labkit.quantize.qdq import Rounded, insert_qdq
 from labkit.quantize.report import QuantizationReport, count_layers, write_report
-from labkit.quantize.rounding import Learned
+from labkit.quantize.rounding.learn import Learned
 from labkit.task import Scores
 from labkit.technique import Technique, knob
 from labkit.variant import Variant

@@ -20,7 +20,7 @@ from labkit.data import Dataset
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import open_graph, replace_nodes
 from labkit.progress import Progress
-from labkit.quantize.floats import BFLOAT16, FLOAT16
+from labkit.quantize.arithmetic.floats import BFLOAT16, FLOAT16
 from labkit.quantize.gate import check_weights
 from labkit.technique import Technique, knob
 from labkit.variant import Variant

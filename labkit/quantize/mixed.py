@@ -29,11 +29,11 @@ from labkit.measure.front import front
 from labkit.measure.timing import Timed, time_sessions
 from labkit.onnx_graph import Graph
 from labkit.progress import Progress, part
-from labkit.quantize.calibrate import calibrate, pick
+from labkit.quantize.calibration.calibrate import calibrate, pick
 from labkit.quantize.gate import Quantizes, quality_unit_pp, score, start
-from labkit.quantize.qdq import activation_grids, round_weights, weight_grids
+from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
 from labkit.quantize.report import count_layers, write_report
-from labkit.quantize.rounding import ROUNDINGS, learn_alone
+from labkit.quantize.rounding.learn import ROUNDINGS, learn_alone
 from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity
 from labkit.runtimes import get_runtime
 from labkit.statistics import Interval

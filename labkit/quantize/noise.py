@@ -18,10 +18,10 @@ import onnx
 
 from labkit.data import Split
 from labkit.onnx_graph import Graph
-from labkit.quantize.arithmetic import Grid
-from labkit.quantize.calibrate import activations
-from labkit.quantize.plan import Plan
-from labkit.quantize.qdq import Rounded
+from labkit.quantize.arithmetic.grid import Grid
+from labkit.quantize.calibration.calibrate import activations
+from labkit.quantize.graph.plan import Plan
+from labkit.quantize.graph.qdq import Rounded
 from labkit.variant import Array, Variant
 
 

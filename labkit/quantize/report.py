@@ -11,8 +11,8 @@ from dataclasses import dataclass
 import onnx
 
 from labkit.errors import TechniqueError
-from labkit.quantize.plan import Plan
-from labkit.quantize.qdq import Rounded
+from labkit.quantize.graph.plan import Plan
+from labkit.quantize.graph.qdq import Rounded
 from labkit.variant import Variant
 
 _METADATA_KEY = "labkit.quantized"

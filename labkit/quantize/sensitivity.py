@@ -19,11 +19,11 @@ import onnx
 from labkit.data import Split
 from labkit.onnx_graph import Graph, set_constant
 from labkit.progress import Progress, part, silent
-from labkit.quantize.arithmetic import Grid
-from labkit.quantize.calibrate import activations
+from labkit.quantize.arithmetic.grid import Grid
+from labkit.quantize.calibration.calibrate import activations
+from labkit.quantize.graph.plan import Plan, make_plan
+from labkit.quantize.graph.qdq import Rounded, insert_qdq
 from labkit.quantize.noise import snr_db
-from labkit.quantize.plan import Plan, make_plan
-from labkit.quantize.qdq import Rounded, insert_qdq
 from labkit.variant import Array, Variant
 
 FLOAT_BITS = 32

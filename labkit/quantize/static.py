@@ -12,11 +12,11 @@ from typing import ClassVar
 from labkit.data import Dataset
 from labkit.onnx_graph import Graph
 from labkit.progress import Progress, part
-from labkit.quantize.calibrate import calibrate, clip_rates, pick
+from labkit.quantize.calibration.calibrate import calibrate, clip_rates, pick
+from labkit.quantize.calibration.observers import CALIBRATORS, make_observer
 from labkit.quantize.gate import Quantizes, check_samples, start
-from labkit.quantize.observers import CALIBRATORS, make_observer
-from labkit.quantize.qdq import activation_grids, round_weights, weight_grids
-from labkit.quantize.rounding import learn_weights
+from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
+from labkit.quantize.rounding.learn import learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
 

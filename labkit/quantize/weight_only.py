@@ -26,11 +26,11 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
 from labkit.onnx_graph import Graph, attribute, replace_nodes, set_constant
 from labkit.progress import Progress, part
-from labkit.quantize.calibrate import pick
+from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import Quantizes, Work, start
-from labkit.quantize.plan import Plan, make_plan
-from labkit.quantize.qdq import SMALLEST_GROUP, round_weights, weight_grids
-from labkit.quantize.rounding import ROUNDINGS, learn_weights
+from labkit.quantize.graph.plan import Plan, make_plan
+from labkit.quantize.graph.qdq import SMALLEST_GROUP, round_weights, weight_grids
+from labkit.quantize.rounding.learn import ROUNDINGS, learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
 

@@ -7,7 +7,7 @@ import math
 import numpy as np
 
 from labkit.plots import OKABE_ITO
-from labkit.quantize.histogram import Range
+from labkit.quantize.calibration.histogram import Range
 from labkit.widgets import svg
 from labkit.widgets.catalogue import text
 from labkit.widgets.clipping_rows import ClippingSweep, clipping_says

@@ -3,7 +3,8 @@
     seen = watch(activations(variant, model, ["relu_3"], samples, silent))
     sweep = sweep_clipping(seen["relu_3"], bits=4)
 
-All arithmetic is `labkit.quantize.observers`', and all of it on a histogram: the values are never seen again.
+All arithmetic is `labkit.quantize.calibration.observers`', and all of it on a histogram: the values are
+never seen again.
 """
 
 from __future__ import annotations
@@ -15,10 +16,16 @@ from typing import Any
 
 from labkit.errors import DataError
 from labkit.plots import table_html
-from labkit.quantize.arithmetic import Array
-from labkit.quantize.histogram import Histogram, Range
+from labkit.quantize.arithmetic.grid import Array
+from labkit.quantize.calibration.histogram import Histogram, Range
+from labkit.quantize.calibration.observers import (
+    CALIBRATORS,
+    Observer,
+    expected_error,
+    make_observer,
+    mean_square,
+)
 from labkit.quantize.noise import snr_db
-from labkit.quantize.observers import CALIBRATORS, Observer, expected_error, make_observer, mean_square
 from labkit.widgets.catalogue import text
 
 Seen = Mapping[str, Observer]
@@ -73,7 +80,8 @@ class ClippingSweep:
 def watch(batches: Iterable[Mapping[str, Array]]) -> dict[str, dict[str, Observer]]:
     """Tensor → calibrator → its observer, after one pass over batches of name → values [N, ...].
 
-    `labkit.quantize.calibrate.activations` yields such batches; for a weight, `[{"conv1.weight": weight}]` is one.
+    `labkit.quantize.calibration.calibrate.activations` yields such batches; for a weight, `[{"conv1.weight": weight}]`
+    is one.
     Raises DataError where a value is NaN or infinite.
     """
     seen: dict[str, dict[str, Observer]] = {}

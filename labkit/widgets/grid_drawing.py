@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 from numpy.typing import ArrayLike
 
-from labkit.quantize.arithmetic import Grid, integer_range
+from labkit.quantize.arithmetic.grid import Grid, integer_range
 from labkit.widgets import svg
 from labkit.widgets.catalogue import text
 from labkit.widgets.grid_rows import Row, as_channels, grid_rows, grid_says

@@ -1,6 +1,6 @@
 """A few weights on their grid, row by row: what the grid explorer draws and writes into its table.
 
-All arithmetic is `labkit.quantize.arithmetic`'s. A row is what shares a line of the drawing: a channel, or one of
+All arithmetic is `labkit.quantize.arithmetic.grid`'s. A row is what shares a line of the drawing: a channel, or one of
 its groups where each group has a grid of its own.
 """
 
@@ -14,7 +14,7 @@ from numpy.typing import ArrayLike
 
 from labkit.errors import ConfigError
 from labkit.plots import table_html
-from labkit.quantize.arithmetic import Array, Floats, Grid, choose_scale, integer_range, weight_grid
+from labkit.quantize.arithmetic.grid import Array, Floats, Grid, choose_scale, integer_range, weight_grid
 from labkit.quantize.noise import snr_db
 from labkit.widgets.catalogue import text
 

@@ -50,7 +50,7 @@ import numpy as np
 
 from labkit import ExportOnnx, PruneChannels, PruneMagnitude, QuantizeInt8, load_dataset, load_model
 from labkit.measure import Candidate, Protocol, compare, measure
-from labkit.quantize.arithmetic import weight_grid
+from labkit.quantize.arithmetic.grid import weight_grid
 from labkit.runtimes import RUNTIMES
 from labkit.strategy import choose, load_requirement
 from labkit.study import Study, note

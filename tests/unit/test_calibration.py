@@ -19,9 +19,9 @@ from labkit.onnx_graph import open_graph
 from labkit.pipeline import make_technique
 from labkit.progress import silent
 from labkit.quantize import QuantizeInt8, choose_scale, dequantize, quantization_report, quantize
-from labkit.quantize.calibrate import activations, calibrate
-from labkit.quantize.histogram import Histogram, Range
-from labkit.quantize.observers import (
+from labkit.quantize.calibration.calibrate import activations, calibrate
+from labkit.quantize.calibration.histogram import Histogram, Range
+from labkit.quantize.calibration.observers import (
     CALIBRATORS,
     Entropy,
     MeanSquaredError,
@@ -30,7 +30,7 @@ from labkit.quantize.observers import (
     Percentile,
     make_observer,
 )
-from labkit.quantize.plan import make_plan
+from labkit.quantize.graph.plan import make_plan
 
 finite = st.floats(width=32, allow_nan=False, allow_infinity=False)
 vectors = arrays(np.float32, st.integers(1, 60), elements=finite)

@@ -16,9 +16,9 @@ from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
 from labkit.onnx_graph.optimize import optimize_graph
 from labkit.quantize import QuantizeInt8
 from labkit.quantize.equalize import Equalize, Unbalance, _pairs
+from labkit.quantize.graph.plan import Plan, make_plan
+from labkit.quantize.graph.qdq import round_weights, weight_grids
 from labkit.quantize.noise import measure_noise
-from labkit.quantize.plan import Plan, make_plan
-from labkit.quantize.qdq import round_weights, weight_grids
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import get_runtime
 from labkit.technique import probe

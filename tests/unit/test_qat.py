@@ -19,15 +19,15 @@ from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.onnx_graph import fold_batch_norm, open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.progress import silent
-from labkit.quantize.arithmetic import dequantize, quantize
-from labkit.quantize.fake import LearnedGrid, fake_quantize
-from labkit.quantize.fake_graph import FakeQuantized
+from labkit.quantize.arithmetic.grid import dequantize, quantize
+from labkit.quantize.aware import QuantizeAware
 from labkit.quantize.gate import start
-from labkit.quantize.low_bits import plan_bits
-from labkit.quantize.plan import make_plan
-from labkit.quantize.qat import QuantizeAware
-from labkit.quantize.qdq import Rounded, insert_qdq
+from labkit.quantize.graph.plan import make_plan
+from labkit.quantize.graph.qdq import Rounded, insert_qdq
 from labkit.quantize.report import quantization_report
+from labkit.quantize.training.fake import LearnedGrid, fake_quantize
+from labkit.quantize.training.fake_graph import FakeQuantized
+from labkit.quantize.training.low_bits import plan_bits
 from labkit.runtimes import get_runtime
 from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model

@@ -17,9 +17,9 @@ import pytest
 from labkit import runtimes
 from labkit.errors import Cancelled, ConfigError, DataError, LabkitError
 from labkit.progress import Progress, silent
-from labkit.quantize.arithmetic import weight_grid
-from labkit.quantize.histogram import Histogram, Range
-from labkit.quantize.observers import (
+from labkit.quantize.arithmetic.grid import weight_grid
+from labkit.quantize.calibration.histogram import Histogram, Range
+from labkit.quantize.calibration.observers import (
     CALIBRATORS,
     MeanSquaredError,
     expected_error,
@@ -89,7 +89,7 @@ def no_model_runs(monkeypatch: pytest.MonkeyPatch) -> None:
         raise AssertionError("a slider must run no model")
 
     monkeypatch.setattr(runtimes, "get_runtime", refuse)
-    monkeypatch.setattr("labkit.quantize.calibrate.get_runtime", refuse)
+    monkeypatch.setattr("labkit.quantize.calibration.calibrate.get_runtime", refuse)
     for engine in ("onnxruntime.InferenceSession.__init__", "torch.nn.Module.__call__"):
         monkeypatch.setattr(engine, refuse)
 

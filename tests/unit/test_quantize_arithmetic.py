@@ -14,7 +14,7 @@ from onnx import TensorProto, helper
 
 from labkit.errors import ConfigError
 from labkit.quantize import choose_scale, dequantize, quantize
-from labkit.quantize.arithmetic import Grid, integer_range, quantize_bias, weight_grid
+from labkit.quantize.arithmetic.grid import Grid, integer_range, quantize_bias, weight_grid
 
 finite = st.floats(-(2.0**100), 2.0**100, width=32, allow_subnormal=False)
 vectors = arrays(np.float32, st.integers(1, 40), elements=finite)

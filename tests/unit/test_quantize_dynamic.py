@@ -13,8 +13,8 @@ from onnx import numpy_helper
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.onnx_graph import Graph, open_graph
 from labkit.quantize import quantization_report, weight_grid
+from labkit.quantize.arithmetic.integer import dynamic_quantize, integer_conv, integer_matmul
 from labkit.quantize.dynamic import QuantizeDynamic
-from labkit.quantize.integer import dynamic_quantize, integer_conv, integer_matmul
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import get_runtime
 from labkit.technique import probe

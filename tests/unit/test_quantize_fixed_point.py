@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
 from labkit.errors import ConfigError
-from labkit.quantize.integer import fixed_point, requantize, requantize_fixed_point
+from labkit.quantize.arithmetic.integer import fixed_point, requantize, requantize_fixed_point
 
 
 @given(st.floats(2.0**-32, 2.0**30, exclude_max=True, width=32).map(np.float32))

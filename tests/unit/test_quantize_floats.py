@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from labkit.quantize.floats import BFLOAT16, FLOAT16, FLOAT32
+from labkit.quantize.arithmetic.floats import BFLOAT16, FLOAT16, FLOAT32
 
 FORMATS = pytest.mark.parametrize("format_", [FLOAT16, BFLOAT16], ids=lambda each: each.name)
 patterns = arrays(np.uint32, st.integers(1, 60), elements=st.integers(0, 2**32 - 1))

@@ -18,10 +18,10 @@ from labkit.errors import Cancelled, ConfigError, DataError, LabkitError, Techni
 from labkit.measure.quality import evaluate
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
 from labkit.quantize import QuantizeInt8, quantization_report
-from labkit.quantize.calibrate import Range, calibrate, pick
+from labkit.quantize.calibration.calibrate import Range, calibrate, pick
+from labkit.quantize.graph.plan import make_plan
+from labkit.quantize.graph.qdq import activation_grids, insert_qdq, round_weights, weight_grids
 from labkit.quantize.noise import measure_noise
-from labkit.quantize.plan import make_plan
-from labkit.quantize.qdq import activation_grids, insert_qdq, round_weights, weight_grids
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.zoo import load_model

@@ -14,8 +14,8 @@ from onnx import TensorProto, helper
 
 from labkit.environment import cpu_features
 from labkit.errors import ConfigError, TensorError
-from labkit.quantize.arithmetic import Grid, dequantize, quantize
-from labkit.quantize.integer import (
+from labkit.quantize.arithmetic.grid import Grid, dequantize, quantize
+from labkit.quantize.arithmetic.integer import (
     dynamic_quantize,
     fixed_point,
     integer_add,

@@ -15,7 +15,7 @@ from labkit.convert import ExportOnnx
 from labkit.environment import cpu_features
 from labkit.errors import TechniqueError, TensorError
 from labkit.quantize import QuantizeInt8, integer_only
-from labkit.quantize.integer_only import run_integer_only
+from labkit.quantize.arithmetic.integer_only import run_integer_only
 from labkit.train import fresh_variant
 from labkit.zoo import load_model
 

@@ -15,7 +15,7 @@ from labkit.data import Dataset, Split
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.progress import silent
 from labkit.quantize import quantization_report
-from labkit.quantize.calibrate import pick
+from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import quality_unit_pp
 from labkit.quantize.mixed import QuantizeMixed, pareto, propose
 from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity

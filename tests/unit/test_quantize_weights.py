@@ -17,8 +17,8 @@ from labkit.onnx_graph.optimize import optimize_graph
 from labkit.quantize import quantization_report, weight_grid
 from labkit.quantize.dynamic import QuantizeDynamic
 from labkit.quantize.gate import Quantizes, start
-from labkit.quantize.plan import Plan
-from labkit.quantize.qdq import insert_qdq, round_weights, weight_grids
+from labkit.quantize.graph.plan import Plan
+from labkit.quantize.graph.qdq import insert_qdq, round_weights, weight_grids
 from labkit.quantize.static import QuantizeInt8
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import RunOptions, get_runtime

@@ -15,13 +15,13 @@ from labkit.errors import Cancelled, DataError
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, set_constant
 from labkit.progress import silent
 from labkit.quantize import QuantizeInt8, QuantizeWeights
-from labkit.quantize.adaround import adaround
-from labkit.quantize.arithmetic import weight_grid
-from labkit.quantize.calibrate import activations
-from labkit.quantize.gptq import descend, gptq
-from labkit.quantize.moments import Moments, Rows, error
-from labkit.quantize.plan import make_plan
-from labkit.quantize.rounding import learn_weights, shrunk
+from labkit.quantize.arithmetic.grid import weight_grid
+from labkit.quantize.calibration.calibrate import activations
+from labkit.quantize.graph.plan import make_plan
+from labkit.quantize.rounding.adaround import adaround
+from labkit.quantize.rounding.gptq import descend, gptq
+from labkit.quantize.rounding.learn import learn_weights, shrunk
+from labkit.quantize.rounding.moments import Moments, Rows, error
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.variant import Step

@@ -13,8 +13,8 @@ from onnx import TensorProto, numpy_helper
 from labkit.convert import load_onnx
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.onnx_graph.optimize import optimize_graph
+from labkit.quantize.arithmetic.floats import BFLOAT16, FLOAT16
 from labkit.quantize.dynamic import QuantizeDynamic
-from labkit.quantize.floats import BFLOAT16, FLOAT16
 from labkit.quantize.half import StoreHalf
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import get_runtime

@@ -21,8 +21,8 @@ import numpy as np
 import onnx
 
 from labkit.onnx_graph import Graph, attribute
-from labkit.quantize.integer import windows
-from labkit.quantize.plan import Layer
+from labkit.quantize.arithmetic.integer import windows
+from labkit.quantize.graph.plan import Layer
 from labkit.variant import Array
 
 _DAMPING = 1e-2

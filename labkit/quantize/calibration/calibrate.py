@@ -20,8 +20,8 @@ from labkit.data import Split
 from labkit.errors import DataError, TensorError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress
-from labkit.quantize.histogram import Range
-from labkit.quantize.observers import Observer, make_observer
+from labkit.quantize.calibration.histogram import Range
+from labkit.quantize.calibration.observers import Observer, make_observer
 from labkit.runtimes import get_runtime
 from labkit.variant import Array, Variant
 

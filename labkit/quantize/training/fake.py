@@ -32,7 +32,7 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from labkit.quantize.arithmetic import Grid, choose_scale, integer_range
+from labkit.quantize.arithmetic.grid import Grid, choose_scale, integer_range
 from labkit.variant import Array
 
 _SMALLEST_SHARE = 0.01

@@ -9,7 +9,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from labkit.errors import DataError
-from labkit.quantize.arithmetic import Array
+from labkit.quantize.arithmetic.grid import Array
 
 BINS = 4096
 _SMALLEST_EXPONENT = -149  # of the least positive float32

@@ -22,8 +22,8 @@ from typing import ClassVar
 import numpy as np
 
 from labkit.errors import ConfigError, DataError, nearest
-from labkit.quantize.arithmetic import Array, choose_scale, integer_range, quantize
-from labkit.quantize.histogram import BINS, Histogram, Range
+from labkit.quantize.arithmetic.grid import Array, choose_scale, integer_range, quantize
+from labkit.quantize.calibration.histogram import BINS, Histogram, Range
 
 _LEAST_WEIGHT = 0.01
 _HALVINGS = math.log2(BINS)  # a range shrunk further would lie within one bin

@@ -25,11 +25,11 @@ from labkit.measure.lock import Patience
 from labkit.onnx_graph import join_bias, open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.progress import Progress, part
-from labkit.quantize.calibrate import pick
-from labkit.quantize.fake_graph import FakeQuantized
+from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import Quantizes, Work, start
-from labkit.quantize.low_bits import plan_bits
-from labkit.quantize.qdq import Rounded
+from labkit.quantize.graph.qdq import Rounded
+from labkit.quantize.training.fake_graph import FakeQuantized
+from labkit.quantize.training.low_bits import plan_bits
 from labkit.technique import knob
 from labkit.train import Hook, fit
 from labkit.variant import Variant

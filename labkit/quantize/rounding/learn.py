@@ -16,12 +16,12 @@ from labkit.data import Split
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, set_constant
 from labkit.progress import Progress, part, silent
-from labkit.quantize.arithmetic import Grid, integer_range
-from labkit.quantize.calibrate import activations
-from labkit.quantize.gptq import descend, gptq
-from labkit.quantize.moments import Moments, Rows
-from labkit.quantize.plan import Layer
-from labkit.quantize.qdq import Rounded
+from labkit.quantize.arithmetic.grid import Grid, integer_range
+from labkit.quantize.calibration.calibrate import activations
+from labkit.quantize.graph.plan import Layer
+from labkit.quantize.graph.qdq import Rounded
+from labkit.quantize.rounding.gptq import descend, gptq
+from labkit.quantize.rounding.moments import Moments, Rows
 from labkit.variant import Array, Variant
 
 ROUNDINGS = ("nearest", "gptq", "adaround", "descent")
@@ -139,7 +139,9 @@ def _round(
     scale = rows.matrices(grid.spread(weight.shape)).astype(np.float64)
     limits = integer_range(grid.bits, grid.signed)
     if method == "adaround":
-        from labkit.quantize.adaround import adaround  # brings PyTorch, which nothing else here needs
+        from labkit.quantize.rounding.adaround import (
+            adaround,  # brings PyTorch, which nothing else here needs
+        )
 
         q = adaround(target, metric, scale, *limits, progress)
     else:

@@ -32,7 +32,7 @@ from numpy.lib.stride_tricks import sliding_window_view
 from numpy.typing import ArrayLike
 
 from labkit.errors import ConfigError, TensorError
-from labkit.quantize.arithmetic import Array, Floats, Grid, Integers, integer_range, quantize
+from labkit.quantize.arithmetic.grid import Array, Floats, Grid, Integers, integer_range, quantize
 
 
 def integer_matmul(a: Array, b: Array, a_zero_point: ArrayLike = 0, b_zero_point: ArrayLike = 0) -> Integers:

@@ -10,7 +10,7 @@ from onnx import helper
 
 from labkit.onnx_graph import Graph, replace_nodes
 from labkit.quantize.gate import Work
-from labkit.quantize.plan import Plan
+from labkit.quantize.graph.plan import Plan
 
 
 def plan_bits(

@@ -34,9 +34,9 @@ from onnx import helper
 
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, add_constant, replace_nodes
-from labkit.quantize.arithmetic import Grid, choose_scale, integer_range, quantize_bias, weight_grid
-from labkit.quantize.histogram import Range
-from labkit.quantize.plan import Layer, Plan
+from labkit.quantize.arithmetic.grid import Grid, choose_scale, integer_range, quantize_bias, weight_grid
+from labkit.quantize.calibration.histogram import Range
+from labkit.quantize.graph.plan import Layer, Plan
 from labkit.variant import Array
 
 _INT4_OPSET = 21  # the first with 4-bit tensors, and with a scale per group

@@ -20,8 +20,8 @@ import onnx
 from labkit.doors import door
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, attribute, open_graph
-from labkit.quantize.arithmetic import Array, Grid, dequantize, quantize
-from labkit.quantize.integer import (
+from labkit.quantize.arithmetic.grid import Array, Grid, dequantize, quantize
+from labkit.quantize.arithmetic.integer import (
     fixed_point,
     integer_add,
     integer_conv,

@@ -29,9 +29,9 @@ from labkit.errors import DataError
 from labkit.onnx_graph import Graph, attribute
 from labkit.onnx_graph.as_torch.module import OnnxModule
 from labkit.onnx_graph.as_torch.node import Node, to_tensor
-from labkit.quantize.arithmetic import Grid
-from labkit.quantize.fake import LearnedGrid
-from labkit.quantize.plan import Layer, Plan
+from labkit.quantize.arithmetic.grid import Grid
+from labkit.quantize.graph.plan import Layer, Plan
+from labkit.quantize.training.fake import LearnedGrid
 
 _BIAS_ROOM = 2.0**30
 

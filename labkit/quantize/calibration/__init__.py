@@ -1,0 +1,1 @@
+"""Which range an activation deserves: samples are run, histograms are kept, and a calibrator chooses."""

@@ -1,0 +1,1 @@
+"""Quantization as it is written into an ONNX graph: which tensors are put on grids, and the QDQ nodes that say so."""

@@ -1,0 +1,1 @@
+"""Training on the grid: rounding with a gradient, and a graph that rounds as its file will."""
