@@ -127,7 +127,7 @@ def fit(
     module: nn.Module = copy.deepcopy(variant.model)
     optimizer = _optimizer(recipe, module)
     criterion = loss or (lambda output, target, _: task.loss(output, target, recipe.label_smoothing))
-    bfloat16 = _uses_bfloat16(recipe.precision)
+    bfloat16 = uses_bfloat16(recipe.precision)
     patience = Patience()
     per_epoch = math.ceil(len(train) / recipe.batch_size)
     total = recipe.epochs * per_epoch
@@ -176,7 +176,8 @@ def _optimizer(recipe: Train, module: nn.Module) -> torch.optim.Optimizer:
     )
 
 
-def _uses_bfloat16(precision: str) -> bool:
+def uses_bfloat16(precision: str) -> bool:
+    """Whether training at this precision (a knob of `Train`) computes in bfloat16 on this machine."""
     return current().has_bf16 if precision == "auto" else precision == "bfloat16"
 
 

@@ -102,6 +102,7 @@ def train_from_recipe(name: str, progress: Progress | None = None, checkpoint: P
 def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) -> dict[str, Any]:
     """Train `name`, measure it on the test split, write weights and card; returns the card."""
     from labkit.measure.quality import evaluate
+    from labkit.train import uses_bfloat16
 
     checkpoint = folder / f".{name}.checkpoint"
     variant = train_from_recipe(name, progress, checkpoint)
@@ -121,7 +122,7 @@ def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) ->
         "quality_ci95": [round(bound, 6) for bound in dataset.task.interval(scores)],
         "parameters": sum(parameter.numel() for parameter in variant.model.parameters()),
         "size_bytes": variant.size_bytes,
-        "trained_in_bfloat16": environment.has_bf16,
+        "trained_in_bfloat16": uses_bfloat16(recipe.get("train", {}).get("precision", "auto")),
         "trained_with": {"torch": environment.versions.get("torch", ""), "cpu": environment.cpu_model},
     }
     variant.save(folder / name)

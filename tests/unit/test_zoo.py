@@ -81,6 +81,12 @@ def test_a_shipped_network_says_where_it_comes_from(name):
 
 
 @pytest.mark.parametrize("name", names())
+def test_a_card_of_a_network_whose_recipe_pins_float32_says_so(name):
+    if recipes()[name].get("train", {}).get("precision") == "float32":
+        assert card(name)["trained_in_bfloat16"] is False
+
+
+@pytest.mark.parametrize("name", names())
 def test_what_was_made_from_a_shipped_network_is_found_by_it(name):
     made = {other for other in names() if recipes()[other].get("from") == name}
     assert {variant.name for variant in derived(load_model(name))} == made
