@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from benchmarks.quantization.common import Figures, Rows
-from benchmarks.slow_cases import CASES, slow_case
+from benchmarks.quantization.slow_cases import CASES, slow_case
 from labkit.cli.terminal import say
 from labkit.explain import explain
 

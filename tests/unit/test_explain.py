@@ -1,7 +1,7 @@
 """Explain: it names the planted cause first, blames nobody without evidence, and says what it could not find out.
 
 The profiles here are real, the trials are scripted: what the clock would say is given, so that no test is timed.
-`benchmarks/slow_cases.py` plants the cases, and the benchmark lets the clock speak.
+`benchmarks/quantization/slow_cases.py` plants the cases, and the benchmark lets the clock speak.
 """
 
 from __future__ import annotations
@@ -19,7 +19,8 @@ import onnx
 import pytest
 from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.slow_cases import CASES, SlowCase, digits, resnet, resnet_int8, slow_case
+from benchmarks.quantization.slow_cases import CASES, SlowCase, slow_case
+from benchmarks.quantization.slow_models import digits, resnet, resnet_int8
 from labkit.environment import current
 from labkit.errors import Cancelled, ConfigError, TensorError
 from labkit.explain import CAUSES, Explanation, explain, plot_time, profile
