@@ -38,7 +38,7 @@ def unsigned(variant: Variant) -> Variant | None:
         name = node.input[2]
         if name not in moved:
             lifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
-            moved[name] = add_constant(model, f"{name}/unsigned", lifted)
+            moved[name] = add_constant(model, graph.new_name(f"{name}/unsigned"), lifted)
         for each in (node, *users):
             each.input[2] = moved[name]
         changed = True

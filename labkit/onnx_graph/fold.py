@@ -41,8 +41,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
         name = norm.output[0]
         scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         shift = beta + ((bias[0] if bias else 0) - mean) * factor
-        weight_name = add_constant(model, f"{name}/weight", scaled.astype(np.float32))
-        bias_name = add_constant(model, f"{name}/bias", shift.astype(np.float32))
+        weight_name = add_constant(model, graph.new_name(f"{name}/weight"), scaled.astype(np.float32))
+        bias_name = add_constant(model, graph.new_name(f"{name}/bias"), shift.astype(np.float32))
         conv.input[:] = [conv.input[0], weight_name, bias_name]
         conv.output[0] = name
         folded.append(id(norm))
@@ -78,5 +78,6 @@ def own_biases(model: onnx.ModelProto) -> None:
         shared = node.op_type in ("Conv", "Gemm") and len(node.input) > 2 and node.input[2]
         bias = graph.constant(node.input[2]) if shared else None
         if bias is not None and len(graph.consumers[node.input[2]]) > 1:
-            node.input[2] = add_constant(model, f"{node.output[0]}/own_bias", bias)
+            own = graph.new_name(f"{node.output[0]}/own_bias")
+            node.input[2] = add_constant(model, own, bias)
     replace_nodes(model, graph.nodes)

@@ -6,8 +6,10 @@ initializers, or outputs of Constant nodes, which `open_graph` turns into initia
 
 from __future__ import annotations
 
+import functools
+import itertools
 from collections import defaultdict
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -35,6 +37,7 @@ class Graph:
             self.producer.update({name: node for name in node.output})
             for name in {*node.input, *_outer_names(node)}:
                 self.consumers[name].append(node)
+        self._made: dict[str, str] = {}
 
     def constant(self, name: str) -> Array | None:
         """The values of a constant, None if `name` is computed."""
@@ -45,6 +48,24 @@ class Graph:
         """The node that uses `name`, if it is one alone and `name` is not an output of the model."""
         users = self.consumers[name]
         return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def new_name(self, wish: str) -> str:
+        """The name that a new tensor gets: `wish`, with a number behind it where the graph has that name already.
+
+        Whoever asks this index again gets the same answer, so a tensor can be spoken of before it is made.
+        """
+        if wish not in self._made:
+            number = itertools.count(1)
+            name = wish
+            while name in self._taken:
+                name = f"{wish}_{next(number)}"
+            self._made[wish] = name
+            self._taken.add(name)
+        return self._made[wish]
+
+    @functools.cached_property
+    def _taken(self) -> set[str]:
+        return set(_all_names(self.model.graph))
 
 
 def open_graph(payload: bytes) -> onnx.ModelProto:
@@ -101,9 +122,24 @@ def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> No
         getattr(model.graph, field).extend(values)
 
 
+def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
+    """Every tensor's name, those inside the branches of an If or the body of a Loop included."""
+    yield from (value.name for value in (*graph.input, *graph.output))
+    yield from (tensor.name for tensor in graph.initializer)
+    yield from (tensor.values.name for tensor in graph.sparse_initializer)
+    for node in graph.node:
+        yield from (*node.input, *node.output)
+        for inner in _inner_graphs(node):
+            yield from _all_names(inner)
+
+
+def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    return [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+
+
 def _outer_names(node: onnx.NodeProto) -> set[str]:
     """All names that the graphs inside a node (an If's branches, a Loop's body) use, some from outside."""
-    graphs = [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
+    graphs = _inner_graphs(node)
     inner = [n for graph in graphs for n in graph.node]
     names = {value.name for graph in graphs for value in graph.output}
     return names.union(*({*n.input, *_outer_names(n)} for n in inner))

@@ -81,38 +81,41 @@ def _integer_layer(
     graph: Graph, node: onnx.NodeProto, layer: Layer, work: Work, done: set[str]
 ) -> list[onnx.NodeProto]:
     """The nodes that compute `layer` in integers; `done` names what is in the graph already, to be shared."""
-    model, x, y = graph.model, layer.input, layer.output
-    integers, scale, zero_point = f"{x}/quantized", f"{x}/scale", f"{x}/zero_point"
+    x, y = layer.input, layer.output
+    integers, scale, zero_point = (
+        graph.new_name(f"{x}/{each}") for each in ("quantized", "scale", "zero_point")
+    )
+    int32, as_float, unit, product, added = (
+        graph.new_name(f"{y}/{each}") for each in ("int32", "float", "unit", "product", "added")
+    )
     nodes = []
     if x not in done:
         done.add(x)
         nodes.append(helper.make_node("DynamicQuantizeLinear", [x], [integers, scale, zero_point]))
-    weight_scale = _stored(model, layer, work.weights[layer.weight], done)
+    weight, weight_scale = _stored(graph, layer, work.weights[layer.weight], done)
     kind = "ConvInteger" if layer.op_type == "Conv" else "MatMulInteger"
-    sums = helper.make_node(
-        kind, [integers, f"{layer.weight}/quantized", zero_point], [f"{y}/int32"], node.name
-    )
+    sums = helper.make_node(kind, [integers, weight, zero_point], [int32], node.name)
     if layer.op_type == "Conv":
         sums.attribute.extend(node.attribute)
     nodes += [
         sums,
-        helper.make_node("Cast", [f"{y}/int32"], [f"{y}/float"], to=onnx.TensorProto.FLOAT),
-        helper.make_node("Mul", [scale, weight_scale], [f"{y}/unit"]),
-        helper.make_node("Mul", [f"{y}/float", f"{y}/unit"], [f"{y}/product" if layer.bias else y]),
+        helper.make_node("Cast", [int32], [as_float], to=onnx.TensorProto.FLOAT),
+        helper.make_node("Mul", [scale, weight_scale], [unit]),
+        helper.make_node("Mul", [as_float, unit], [product if layer.bias else y]),
     ]
     if layer.bias:
         bias = graph.constant(layer.bias)
         assert bias is not None  # noqa: S101 - a plan's biases are constants
         if layer.op_type == "Conv":
             bias = bias.reshape(-1, *[1] * (len(graph.constants[layer.weight].dims) - 2))
-        stored = add_constant(model, f"{y}/added", bias)
-        nodes.append(helper.make_node("Add", [f"{y}/product", stored], [y]))
+        stored = add_constant(graph.model, added, bias)
+        nodes.append(helper.make_node("Add", [product, stored], [y]))
     return nodes
 
 
-def _stored(model: onnx.ModelProto, layer: Layer, rounded: Rounded, done: set[str]) -> str:
-    """Store a weight's integers, [I, O] for a matrix product, and its scale; returns the name of the scale."""
-    name = f"{layer.weight}/scale"
+def _stored(graph: Graph, layer: Layer, rounded: Rounded, done: set[str]) -> tuple[str, str]:
+    """Store a weight's integers, [I, O] for a matrix product, and its scale; returns both names."""
+    names = graph.new_name(f"{layer.weight}/quantized"), graph.new_name(f"{layer.weight}/scale")
     if layer.weight not in done:
         done.add(layer.weight)
         integers, grid = rounded
@@ -121,6 +124,6 @@ def _stored(model: onnx.ModelProto, layer: Layer, rounded: Rounded, done: set[st
             scale = scale.reshape(-1, *[1] * (integers.ndim - 2)) if scale.ndim else scale
         elif layer.axis == 0:
             integers = np.ascontiguousarray(integers.T)
-        add_constant(model, f"{layer.weight}/quantized", integers)
-        add_constant(model, name, scale)
-    return name
+        for name, values in zip(names, (integers, scale), strict=True):
+            add_constant(graph.model, name, values)
+    return names

@@ -192,12 +192,13 @@ def _open_cap(graph: Graph, node: onnx.NodeProto, pair: Pair, lift: bool) -> lis
         for user in graph.consumers[result] if lift else ():
             user.input[:] = [source if name == result else name for name in user.input]
         return [] if lift else [node]
-    relu = helper.make_node("Relu", [source], [result if lift else f"{result}/relu"], node.name)
+    positive = result if lift else graph.new_name(f"{result}/relu")
+    relu = helper.make_node("Relu", [source], [positive], node.name)
     if lift:
         return [relu]
     limit = np.full(pair.cap_shape, graph.constant(node.input[2]), np.float32)
-    cap = add_constant(graph.model, f"{result}/cap", limit)
-    return [relu, helper.make_node("Min", [relu.output[0], cap], [result], f"{result}/min")]
+    cap = add_constant(graph.model, graph.new_name(f"{result}/cap"), limit)
+    return [relu, helper.make_node("Min", [positive, cap], [result], f"{result}/min")]
 
 
 def _derived(technique: Technique, variant: Variant, values: _Values) -> Variant:

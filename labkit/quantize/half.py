@@ -18,7 +18,7 @@ from onnx import helper, numpy_helper
 
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
-from labkit.onnx_graph import open_graph, replace_nodes
+from labkit.onnx_graph import Graph, open_graph, replace_nodes
 from labkit.progress import Progress
 from labkit.quantize.arithmetic.floats import BFLOAT16, FLOAT16
 from labkit.quantize.gate import check_weights
@@ -53,11 +53,11 @@ class StoreHalf(Technique):
                 f"{variant.name!r} holds no float32 weights of {_FEWEST_VALUES} numbers or more: there is nothing to "
                 "make smaller"
             )
-        casts = []
+        graph, casts = Graph(model), []
         for index, tensor in enumerate(tensors):
             progress(index / len(tensors), f"{tensor.name} in {self.dtype}")
             name = tensor.name
-            tensor.CopyFrom(self._rounded(variant, tensor))
+            tensor.CopyFrom(self._rounded(variant, tensor, graph.new_name(f"{name}/{self.dtype}")))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
         computed = {cast.output[0] for cast in casts}
         inputs = [
@@ -70,8 +70,8 @@ class StoreHalf(Technique):
         name = f"{variant.name}+{self.dtype}"
         return variant.derive(name, self.step(variant), model=model.SerializeToString())
 
-    def _rounded(self, variant: Variant, tensor: onnx.TensorProto) -> onnx.TensorProto:
-        """The same numbers in sixteen bits, under a name of their own."""
+    def _rounded(self, variant: Variant, tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
+        """The same numbers in sixteen bits, called `name`."""
         values = numpy_helper.to_array(tensor)
         form = FLOAT16 if self.dtype == "float16" else BFLOAT16
         bits = form.encode(values)
@@ -82,7 +82,6 @@ class StoreHalf(Technique):
                 f"{form.largest:g}: {instead}"
             )
         kind = getattr(onnx.TensorProto, self.dtype.upper())
-        name = f"{tensor.name}/{self.dtype}"
         return helper.make_tensor(name, kind, values.shape, bits.astype("<u2").tobytes(), raw=True)
 
 

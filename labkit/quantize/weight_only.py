@@ -6,8 +6,8 @@ bits it pays to learn the rounding instead (`rounding`), or to give every group 
 
 When the file is opened, matrix products become ONNX Runtime's packed MatMulNBits. It knows only weights [I, O], and no
 ReLU right behind, so the products are written that way. With float32 arithmetic (labkit's runtimes insist on that) 4
-bits are nearly as fast as float32, and 8 bits much slower. Everything else is expanded to float32 first, by OpenVINO
-once, by ONNX Runtime anew in every run: a convolution is smaller in the file, and there slower than before.
+bits are nearly as fast as float32, and 8 bits much slower. Convolutions are expanded to float32 when the file is
+opened (`expand`): smaller in the file, and as fast as before.
 
 Fewer bits than 4 are stored as 4: they cost accuracy and save nothing in the file but what a packer makes of it.
 5 to 7 bits are stored as 8.
@@ -28,6 +28,7 @@ from labkit.onnx_graph import Graph, attribute, replace_nodes, set_constant
 from labkit.progress import Progress, part
 from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import Quantizes, Work, start
+from labkit.quantize.graph.expand import expand_when_loaded
 from labkit.quantize.graph.plan import Plan, make_plan
 from labkit.quantize.graph.qdq import SMALLEST_GROUP, round_weights, weight_grids
 from labkit.quantize.rounding.learn import ROUNDINGS, learn_weights
@@ -102,8 +103,9 @@ class QuantizeWeights(Quantizes):
         return self.write(variant, work, dataset, progress, {}, used)
 
     def insert(self, model: onnx.ModelProto, work: Work) -> None:
-        """As QDQ nodes, and so that ONNX Runtime packs the products, in place."""
+        """As QDQ nodes, so that ONNX Runtime packs the products and expands the convolutions once, in place."""
         super().insert(model, work)
+        expand_when_loaded(model, {layer.output for layer in work.plan.layers if "Conv" in layer.op_type})
         _part_from_relu(model, {layer.output for layer in work.plan.layers if layer.axis == 1})
 
 
@@ -133,6 +135,7 @@ def _part_from_relu(model: onnx.ModelProto, products: Collection[str]) -> None:
         if y not in products or user is None or user.op_type not in ("Relu", "Clip"):
             nodes.append(node)
             continue
-        nodes.append(helper.make_node("MatMul", node.input[:2], [f"{y}/product"], node.name))
-        nodes.append(helper.make_node("Sum", [f"{y}/product", *node.input[2:]], [y], f"{y}/sum"))
+        product = graph.new_name(f"{y}/product")
+        nodes.append(helper.make_node("MatMul", node.input[:2], [product], node.name))
+        nodes.append(helper.make_node("Sum", [product, *node.input[2:]], [y], f"{y}/sum"))
     replace_nodes(model, nodes)

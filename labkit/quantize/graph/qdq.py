@@ -113,8 +113,8 @@ def insert_qdq(
     graph = Graph(model)
     for name in sorted(set(plan.tensors.values())):
         grid = activations[name]
-        add_constant(model, f"{name}/scale", grid.scale)
-        add_constant(model, f"{name}/zero_point", grid.zero_point.astype(np.uint8))
+        add_constant(model, graph.new_name(f"{name}/scale"), grid.scale)
+        add_constant(model, graph.new_name(f"{name}/zero_point"), grid.zero_point.astype(np.uint8))
     layers = {layer.output: layer for layer in plan.layers}
     done: set[str] = set()
     nodes: list[onnx.NodeProto] = []
@@ -150,22 +150,23 @@ def _round(graph: Graph, name: str, plan: Plan, activations: Mapping[str, Grid])
     """Q and DQ behind the tensor `name`, its users moved behind them; nothing if it is not planned."""
     if name not in plan.tensors:
         return []
-    source, result, grid = name, f"{name}/dequantized", plan.tensors[name]
+    source, result, grid = name, graph.new_name(f"{name}/dequantized"), plan.tensors[name]
     if (
         name in graph.outputs and name in graph.producer
     ):  # the model's output keeps its name, so what comes before gets another
-        source, result = f"{name}/float", name
+        source, result = graph.new_name(f"{name}/float"), name
         producer = graph.producer[name]
         producer.output[list(producer.output).index(name)] = source
     for user in graph.consumers[name]:
         user.input[:] = [result if each == name else each for each in user.input]
-    integers, parameters = f"{name}/quantized", [f"{grid}/scale", f"{grid}/zero_point"]
+    integers = graph.new_name(f"{name}/quantized")
+    parameters = [graph.new_name(f"{grid}/{each}") for each in ("scale", "zero_point")]
     nodes = [helper.make_node("QuantizeLinear", [source, *parameters], [integers], f"{name}/quantize")]
     bits = activations[grid].bits
     if bits < 8:
-        nodes[0].output[0] = f"{integers}/unclipped"
+        nodes[0].output[0] = graph.new_name(f"{integers}/unclipped")
         largest = np.asarray(integer_range(bits, signed=False)[1], np.uint8)
-        limits = ["", add_constant(graph.model, f"{integers}/largest", largest)]
+        limits = ["", add_constant(graph.model, graph.new_name(f"{integers}/largest"), largest)]
         nodes.append(helper.make_node("Clip", [nodes[0].output[0], *limits], [integers], f"{name}/clip"))
     dequantize = helper.make_node("DequantizeLinear", [integers, *parameters], [result], f"{name}/dequantize")
     return [*nodes, dequantize]
@@ -183,14 +184,14 @@ def _quantize_layer(
 
     `done` names the weights that are stored already: two layers may share one.
     """
-    node.input[1] = f"{layer.weight}/dequantized"
+    node.input[1] = graph.new_name(f"{layer.weight}/dequantized")
     if layer.weight in done:
         return []
     done.add(layer.weight)
     rounded = weights[layer.weight]
     # OpenVINO 2026.4 misreads 4-bit weights of a product with an odd number of inputs, without a word.
     odd = layer.op_type != "Conv" and rounded.integers.shape[layer.group_axis] % 2 == 1
-    return _stored(graph.model, layer.weight, rounded, odd or layer.input in plan.tensors)
+    return _stored(graph, layer.weight, rounded, odd or layer.input in plan.tensors)
 
 
 def _quantize_bias(
@@ -207,12 +208,12 @@ def _quantize_bias(
         return []
     scale = np.asarray(activations[plan.tensors[layer.input]].scale * grid.scale, np.float32)
     integers, name = quantize_bias(bias, scale), f"{layer.output}/bias"
-    node.input[2] = f"{name}/dequantized"
+    node.input[2] = graph.new_name(f"{name}/dequantized")
     unit = Grid(scale, np.zeros(scale.shape, np.int32), 32, True, 0 if scale.ndim else None)
-    return _stored(graph.model, name, Rounded(integers, unit), True)
+    return _stored(graph, name, Rounded(integers, unit), True)
 
 
-def _stored(model: onnx.ModelProto, name: str, rounded: Rounded, as_bytes: bool) -> list[onnx.NodeProto]:
+def _stored(graph: Graph, name: str, rounded: Rounded, as_bytes: bool) -> list[onnx.NodeProto]:
     """Store whole numbers with their grid; returns the nodes that read them.
 
     Four bits are stored two to a byte; `as_bytes` says that whole bytes are wanted, as by integer arithmetic.
@@ -221,25 +222,23 @@ def _stored(model: onnx.ModelProto, name: str, rounded: Rounded, as_bytes: bool)
     settings: dict[str, Any] = {} if grid.axis is None else {"axis": grid.axis}
     if grid.group_size:
         settings["block_size"] = grid.group_size
-    values, nodes = f"{name}/quantized", []
+    values, nodes, model = graph.new_name(f"{name}/quantized"), [], graph.model
+    scales, zero_points = graph.new_name(f"{name}/scale"), graph.new_name(f"{name}/zero_point")
     zero_point = grid.zero_point.astype(integers.dtype)
     if grid.bits > _NIBBLE:
         add_constant(model, values, integers)
-        add_constant(model, f"{name}/zero_point", zero_point)
+        add_constant(model, zero_points, zero_point)
     elif as_bytes:
-        _add_nibbles(model, f"{name}/int4", integers)
-        nodes.append(
-            helper.make_node("Cast", [f"{name}/int4"], [values], f"{name}/cast", to=onnx.TensorProto.INT8)
-        )
-        add_constant(model, f"{name}/zero_point", zero_point)
+        nibbles = graph.new_name(f"{name}/int4")
+        _add_nibbles(model, nibbles, integers)
+        nodes.append(helper.make_node("Cast", [nibbles], [values], f"{name}/cast", to=onnx.TensorProto.INT8))
+        add_constant(model, zero_points, zero_point)
     else:
         _add_nibbles(model, values, integers)
-        _add_nibbles(model, f"{name}/zero_point", zero_point)
-    add_constant(model, f"{name}/scale", grid.scale)
-    inputs = [values, f"{name}/scale", f"{name}/zero_point"]
-    dequantize = helper.make_node(
-        "DequantizeLinear", inputs, [f"{name}/dequantized"], f"{name}/dequantize", **settings
-    )
+        _add_nibbles(model, zero_points, zero_point)
+    add_constant(model, scales, grid.scale)
+    inputs, result = [values, scales, zero_points], graph.new_name(f"{name}/dequantized")
+    dequantize = helper.make_node("DequantizeLinear", inputs, [result], f"{name}/dequantize", **settings)
     return [*nodes, dequantize]
 
 

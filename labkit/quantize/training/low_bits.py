@@ -39,7 +39,7 @@ def plan_bits(
         if bits < 8 and all(wanted.get(reader) == bits for reader in readers):
             grids[grid] = bits
         elif bits < 8:
-            copy = f"{layer.input}/{bits}_bits"
+            copy = graph.new_name(f"{layer.input}/{bits}_bits")
             copies[copy], tensors[copy], grids[copy] = layer.input, copy, bits
             graph.producer[layer.output].input[0] = copy
             layer = dataclasses.replace(layer, input=copy)

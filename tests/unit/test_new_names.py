@@ -1,0 +1,133 @@
+"""Files from others may hold any name: what is added to a graph never takes one that is there."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import onnx
+import pytest
+from onnx import helper
+
+from labkit import (
+    Equalize,
+    QuantizeAware,
+    QuantizeDynamic,
+    QuantizeInt8,
+    QuantizeMixed,
+    QuantizeWeights,
+    StoreHalf,
+)
+from labkit.explain.rewrite import unsigned
+from labkit.onnx_graph import Graph, fold_batch_norm, open_graph, own_biases
+from labkit.runtimes import get_runtime
+from tests.graphs import batch_norm, build, constant, data_for, node, weight
+
+
+def network():
+    """Something for everyone: a fold, a shared bias, a cap, a turned weight, a product with a ReLU."""
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1] * 4),
+        node("BatchNormalization", "c1 gamma1 beta1 mean1 var1", "n1"),
+        node("Clip", "n1 low high", "r1"),
+        node("Conv", "r1 w2 b", "c2", pads=[1] * 4),
+        node("Clip", "c2 low high", "r2"),
+        node("Conv", "r2 w3 b", "c3", pads=[1] * 4),
+        node("Add", "c3 r2", "a"),
+        node("GlobalAveragePool", "a", "p"),
+        node("Flatten", "p", "f"),
+        node("Gemm", "f w4 b4", "g", transB=1),
+        node("Relu", "g", "h"),
+        node("MatMul", "h w5", "last"),
+        node("Identity", "last", "y"),
+    ]
+    constants = [weight("w1", 16, 3, 3, 3), weight("w2", 16, 16, 3, 3), weight("w3", 16, 16, 3, 3)]
+    constants += [weight("b", 16), *batch_norm(1), constant("low", 0.0), constant("high", 6.0)]
+    constants += [weight("w4", 32, 16), weight("b4", 32), weight("w5", 32, 10)]
+    return build(nodes, constants)
+
+
+def names_of(variant):
+    graph = onnx.load_model_from_string(variant.payload).graph
+    return {t.name for t in graph.initializer} | {name for n in graph.node for name in n.output}
+
+
+def holding(variant, names):
+    """The same function, its result handed on through a tensor of each of `names`."""
+    model = onnx.load_model_from_string(variant.payload)
+    end = model.graph.node.pop()
+    chain = [end.input[0], *sorted(names), end.output[0]]
+    for source, result in zip(chain[:-1], chain[1:], strict=True):
+        model.graph.node.append(helper.make_node("Identity", [source], [result]))
+    return dataclasses.replace(variant, model=model.SerializeToString())
+
+
+def rewritten(rewrite):
+    def apply(variant, dataset):
+        model = open_graph(variant.payload)
+        rewrite(model)
+        return dataclasses.replace(variant, model=model.SerializeToString())
+
+    return apply
+
+
+def signed(variant, dataset):
+    """Its input on a signed grid, which `unsigned` moves."""
+    model = open_graph(variant.payload)
+    model.graph.initializer.extend([constant("s", 0.05), constant("z", 3, np.int8)])
+    first = [
+        helper.make_node("QuantizeLinear", ["x", "s", "z"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "s", "z"], ["d"]),
+    ]
+    nodes = [*first, *model.graph.node]
+    nodes[2].input[0] = "d"
+    del model.graph.node[:]
+    model.graph.node.extend(nodes)
+    return unsigned(dataclasses.replace(variant, model=model.SerializeToString()))
+
+
+ANY_DROP = {"max_drop_pp": 100}
+CHANGES = {
+    "int8": QuantizeInt8(**ANY_DROP),
+    "dynamic": QuantizeDynamic(convolutions=True, **ANY_DROP),
+    "8-bit weights": QuantizeWeights(bits=8, **ANY_DROP),
+    "4-bit weights": QuantizeWeights(bits=4, granularity="per_group", **ANY_DROP),
+    "mixed": QuantizeMixed(points=3, rounding="nearest", check_samples=32, **ANY_DROP),
+    "aware": QuantizeAware(weight_bits=4, activation_bits=4, max_samples=32, epochs=1, **ANY_DROP),
+    "half": StoreHalf(),
+    "equalized": Equalize(),
+    "folded": rewritten(fold_batch_norm),
+    "own biases": rewritten(own_biases),
+    "unsigned": signed,
+}
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_a_graph_that_holds_the_names_already_gets_the_same_numbers(kind):
+    variant = network()
+    dataset = data_for(variant, 64)
+    expected = CHANGES[kind](variant, dataset)
+    names = {name for name in names_of(expected) - names_of(variant) if "/" in name}
+    assert names
+    changed = CHANGES[kind](holding(variant, names), dataset)
+    onnx.checker.check_model(onnx.load_model_from_string(changed.payload), full_check=True)
+    runtime, x = get_runtime("onnxruntime"), dataset.split("test").take(slice(0, 8)).inputs
+    with runtime.load(expected) as one, runtime.load(changed) as other:
+        np.testing.assert_allclose(other.run(x)["y"], one.run(x)["y"], atol=1e-5)
+
+
+def test_a_new_name_is_the_same_each_time_and_taken_from_then_on():
+    graph = Graph(open_graph(holding(network(), ["x/scale"]).payload))
+    assert graph.new_name("x/other") == "x/other"
+    assert graph.new_name("x/scale") == graph.new_name("x/scale") == "x/scale_1"
+    assert graph.new_name("x/scale_1") == "x/scale_1_1"
+
+
+def test_a_name_inside_the_branch_of_an_if_is_taken_too():
+    inner = helper.make_graph([helper.make_node("Identity", ["last"], ["last/scale"])], "branch", [], [])
+    inner.output.add(name="last/scale")
+    model = open_graph(network().payload)
+    model.graph.node[-1].CopyFrom(
+        helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
+    )
+    assert Graph(model).new_name("last/scale") == "last/scale_1"
