@@ -26,7 +26,6 @@ from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.zoo import load_model
 from tests.graphs import (
-    RANDOM,
     attention,
     batch_norm,
     branches,
@@ -36,6 +35,7 @@ from tests.graphs import (
     data_for,
     mlp,
     node,
+    normal,
     small_cnn,
     weight,
 )
@@ -173,7 +173,7 @@ def test_a_convolution_whose_output_is_the_model_s_keeps_its_name(with_relu):
     variant = build(nodes, [weight("w", 10, 3, 3, 3), weight("b", 10)], outputs=("batch", 10, 14, 14))
     model = open_graph(variant.payload)
     plan = make_plan(model)
-    samples = Split({"x": RANDOM.standard_normal((8, 3, 16, 16)).astype(np.float32)}, np.zeros(8))
+    samples = Split({"x": normal("samples", 8, 3, 16, 16)}, np.zeros(8))
     grids = activation_grids(ranges_of(variant, model, [*plan.tensors], samples))
     graph = Graph(model)
     insert_qdq(model, plan, grids, round_weights(graph, weight_grids(graph, plan, grids)))
@@ -291,9 +291,9 @@ def test_a_collapse_is_refused_and_says_what_to_try(exported):
 
 def loud_channel():
     """A layer one of whose channels has weights a thousand times the others', and is not used after."""
-    w = RANDOM.standard_normal((64, 32)).astype(np.float32)
+    w = normal("loud", 64, 32)
     w[0] *= 3000
-    after = RANDOM.standard_normal((10, 64)).astype(np.float32)
+    after = normal("after", 10, 64)
     after[:, 0] = 0
     nodes = [node("Gemm", "x loud", "h", transB=1), node("Gemm", "h after", "y", transB=1)]
     return build(nodes, [constant("loud", w), constant("after", after)], ("batch", 32))
@@ -393,7 +393,7 @@ def test_memory_does_not_grow_with_the_samples():
     ]
     variant = build(nodes, [weight("w", 10, 3, 3, 3)], ("batch", 3, 64, 64))
     model = open_graph(variant.payload)
-    image = RANDOM.standard_normal((1, 3, 64, 64)).astype(np.float32)
+    image = normal("image", 1, 3, 64, 64)
     peaks = []
     for count in (64, 2048):
         samples = Split({"x": np.broadcast_to(image, (count, 3, 64, 64))}, np.zeros(count))

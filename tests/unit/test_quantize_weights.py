@@ -23,7 +23,7 @@ from labkit.quantize.static import QuantizeInt8
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.technique import probe
-from tests.graphs import RANDOM, attention, build, constant, data_for, mlp, node, small_cnn, weight
+from tests.graphs import attention, build, constant, data_for, mlp, node, normal, small_cnn, weight
 
 ENGINES = [
     pytest.param(
@@ -327,9 +327,9 @@ def test_products_of_activations_stay_float_with_the_reason():
 
 def loud_weight():
     """One weight three thousand times the others, to an output that nobody uses."""
-    w = RANDOM.standard_normal((64, 32)).astype(np.float32)
+    w = normal("loud", 64, 32)
     w[0] *= 3000
-    after = RANDOM.standard_normal((10, 64)).astype(np.float32)
+    after = normal("after", 10, 64)
     after[:, 0] = 0
     nodes = [node("Gemm", "x loud", "h", transB=1), node("Gemm", "h after", "y", transB=1)]
     return build(nodes, [constant("loud", w), constant("after", after)], ("batch", 32))
