@@ -200,7 +200,12 @@ def _stored(graph: Graph, name: str) -> tuple[str, str]:
     """The constant behind a weight, and the grid on which it is stored ("" for float)."""
     grid = ""
     while (producer := graph.producer.get(name)) is not None:
-        if producer.op_type == "DequantizeLinear":
+        cast = graph.producer.get(producer.input[0])
+        if (
+            producer.op_type == "Mul" and cast is not None and cast.op_type == "Cast"
+        ):  # integers times a scale
+            producer = cast
+        if producer.op_type in ("DequantizeLinear", "Cast"):
             constant = graph.constants.get(producer.input[0])
             grid = onnx.TensorProto.DataType.Name(constant.data_type).lower() if constant is not None else ""
         elif producer.op_type not in ("Transpose", "Reshape", "Identity"):

@@ -24,7 +24,7 @@ from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.graph.plan import WEIGHTED, Plan, make_plan
 from labkit.quantize.graph.qdq import Rounded, insert_qdq
 from labkit.quantize.noise import Noise, measure_noise
-from labkit.quantize.report import QuantizationReport, count_layers, write_report
+from labkit.quantize.report import QuantizationReport, count_layers, has_report, write_report
 from labkit.quantize.rounding.learn import Learned
 from labkit.task import Scores
 from labkit.technique import Technique, knob
@@ -176,7 +176,8 @@ def score(variant: Variant, dataset: Dataset, samples: Split) -> Scores:
 def check_weights(variant: Variant, model: onnx.ModelProto) -> None:
     """Raise TechniqueError for a model that is quantized already, or whose weights are not all finite."""
     graph = Graph(model)
-    if any(sign in node.op_type.lower() for node in graph.nodes for sign in _SIGNS_OF_INTEGERS):
+    kinds = {node.op_type.lower() for node in graph.nodes}
+    if has_report(model) or any(sign in kind for kind in kinds for sign in _SIGNS_OF_INTEGERS):
         raise TechniqueError(f"{variant.name!r} is quantized already: start from the float model")
     for name in graph.constants:
         values = graph.constant(name)

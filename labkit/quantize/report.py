@@ -62,6 +62,11 @@ def write_report(model: onnx.ModelProto, report: QuantizationReport) -> None:
     model.metadata_props.add(key=_METADATA_KEY, value=value)
 
 
+def has_report(model: onnx.ModelProto) -> bool:
+    """Whether labkit has quantized this file."""
+    return any(entry.key == _METADATA_KEY for entry in model.metadata_props)
+
+
 def quantization_report(variant: Variant) -> QuantizationReport:
     """What labkit's quantization wrote into the file; TechniqueError if it did not make this variant."""
     entries = onnx.load_model_from_string(variant.payload).metadata_props if variant.format == "onnx" else ()

@@ -14,6 +14,7 @@ from onnx import TensorProto, helper, numpy_helper
 from labkit.errors import Cancelled, ConfigError, ModelFileError, TechniqueError
 from labkit.onnx_graph import Graph, open_graph
 from labkit.onnx_graph.optimize import optimize_graph
+from labkit.explain.layers import ModelFile
 from labkit.quantize import quantization_report, weight_grid
 from labkit.quantize.dynamic import QuantizeDynamic
 from labkit.quantize.gate import Quantizes, start
@@ -304,6 +305,25 @@ def test_layers_that_share_a_weight_store_it_once():
     assert names.count("w/quantized") == 1 and "w" not in names
     x = probe(variant, 3)["x"]
     np.testing.assert_allclose(answers(quantized, x), answers(variant, x), atol=0.1)
+
+
+@pytest.mark.parametrize("granularity", ["per_channel", "per_tensor"])
+@pytest.mark.parametrize("bits", [4, 8])
+def test_convolutions_are_expanded_when_the_file_is_opened_and_not_in_every_run(bits, granularity):
+    variant = small_cnn()
+    quantized = QuantizeWeights(bits=bits, granularity=granularity)(variant)
+    assert kinds(quantized)["Cast"] == 2, "both convolutions, and not the product"
+    found = operators(quantized)
+    assert found["Conv"] == 2 and not found["Cast"] + found["Mul"]
+    assert [each.weight_grid for each in ModelFile(quantized, 1).layers] == [f"int{bits}"] * 3
+
+
+def test_convolutions_alone_are_not_quantized_again_either():
+    variant = pointwise()
+    quantized = QuantizeWeights()(variant)
+    assert "DequantizeLinear" not in kinds(quantized)
+    with pytest.raises(TechniqueError, match="quantized already: start from the float model"):
+        QuantizeInt8()(quantized, data_for(variant))
 
 
 def test_a_group_larger_than_the_channels_is_a_scale_per_channel():
