@@ -12,9 +12,9 @@ import pytest
 from onnx import TensorProto, helper, numpy_helper
 
 from labkit.errors import Cancelled, ConfigError, ModelFileError, TechniqueError
+from labkit.explain.layers import ModelFile
 from labkit.onnx_graph import Graph, open_graph
 from labkit.onnx_graph.optimize import optimize_graph
-from labkit.explain.layers import ModelFile
 from labkit.quantize import quantization_report, weight_grid
 from labkit.quantize.dynamic import QuantizeDynamic
 from labkit.quantize.gate import Quantizes, start
