@@ -1,1 +1,4 @@
 """What labkit's quantization reaches, beside the tools that professionals use: `python -m benchmarks.quantization`."""
+
+MODELS = ("resnet20", "mobilenet", "vit")
+RUNTIMES = ("onnxruntime", "openvino")

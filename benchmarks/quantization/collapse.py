@@ -4,19 +4,28 @@ from __future__ import annotations
 
 import numpy as np
 
-from benchmarks.quantization.common import Figures, Rows, subject
+from benchmarks.parts import Found, nulls
+from benchmarks.quantization.common import CALIBRATION_SAMPLES, not_shipped, subject
 from labkit.quantize import QuantizeInt8
 from labkit.quantize.equalize import Equalize, Unbalance
 from labkit.runtimes import get_runtime
 
+MODEL = "mobilenet"
 SPREAD = 20.0
+FIGURES = (
+    "per_tensor_drop_pp",
+    "per_channel_drop_pp",
+    "equalisation_recovered_pct",
+    "natural_per_tensor_drop_pp",
+    "natural_per_channel_drop_pp",
+)
 
 
-def collapse(quick: bool) -> tuple[Figures, Rows]:
+def collapse(quick: bool) -> Found:
     """Drops of int8 on test; the parity of the rescaled float model with the original is in its row."""
-    given = subject("mobilenet", quick)
+    given = subject(MODEL, quick)
     if given is None:
-        return {}, []
+        return nulls(FIGURES, not_shipped(MODEL))
     unbalanced = Unbalance(spread=SPREAD)(given.variant)
     floats = {
         "natural": given.variant,
@@ -33,16 +42,22 @@ def collapse(quick: bool) -> tuple[Figures, Rows]:
     for name, variant in floats.items():
         error = np.abs(answers[name] - answers["natural"]).max() / np.abs(answers["natural"]).max()
         for granularity in ("per_tensor", "per_channel"):
-            made = QuantizeInt8(granularity=granularity, max_drop_pp=100.0)(variant, given.dataset)
-            drop, interval = given.drop_pp(made)
-            drops[name, granularity] = drop
-            row = {"weights": name, "granularity": granularity, "float_max_rel_error": float(error)}
-            rows.append({**row, "drop_pp": drop, "drop_pp_ci95": interval})
+            technique = QuantizeInt8(CALIBRATION_SAMPLES, granularity, max_drop_pp=100.0)
+            row = {
+                "model": MODEL,
+                "weights": name,
+                "granularity": granularity,
+                **given.loss(technique(variant, given.dataset)),
+            }
+            drops[name, granularity] = row["drop_pp"]
+            rows.append({**row, "float_max_rel_error": float(error)})
     lost = drops["unbalanced", "per_tensor"]
-    return {
-        "per_tensor_drop_pp": lost,
-        "per_channel_drop_pp": drops["unbalanced", "per_channel"],
-        "equalisation_recovered_pct": 100 * (lost - drops["unbalanced, equalised", "per_tensor"]) / lost,
-        "natural_per_tensor_drop_pp": drops["natural", "per_tensor"],
-        "natural_per_channel_drop_pp": drops["natural", "per_channel"],
-    }, rows
+    figures = (
+        lost,
+        drops["unbalanced", "per_channel"],
+        100 * (lost - drops["unbalanced, equalised", "per_tensor"]) / lost if lost > 0 else None,
+        drops["natural", "per_tensor"],
+        drops["natural", "per_channel"],
+    )
+    nothing_lost = {} if lost > 0 else {FIGURES[2]: "nothing was lost that could be recovered"}
+    return Found(dict(zip(FIGURES, figures, strict=True)), rows, nothing_lost)

@@ -11,11 +11,13 @@ from typing import Any
 
 import numpy as np
 
+from labkit.cli.terminal import say
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset, Split, load_dataset
 from labkit.measure import Protocol
 from labkit.measure.quality import evaluate
 from labkit.measure.timing import Timed, time_sessions
+from labkit.quantize import QuantizeInt8
 from labkit.quantize.calibration.calibrate import pick
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.statistics import Interval, ratio_interval
@@ -23,12 +25,9 @@ from labkit.task import Scores
 from labkit.variant import Variant
 from labkit.zoo import load_model, names
 
-MODELS = ("resnet20", "mobilenet", "vit")
-RUNTIMES = ("onnxruntime", "openvino")
 DATASET = "fashion-mnist"
 CALIBRATION_SAMPLES, BATCH_SIZE = 300, 32
-Figures = dict[str, float | None]
-Rows = list[dict[str, Any]]
+_FEW_IMAGES = 1000
 
 
 @dataclass(frozen=True)
@@ -40,47 +39,60 @@ class Subject:
     dataset: Dataset
 
     @functools.cached_property
-    def scores(self) -> Scores:
-        """Of the float model, on test."""
-        return evaluate(self.variant, self.dataset, "test")
+    def int8(self) -> Variant:
+        """What labkit makes of it unless told otherwise."""
+        return QuantizeInt8(CALIBRATION_SAMPLES)(self.variant, self.dataset)
 
-    def drop_pp(self, variant: Variant) -> tuple[float, Interval]:
-        """Points lost on test against the float model, with the paired interval."""
-        return paired_pp(self.dataset, self.scores, evaluate(variant, self.dataset, "test"))
+    def scores(self, variant: Variant, split: str = "test", runtime: str = "") -> Scores:
+        """One score for each image of `split`; in the reference runtime of its format unless another is named."""
+        return evaluate(variant, self.dataset, split, get_runtime(runtime) if runtime else None)
+
+    @functools.cached_property
+    def float_scores(self) -> Scores:
+        """Of the float model, on test."""
+        return self.scores(self.variant)
+
+    def loss(self, variant: Variant) -> dict[str, Any]:
+        """Points lost on test against the float model, with the paired interval: part of a row."""
+        return self.behind("drop_pp", self.float_scores, self.scores(variant))
+
+    def behind(self, name: str, baseline: Scores, other: Scores) -> dict[str, Any]:
+        """How many points `other` is worse on the same images, and the 95 % interval of that: part of a row."""
+        drop, (low, high) = self.dataset.task.drop(self.dataset.task.compare(baseline, other))
+        return {name: 100 * drop, f"{name}_ci95": (100 * low, 100 * high), "images": len(other)}
 
     def calibration(self) -> Split:
         """The 300 images that everybody calibrates on."""
         return pick(self.variant, self.dataset.split("calibration"), CALIBRATION_SAMPLES)
 
 
-def paired_pp(dataset: Dataset, baseline: Scores, other: Scores) -> tuple[float, Interval]:
-    """How many points `other` is worse, and the 95 % interval of that."""
-    drop, (low, high) = dataset.task.drop(dataset.task.compare(baseline, other))
-    return 100 * drop, (100 * low, 100 * high)
-
-
 @functools.cache
 def subject(model: str, quick: bool = False) -> Subject | None:
-    """The shipped network `model`, or None if it is not shipped; `quick` takes a tenth of the test images."""
-    name = f"{model}@{DATASET}"
-    if name not in names():
+    """The shipped network `model`, None if it is not shipped; `quick` takes 1,000 images of validation and of test."""
+    if shipped(model) not in names():
         return None
     dataset = load_dataset(DATASET)
     if quick:
-        dataset = first(dataset, 1000)
-    return Subject(model, ExportOnnx()(load_model(name), dataset), dataset)
+        say(f"{model}: the first {_FEW_IMAGES:,} images of validation and of test")
+        few = {name: dataset.split(name).take(slice(0, _FEW_IMAGES)) for name in ("validation", "test")}
+        dataset = dataclasses.replace(dataset, splits={**dataset.splits, **few})
+    return Subject(model, ExportOnnx()(load_model(shipped(model)), dataset), dataset)
 
 
-def first(dataset: Dataset, count: int) -> Dataset:
-    """The dataset with the first `count` test images only."""
-    test = dataset.split("test").take(slice(0, count))
-    return dataclasses.replace(dataset, splits={**dataset.splits, "test": test})
+def shipped(model: str) -> str:
+    """Its name in the zoo."""
+    return f"{model}@{DATASET}"
+
+
+def not_shipped(model: str) -> str:
+    """Why there are no figures of it."""
+    return f"{shipped(model)} is not shipped: python -m labkit.zoo {shipped(model)} trains it"
 
 
 def race(
     variants: Mapping[str, tuple[Variant, RunOptions]], runtime: str, subject: Subject, quick: bool
 ) -> dict[str, np.ndarray[Any, Any]]:
-    """Name → block times in ms, interleaved, of a batch of 32 test images."""
+    """Name → block times in ms, interleaved, of a batch of 32 test images, one thread."""
     test = subject.dataset.split("test")
     batches = [test.take(slice(i, i + BATCH_SIZE)).inputs for i in range(0, 4 * BATCH_SIZE, BATCH_SIZE)]
     protocol = Protocol.brief() if quick else Protocol(blocks=24, block_ms=60.0)

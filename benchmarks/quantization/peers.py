@@ -1,123 +1,153 @@
-"""Static int8 beside ONNX Runtime's own quantizer, NNCF and neural-compressor: accuracy, and speed on each runtime."""
+"""Static int8 beside ONNX Runtime's own quantizer, NNCF and neural-compressor: accuracy, and speed on each runtime.
+
+Accuracy is compared on the same runtime: where a peer writes OpenVINO's own format, ours is run on OpenVINO too.
+"""
 
 from __future__ import annotations
 
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
-from benchmarks.quantization.common import (
-    CALIBRATION_SAMPLES,
-    MODELS,
-    RUNTIMES,
-    Figures,
-    Rows,
-    Subject,
-    paired_pp,
-    race,
-    ratio,
-    subject,
-)
-from benchmarks.quantization_peers import PEERS, quantize
+from benchmarks.parts import Found, nulls
+from benchmarks.quantization import MODELS, RUNTIMES
+from benchmarks.quantization.common import Subject, not_shipped, race, ratio, subject
+from benchmarks.quantization_peers import PEERS, PeerResult, quantize
 from labkit.cli.terminal import say
 from labkit.errors import LabkitError
-from labkit.measure.quality import evaluate
-from labkit.quantize import QuantizeInt8
-from labkit.runtimes import RunOptions
+from labkit.runtimes import RunOptions, get_runtime
+from labkit.task import Scores
 from labkit.variant import Variant
 
+_OURS = "labkit"
+_NO_PEER = "no peer could make a file for it"
 
-def against_peers(quick: bool) -> tuple[Figures, Rows]:
+
+@dataclass(frozen=True, eq=False)
+class Entrant:
+    """A quantized file, its scores on test, and what its row says of how it was made."""
+
+    variant: Variant
+    scores: Scores
+    told: Mapping[str, Any] = field(default_factory=dict)
+
+
+def against_peers(quick: bool) -> Found:
     """Every model: our int8 file, and those of all peers that can make one; without peers where `quick`."""
-    figures: Figures = {}
-    rows: Rows = []
+    found = Found()
     for model in MODELS:
         given = subject(model, quick)
-        if given is None:
-            continue
-        ours = QuantizeInt8(calibration_samples=CALIBRATION_SAMPLES)(given.variant, given.dataset)
-        made = {"labkit": ours}
-        with tempfile.TemporaryDirectory() as folder:
-            refused = {}
-            for peer, result in () if quick else _peers(given, Path(folder)):
-                if isinstance(result, Variant):
-                    made[peer] = result
-                else:
-                    refused[peer] = result
-        found, of_model = _compare(given, made, quick)
-        figures |= found
-        rows += of_model + [{"model": model, "tool": peer, "refused": why} for peer, why in refused.items()]
-    return figures, rows
+        found.add(nulls(_names(model), not_shipped(model)) if given is None else _of_model(given, quick))
+    for runtime in RUNTIMES:
+        ratios = [found.figures[f"int8_latency_vs_best_peer_{runtime}_{model}"] for model in MODELS]
+        worst = max((each for each in ratios if each is not None), default=None)
+        figure = f"int8_latency_vs_best_peer_{runtime}"
+        found.add(nulls([figure], _NO_PEER) if worst is None else Found({figure: worst}))
+    return found
 
 
-def _peers(given: Subject, folder: Path) -> Iterator[tuple[str, Variant | str]]:
-    """Each peer with its variant, or with the reason why there is none."""
+def _names(model: str) -> list[str]:
+    """The figures of one model."""
+    accuracy = [
+        f"{each}_{model}"
+        for each in ("int8_drop_pp", "int8_accuracy_vs_best_peer_pp", "int8_peers_more_accurate")
+    ]
+    speed = [
+        f"{each}_{runtime}_{model}"
+        for runtime in RUNTIMES
+        for each in ("int8_latency_vs_best_peer", "int8_peers_faster")
+    ]
+    return accuracy + speed
+
+
+def _of_model(given: Subject, quick: bool) -> Found:
+    found = nulls(_names(given.name), "--quick leaves the peers out" if quick else _NO_PEER)
+    entrants = {_OURS: Entrant(given.int8, given.scores(given.int8))}
+    with tempfile.TemporaryDirectory() as folder:
+        for peer, made in () if quick else _peers(given, Path(folder)):
+            if isinstance(made, Entrant):
+                entrants[peer] = made
+            else:
+                found.rows.append({"model": given.name, "tool": peer, "refused": made})
+    rows = {name: _accuracy(given, name, entrants) for name in entrants}
+    for runtime in RUNTIMES:
+        _add_times(given, entrants, rows, runtime, quick)
+    found.rows = [*rows.values(), *found.rows]
+    found.figures |= _figures(given.name, rows)
+    found.null_reasons = {key: why for key, why in found.null_reasons.items() if found.figures[key] is None}
+    return found
+
+
+def _peers(given: Subject, folder: Path) -> Iterator[tuple[str, Entrant | str]]:
+    """Each peer with what it made, or with the reason why there is nothing that runs."""
     (folder / "float.onnx").write_bytes(given.variant.payload)
     np.savez(folder / "calibration.npz", **given.variant.feeds(given.calibration().inputs))
     for peer in PEERS:
         say(f"{given.name}: {peer}")
         try:
             result = quantize(peer, folder / "float.onnx", folder / "calibration.npz", folder / peer)
-            yield peer, result.variant(given.variant)
+            variant = result.variant(given.variant)
+            yield peer, Entrant(variant, given.scores(variant), _told(result))
         except LabkitError as error:
             yield peer, str(error)
 
 
-def _compare(given: Subject, made: dict[str, Variant], quick: bool) -> tuple[Figures, Rows]:
-    figures: Figures = {}
-    scores = {name: evaluate(variant, given.dataset, "test") for name, variant in made.items()}
-    drops = {name: paired_pp(given.dataset, given.scores, each) for name, each in scores.items()}
-    behind = {
-        name: paired_pp(given.dataset, each, scores["labkit"])
-        for name, each in scores.items()
-        if name != "labkit"
-    }
-    times = {runtime: _times(given, made, runtime, quick) for runtime in RUNTIMES}
-    figures[f"int8_drop_pp_{given.name}"] = drops["labkit"][0]
-    if behind:
-        best = max(behind, key=lambda name: behind[name][0])
-        figures[f"int8_accuracy_vs_best_peer_pp_{given.name}"] = -behind[best][0]
-        figures[f"int8_peers_more_accurate_{given.name}"] = sum(low > 0 for _, (low, _) in behind.values())
-    rows = []
-    for name, variant in made.items():
-        row = {
-            "model": given.name,
-            "tool": name,
-            "size_bytes": variant.size_bytes,
-            "accuracy": float(scores[name].mean()),
-            "drop_pp": drops[name][0],
-            "drop_pp_ci95": drops[name][1],
-        }
-        if name != "labkit":
-            row["labkit_behind_pp"], row["labkit_behind_pp_ci95"] = behind[name]
-        for runtime, blocks in times.items():
-            if name in blocks:
-                row[f"{runtime}_ms"] = float(np.median(blocks[name]))
-                if name != "labkit":
-                    pair = ratio(blocks, "labkit", name)
-                    row[f"labkit_time_ratio_{runtime}"], row[f"labkit_time_ratio_{runtime}_ci95"] = pair
-        rows.append(row)
+def _told(result: PeerResult) -> dict[str, Any]:
+    return {"versions": result.versions, "settings": result.settings, "seconds": result.seconds}
+
+
+def _accuracy(given: Subject, name: str, entrants: Mapping[str, Entrant]) -> dict[str, Any]:
+    """The row of one entrant, without times."""
+    own, ours = entrants[name], entrants[_OURS].scores
+    row = {"model": given.name, "tool": name, **own.told, "size_bytes": own.variant.size_bytes}
+    row |= {"accuracy": float(own.scores.mean()), **given.behind("drop_pp", given.float_scores, own.scores)}
+    if name != _OURS:
+        if own.variant.format == "openvino":
+            ours = given.scores(given.int8, runtime="openvino")
+        row |= given.behind("labkit_behind_pp", own.scores, ours)
+    return row
+
+
+def _add_times(
+    given: Subject,
+    entrants: Mapping[str, Entrant],
+    rows: Mapping[str, dict[str, Any]],
+    runtime: str,
+    quick: bool,
+) -> None:
+    """Race all that this runtime opens, and write the times into the rows, or why there are none."""
+    able = {}
+    for name, entrant in entrants.items():
+        try:
+            get_runtime(runtime).load(entrant.variant).close()
+            able[name] = (entrant.variant, RunOptions())
+        except LabkitError as error:
+            rows[name][f"{runtime}_refused"] = str(error)
+    blocks = race(able, runtime, given, quick)
+    for name in able:
+        rows[name][f"{runtime}_ms"] = float(np.median(blocks[name]))
+        if name != _OURS:
+            value, interval = ratio(blocks, _OURS, name)
+            rows[name] |= {f"time_ratio_{runtime}": value, f"time_ratio_{runtime}_ci95": interval}
+
+
+def _figures(model: str, rows: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
+    """The best peer is the most accurate one, or the fastest, whatever it is in the other."""
+    figures: dict[str, float | None] = {f"int8_drop_pp_{model}": rows[_OURS]["drop_pp"]}
+    peers = [row for name, row in rows.items() if name != _OURS]
+    if peers:
+        figures[f"int8_accuracy_vs_best_peer_pp_{model}"] = -max(row["labkit_behind_pp"] for row in peers)
+        better = [row for row in peers if row["labkit_behind_pp_ci95"][0] > 0]
+        figures[f"int8_peers_more_accurate_{model}"] = len(better)
     for runtime in RUNTIMES:
-        ratios = [
-            row[f"labkit_time_ratio_{runtime}"] for row in rows if f"labkit_time_ratio_{runtime}" in row
-        ]
-        lows = [
-            row[f"labkit_time_ratio_{runtime}_ci95"][0]
-            for row in rows
-            if f"labkit_time_ratio_{runtime}" in row
-        ]
-        if ratios:
-            figures[f"int8_latency_vs_best_peer_{runtime}_{given.name}"] = max(ratios)
-            figures[f"int8_peers_faster_{runtime}_{given.name}"] = sum(
-                value > 1.03 and low > 1 for value, low in zip(ratios, lows, strict=True)
-            )
-    return figures, rows
-
-
-def _times(given: Subject, made: dict[str, Variant], runtime: str, quick: bool) -> dict[str, np.ndarray]:
-    """Interleaved times of all that this runtime can open."""
-    takes = {"onnxruntime": ("onnx",), "openvino": ("onnx", "openvino")}[runtime]
-    able = {name: (each, RunOptions()) for name, each in made.items() if each.format in takes}
-    return race(able, runtime, given, quick)
+        key = f"time_ratio_{runtime}"
+        raced = [row for row in peers if key in row]
+        if raced:
+            figures[f"int8_latency_vs_best_peer_{runtime}_{model}"] = max(row[key] for row in raced)
+            faster = [row for row in raced if row[key] > 1.03 and row[f"{key}_ci95"][0] > 1]
+            figures[f"int8_peers_faster_{runtime}_{model}"] = len(faster)
+    return figures

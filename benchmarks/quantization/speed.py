@@ -2,84 +2,68 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 
-from benchmarks.quantization.common import BATCH_SIZE, RUNTIMES, Figures, Rows, race, ratio, subject
+from benchmarks.parts import Found, nulls
+from benchmarks.quantization import RUNTIMES
+from benchmarks.quantization.common import BATCH_SIZE, Subject, not_shipped, race, ratio, subject
+from benchmarks.quantization.peak import int8_rates
+from labkit.environment import current
 from labkit.measure.counting import count
-from labkit.quantize import QuantizeInt8
-from labkit.runtimes import RunOptions, get_runtime
-from labkit.variant import TensorSpec, Variant
+from labkit.runtimes import RunOptions
 
-_SIDE = 1024
-_PEAK_RUNS = 20
+MODEL = "resnet20"
+_SPEEDUPS = tuple(f"int8_speedup_{runtime}" for runtime in RUNTIMES)
+_BFLOAT16 = ("bfloat16_speedup_openvino", "int8_over_bfloat16_openvino")
+_PEAK = ("int8_peak_gmacs_per_s", *(f"int8_share_of_peak_{runtime}" for runtime in RUNTIMES))
 
 
-def int8_speed(quick: bool) -> tuple[Figures, Rows]:
-    """resnet20, batch 32, one thread: float32 (pinned), bfloat16 and int8, interleaved."""
-    given = subject("resnet20", quick)
+def int8_speed(quick: bool) -> Found:
+    """resnet20, batch 32, one thread: float32 (pinned), bfloat16 and int8, interleaved; and the peak.
+
+    Where the processor has no instructions for bfloat16 there is no race with it; without any for int8, no peak.
+    """
+    given = subject(MODEL, quick)
     if given is None:
-        return {}, []
-    int8 = QuantizeInt8()(given.variant, given.dataset)
-    macs = count(given.variant, given.variant.feeds(given.calibration().take(slice(0, 1)).inputs)).macs
-    figures: Figures = {}
-    rows: Rows = []
-    peak = {runtime: int8_peak(runtime, quick) for runtime in RUNTIMES}
+        return nulls((*_SPEEDUPS, *_BFLOAT16, *_PEAK), not_shipped(MODEL))
+    machine, found, int8_ms = current(), Found(), {}
     for runtime in RUNTIMES:
-        entrants = {"float32": (given.variant, RunOptions()), "int8": (int8, RunOptions())}
-        if runtime == "openvino":
+        entrants = {"float32": (given.variant, RunOptions())}
+        if runtime == "openvino" and machine.has_bf16:
             entrants["bfloat16"] = (given.variant, RunOptions(precision="bfloat16"))
+        entrants["int8"] = (given.int8, RunOptions())
         blocks = race(entrants, runtime, given, quick)
+        int8_ms[runtime] = float(np.median(blocks["int8"]))
         for name in entrants:
             value, interval = ratio(blocks, "float32", name)
-            row = {"runtime": runtime, "precision": name, "ms": float(np.median(blocks[name]))}
-            rows.append({**row, "speedup": value, "speedup_ci95": interval})
-            figures[f"{name}_speedup_{runtime}"] = value
-        del figures[f"float32_speedup_{runtime}"]
-        rate = macs * BATCH_SIZE / (float(np.median(blocks["int8"])) / 1e3) if isinstance(macs, int) else None
-        figures[f"int8_share_of_peak_{runtime}"] = rate / max(peak.values()) if rate else None
-    figures["int8_peak_gmacs_per_s"] = max(peak.values()) / 1e9
-    return figures, rows
+            row = {
+                "model": MODEL,
+                "runtime": runtime,
+                "precision": name,
+                "ms": float(np.median(blocks[name])),
+            }
+            found.rows.append({**row, "speedup": value, "speedup_ci95": interval})
+            if name != "float32":
+                found.figures[f"{name}_speedup_{runtime}"] = value
+        if "bfloat16" in blocks:
+            value, interval = ratio(blocks, "bfloat16", "int8")
+            found.figures[_BFLOAT16[1]] = value
+            found.rows[-1] |= {"speedup_over_bfloat16": value, "speedup_over_bfloat16_ci95": interval}
+    if not machine.has_bf16:
+        found.add(nulls(_BFLOAT16, "this processor has no instructions for bfloat16"))
+    found.add(_share_of_peak(given, int8_ms, quick))
+    return found
 
 
-def int8_peak(runtime: str, quick: bool) -> float:
-    """Multiply-adds per second of the best of many 1,024³ products uint8 × int8, one thread."""
-    variant = _product()
-    x = np.random.default_rng(0).standard_normal((_SIDE, _SIDE)).astype(np.float32)
-    with get_runtime(runtime).load(variant, RunOptions()) as session:
-        times = []
-        for _ in range(5 if quick else _PEAK_RUNS):
-            begin = time.perf_counter()
-            session.run({"x": x})
-            times.append(time.perf_counter() - begin)
-    return _SIDE**3 / min(times)
-
-
-def _product() -> Variant:
-    """x·W with both in int8, as QDQ."""
-    random = np.random.default_rng(0)
-    constants = {
-        "w": random.integers(-127, 128, (_SIDE, _SIDE)).astype(np.int8),
-        "w_scale": np.float32(0.01),
-        "scale": np.float32(0.03),
-        "zero": np.uint8(128),
-        "y_scale": np.float32(1.0),
-    }
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
-        helper.make_node("DequantizeLinear", ["w", "w_scale"], ["dw"]),
-        helper.make_node("MatMul", ["d", "dw"], ["m"]),
-        helper.make_node("QuantizeLinear", ["m", "y_scale", "zero"], ["yq"]),
-        helper.make_node("DequantizeLinear", ["yq", "y_scale", "zero"], ["y"]),
-    ]
-    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["n", _SIDE]) for name in ("x", "y")]
-    stored = [numpy_helper.from_array(np.asarray(values), name) for name, values in constants.items()]
-    graph = helper.make_graph(nodes, "product", ends[:1], ends[1:], stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
-    onnx.checker.check_model(model)
-    specs = [TensorSpec(name, "float32", ("n", _SIDE)) for name in ("x", "y")]
-    return Variant("product", "onnx", model.SerializeToString(), (specs[0],), (specs[1],))
+def _share_of_peak(given: Subject, int8_ms: dict[str, float], quick: bool) -> Found:
+    """How many multiply-adds per second int8 does, over the most that this core was seen to do."""
+    machine = current()
+    if not (machine.has_vnni or machine.has_amx):
+        return nulls(_PEAK, "this processor has neither VNNI nor AMX: no instructions for int8")
+    macs = count(given.variant, given.variant.feeds(given.calibration().take(slice(0, 1)).inputs)).macs
+    if not isinstance(macs, int):
+        return nulls(_PEAK, f"the multiply-adds of {given.variant.name} cannot be counted")
+    rows = int8_rates(quick)
+    peak = max(row["gmacs_per_s"] for row in rows)
+    shares = [macs * BATCH_SIZE / (int8_ms[runtime] * 1e6) / peak for runtime in RUNTIMES]
+    return Found(dict(zip(_PEAK, (peak, *shares), strict=True)), rows)
