@@ -1,7 +1,9 @@
 """Finding one's way in an ONNX graph: who makes a tensor, who uses it, which are constants.
 
 An ONNX graph is a list of nodes that refer to tensors by name, each name written once. Constants are
-initializers, or outputs of Constant nodes, which `open_graph` turns into initializers.
+initializers, or outputs of Constant nodes, which `open_graph` turns into initializers. Old files list their
+initializers among the graph's inputs too, as values that a caller may replace; `open_graph` takes them off that list,
+or their types and shapes would have to be kept true there as well whenever a constant is rewritten.
 """
 
 from __future__ import annotations
@@ -21,6 +23,7 @@ from labkit.variant import Array
 
 _OLDEST_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
 _OPSET = 18
+_OLDEST_IR_VERSION = 4  # the first in which an initializer need not be an input
 
 
 class Graph:
@@ -69,7 +72,7 @@ class Graph:
 
 
 def open_graph(payload: bytes) -> onnx.ModelProto:
-    """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer."""
+    """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer, and none of them an input."""
     model = onnx.load_model_from_string(payload)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < _OLDEST_OPSET:
@@ -89,6 +92,9 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
         else:
             kept.append(node)
     replace_nodes(model, kept)
+    constants = {tensor.name for tensor in model.graph.initializer}
+    _replace(model.graph.input, [value for value in model.graph.input if value.name not in constants])
+    model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     return model
 
 
@@ -114,12 +120,14 @@ def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> No
     nodes = list(nodes)
     used = {name for node in nodes for name in (*node.input, *_outer_names(node))}
     used |= {value.name for value in model.graph.output}
-    initializers = [t for t in model.graph.initializer if t.name in used]
-    unused = {t.name for t in model.graph.initializer} - used
-    inputs = [value for value in model.graph.input if value.name not in unused]
-    for field, values in (("node", nodes), ("initializer", initializers), ("input", inputs)):
-        model.graph.ClearField(field)
-        getattr(model.graph, field).extend(values)
+    _replace(model.graph.node, nodes)
+    _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
+
+
+def _replace(field: Any, values: list[Any]) -> None:
+    """Make `values` what a repeated field of a message holds."""
+    del field[:]
+    field.extend(values)
 
 
 def _all_names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -59,12 +59,6 @@ class StoreHalf(Technique):
             name = tensor.name
             tensor.CopyFrom(self._rounded(variant, tensor, graph.new_name(f"{name}/{self.dtype}")))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
-        computed = {cast.output[0] for cast in casts}
-        inputs = [
-            value for value in model.graph.input if value.name not in computed
-        ]  # old files list weights there
-        del model.graph.input[:]
-        model.graph.input.extend(inputs)
         replace_nodes(model, [*casts, *model.graph.node])
         progress(1.0, f"{len(casts)} tensors in {self.dtype}")
         name = f"{variant.name}+{self.dtype}"

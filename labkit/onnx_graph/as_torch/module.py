@@ -30,7 +30,7 @@ class OnnxModule(nn.Module):
         graph = Graph(model)
         self.nodes = [Node(proto) for proto in graph.nodes]
         _check(graph.nodes)
-        self.input_names = [v.name for v in model.graph.input if v.name not in graph.constants]
+        self.input_names = [v.name for v in model.graph.input]
         self.output_names = [v.name for v in model.graph.output]
         self._keys: dict[str, str] = {}
         fixed = {

@@ -1,4 +1,4 @@
-"""Files from others may hold any name: what is added to a graph never takes one that is there."""
+"""Files from others: they may hold any name, and the old ones list their weights among their inputs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from labkit import (
 from labkit.explain.rewrite import unsigned
 from labkit.onnx_graph import Graph, fold_batch_norm, open_graph, own_biases
 from labkit.runtimes import get_runtime
-from tests.graphs import batch_norm, build, constant, data_for, node, weight
+from tests.graphs import batch_norm, branches, build, constant, data_for, node, weight
 
 
 def network():
@@ -59,6 +59,16 @@ def holding(variant, names):
     chain = [end.input[0], *sorted(names), end.output[0]]
     for source, result in zip(chain[:-1], chain[1:], strict=True):
         model.graph.node.append(helper.make_node("Identity", [source], [result]))
+    return dataclasses.replace(variant, model=model.SerializeToString())
+
+
+def listing_weights(variant):
+    """As files before 2019 had to be: every weight stands among the inputs too, with its shape."""
+    model = onnx.load_model_from_string(variant.payload)
+    model.ir_version = 3
+    for tensor in model.graph.initializer:
+        listed = helper.make_tensor_value_info(tensor.name, tensor.data_type, tensor.dims)
+        model.graph.input.append(listed)
     return dataclasses.replace(variant, model=model.SerializeToString())
 
 
@@ -102,6 +112,13 @@ CHANGES = {
 }
 
 
+def assert_same(changed, expected, dataset):
+    onnx.checker.check_model(onnx.load_model_from_string(changed.payload), full_check=True)
+    runtime, x = get_runtime("onnxruntime"), dataset.split("test").take(slice(0, 8)).inputs
+    with runtime.load(expected) as one, runtime.load(changed) as other:
+        np.testing.assert_allclose(other.run(x)["y"], one.run(x)["y"], atol=1e-5)
+
+
 @pytest.mark.parametrize("kind", CHANGES)
 def test_a_graph_that_holds_the_names_already_gets_the_same_numbers(kind):
     variant = network()
@@ -109,11 +126,7 @@ def test_a_graph_that_holds_the_names_already_gets_the_same_numbers(kind):
     expected = CHANGES[kind](variant, dataset)
     names = {name for name in names_of(expected) - names_of(variant) if "/" in name}
     assert names
-    changed = CHANGES[kind](holding(variant, names), dataset)
-    onnx.checker.check_model(onnx.load_model_from_string(changed.payload), full_check=True)
-    runtime, x = get_runtime("onnxruntime"), dataset.split("test").take(slice(0, 8)).inputs
-    with runtime.load(expected) as one, runtime.load(changed) as other:
-        np.testing.assert_allclose(other.run(x)["y"], one.run(x)["y"], atol=1e-5)
+    assert_same(CHANGES[kind](holding(variant, names), dataset), expected, dataset)
 
 
 def test_a_new_name_is_the_same_each_time_and_taken_from_then_on():
@@ -131,3 +144,23 @@ def test_a_name_inside_the_branch_of_an_if_is_taken_too():
         helper.make_node("If", ["condition"], ["y"], then_branch=inner, else_branch=inner)
     )
     assert Graph(model).new_name("last/scale") == "last/scale_1"
+
+
+@pytest.mark.parametrize("kind", CHANGES)
+def test_weights_that_are_listed_among_the_inputs_are_rewritten_like_any(kind):
+    variant = network()
+    dataset = data_for(variant, 64)
+    changed = CHANGES[kind](listing_weights(variant), dataset)
+    assert_same(changed, CHANGES[kind](variant, dataset), dataset)
+    graph = onnx.load_model_from_string(changed.payload).graph
+    assert [value.name for value in graph.input] == ["x"]
+
+
+def test_a_weight_that_a_constant_node_holds_needs_no_input():
+    variant = branches()
+    model = onnx.load_model_from_string(variant.payload)
+    model.ir_version = 3
+    model.graph.input.extend(
+        helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
+    )
+    onnx.checker.check_model(open_graph(model.SerializeToString()), full_check=True)
