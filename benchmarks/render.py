@@ -1,4 +1,4 @@
-"""Write docs/benchmarks.md and the generated parts of README.md from the results of the last full runs.
+"""Write the generated pages of docs/ and parts of README.md from the results of the last full runs.
 
     python -m benchmarks.render [--check]
 
@@ -11,8 +11,12 @@ from __future__ import annotations
 import json
 import re
 import sys
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
+
+from benchmarks.quantization import words as quantization_words
+from benchmarks.quantization.page import quantization_page
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -59,7 +63,12 @@ WORDS = {
     "two_workers_batch1": "two workers / one, batch 1",
     "two_workers_batch8": "two workers / one, batch 8",
     "two_workers_batch32": "two workers / one, batch 32",
+    **quantization_words.WORDS,
 }
+
+
+IN_README = {"quantization": quantization_words.IN_README}
+"""Benchmark name → the figures that the README shows, where it does not show all."""
 
 
 def results() -> dict[str, dict[str, Any]]:
@@ -76,11 +85,12 @@ def number(value: float | None) -> str:
     return f"{value:,.0f}" if abs(value) >= 100 or value == int(value) else f"{value:.3g}"
 
 
-def figure_table(name: str, document: dict[str, Any]) -> str:
-    """A benchmark's figures as a Markdown table."""
+def figure_table(name: str, document: dict[str, Any], only: Collection[str] | None = None) -> str:
+    """A benchmark's figures as a Markdown table; all of them, or `only` these."""
     rows = [
         f"| {WORDS.get(key, key.replace('_', ' '))} | {number(value)} |"
         for key, value in document["figures"].items()
+        if only is None or key in only
     ]
     return "\n".join([f"| `python -m benchmarks.{name}` | measured |", "|---|---:|", *rows])
 
@@ -171,11 +181,14 @@ def pages() -> dict[Path, str]:
     if "start" in documents:
         told = "\n".join(f"    {line}".rstrip() for line in documents["start"]["told"].splitlines())
         readme = fill(readme, "demo", f"On {machine(documents['start'])}:\n\n{told}\n")
-    tables = [figure_table(name, document) for name, document in documents.items()]
+    tables = [figure_table(name, document, IN_README.get(name)) for name, document in documents.items()]
     readme = fill(readme, "benchmarks", "\n\n".join(tables))
     found = {ROOT / "README.md": readme, ROOT / "docs" / "benchmarks.md": benchmarks_page(documents)}
     if "conversion" in documents:
         found[ROOT / "docs" / "conversion.md"] = conversion_page(documents["conversion"])
+    if "quantization" in documents:
+        document = documents["quantization"]
+        found[ROOT / "docs" / "quantization.md"] = quantization_page(document, machine(document))
     return found
 
 

@@ -42,6 +42,7 @@ def _weights_of(model: str, quick: bool) -> Found:
                 "model": model,
                 "bits": bits,
                 "rounding": rounding,
+                "ours": rounding == LEARNED,
                 "size_bytes": made.size_bytes,
                 **given.loss(made),
             }
