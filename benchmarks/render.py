@@ -71,6 +71,10 @@ IN_README = {"quantization": quantization_words.IN_README}
 """Benchmark name → the figures that the README shows, where it does not show all."""
 
 
+HAVE_A_PAGE = ("conversion", "quantization")
+"""The benchmarks whose tables have a page of their own."""
+
+
 def results() -> dict[str, dict[str, Any]]:
     """Benchmark name → what its last full run printed."""
     return {
@@ -111,6 +115,8 @@ def benchmarks_page(documents: dict[str, dict[str, Any]]) -> str:
     ]
     for name, document in documents.items():
         parts += [f"## {name}", f"Measured on {machine(document)}.", figure_table(name, document)]
+        if name in HAVE_A_PAGE:
+            parts.append(f"Row by row: [{name}.md]({name}.md).")
     return "\n\n".join(parts) + "\n"
 
 

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.quantization import RUNTIMES
-from benchmarks.quantization.words import TITLES, WORDS
+from benchmarks.quantization.words import TITLES
 
 Row = Mapping[str, Any]
 _INTRODUCTION = """\
@@ -33,7 +33,7 @@ def quantization_page(document: Mapping[str, Any], machine: str) -> str:
     }
     lines = ["# Quantization, measured", _INTRODUCTION, f"Measured on {machine}.", _parts(document)]
     if document["null_reasons"]:
-        reasons = [f"- {WORDS[key]}: {why}" for key, why in document["null_reasons"].items()]
+        reasons = [f"- `{key}`: {why}" for key, why in document["null_reasons"].items()]
         lines.append("\n".join(["Not measured:", "", *reasons]))
     for part, section in sections.items():
         rows = [row for row in document["table"] if row["part"] == part]

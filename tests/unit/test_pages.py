@@ -6,10 +6,15 @@ import re
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 
 import labkit as lk
 from benchmarks import render
+from benchmarks.quantization import common
+from benchmarks.quantization.__main__ import PARTS
+from benchmarks.quantization.why import explained
+from benchmarks.quantization.words import IN_README, WORDS
 from labkit.cli import app
 from labkit.methods import METHODS
 
@@ -81,3 +86,114 @@ def test_the_readmes_quantizations_run_as_they_are_printed(tmp_path, monkeypatch
     assert "batch 8, 1 thread" in capsys.readouterr().out
     methods = re.findall(r"^\| `(\w+)` \|", section, re.MULTILINE)
     assert methods == list(METHODS["quantize"])
+
+
+def quantization_document() -> dict:
+    """A row of each kind, as the benchmark writes them; the figures are made up."""
+    pair = {"drop_pp": 0.1, "drop_pp_ci95": [-0.1, 0.3], "images": 10_000}
+    made = {"model": "vit", "size_bytes": 1000, "accuracy": 0.9312, **pair}
+    behind = {"labkit_behind_pp": -0.25, "labkit_behind_pp_ci95": [-0.5, 0.05]}
+    timed = {
+        "onnxruntime_ms": 9.5,
+        "time_ratio_onnxruntime": 0.9,
+        "time_ratio_onnxruntime_ci95": [0.88, 0.92],
+    }
+    told = {"versions": {"nncf": "3.4.0"}, "settings": "preset=MIXED|fast"}
+    speed = {"speedup": 5.5, "speedup_ci95": [5.1, 5.9]}
+    bits = {"model": "resnet20", "weight_bits": 4, "activation_bits": 4, "size_bytes": 9, **pair}
+    mixed = {"bits": "8: 20, 4: 2", "size_over_int8": 0.68, "on_front": True, "chosen": True, **pair}
+    for key in ("validation_behind_int8_pp", "behind_int8_pp"):
+        mixed |= {key: 0.05, f"{key}_ci95": [-0.1, 0.2]}
+    memory = {f"{key}_mb_{count}": 100.0 for key in ("peak", "own") for count in (128, 4096)}
+    rows = {
+        "against_peers": [
+            {"tool": "labkit", **made, "onnxruntime_ms": 8.5},
+            {"tool": "nncf", **made, **behind, **timed, **told, "openvino_refused": "no such operator"},
+            {"tool": "ort_default", "model": "vit", "refused": "it fell over"},
+        ],
+        "int8_speed": [
+            {"runtime": "openvino", "precision": "int8", "ms": 3.0, **speed},
+            {"runtime": "openvino", "chain": "product", "activations": "uint8", "gmacs_per_s": 1475.0},
+        ],
+        "collapse": [
+            {"weights": "unbalanced", "granularity": "per_tensor", "float_max_rel_error": 1e-6, **pair}
+        ],
+        "few_bit_weights": [
+            {
+                "model": "resnet20",
+                "bits": 3,
+                "rounding": each,
+                "ours": each == "descent",
+                "size_bytes": 7,
+                **pair,
+            }
+            for each in ("nearest", "descent")
+        ],
+        "trained_on_the_grid": [bits],
+        "mixed_precision": [mixed],
+        "calibration_memory": [
+            {"tool": "labkit", "calibrator": "mse", "ratio": 1.02, "above_loading_ratio": None, **memory}
+        ],
+        "explained": [
+            {"case": "weights only", "cause": "weight_only", "named": ["weight_only"], "found": True},
+            {"case": "baseline in bfloat16", "absent": "no bfloat16 here"},
+        ],
+    }
+    return {
+        "figures": {"int8_drop_pp_vit": 0.1, "int8_peers_more_accurate_vit": 0, "per_tensor_drop_pp": None},
+        "null_reasons": {"per_tensor_drop_pp": "mobilenet is not shipped"},
+        "table": [{"part": part, **row} for part, found in rows.items() for row in found],
+        "parts": {part: {"measured": "2026-01-02T03:04:05+00:00", "seconds": 61.2} for part in rows},
+        "environment": render.results()["start"]["environment"],
+    }
+
+
+@pytest.fixture
+def with_quantization(monkeypatch) -> dict[str, str]:
+    """Page name → its text, if the benchmark of quantization had found that."""
+    documents = render.results() | {"quantization": quantization_document()}
+    monkeypatch.setattr(render, "results", lambda: documents)
+    return {path.name: text for path, text in render.pages().items()}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "| labkit | 93.12 | +0.10 [-0.10, +0.30] |  | 8.5 ms | – | 1,000 |",
+        "| nncf | 93.12 | +0.10 [-0.10, +0.30] | +0.25 [-0.05, +0.50] | 9.5 ms, 0.90 [0.88, 0.92] | – | 1,000 |",
+        "- ort_default: it fell over",
+        "- nncf, OpenVINO: no such operator",
+        "| nncf | preset=MIXED&#124;fast | nncf 3.4.0 |",
+        "| OpenVINO | int8 | 3 | 5.50 [5.10, 5.90] |  |",
+        "| OpenVINO | product | uint8 | 1,475 |",
+        "| unbalanced | per tensor | +0.10 [-0.10, +0.30] | 1e-06 |",
+        "| resnet20 | 3 | **descent** | +0.10 [-0.10, +0.30] | 7 |",
+        "| resnet20 | 3 | nearest | +0.10 [-0.10, +0.30] | 7 |",
+        "| **8: 20, 4: 2** | 0.68 | yes | +0.05 [-0.10, +0.20] | +0.05 [-0.10, +0.20] | +0.10 [-0.10, +0.30] |",
+        "| labkit | mse | 100 | 100 | 1.02 | 100 | 100 | – |",
+        "| weights only | weight_only | weight_only | yes |",
+        "| baseline in bfloat16 |  |  | no bfloat16 here |",
+        "| explained | 2026-01-02T03:04:05+00:00 | 61 |",
+        "- `per_tensor_drop_pp`: mobilenet is not shipped",
+    ],
+)
+def test_what_quantization_reached_is_told_with_intervals_versions_and_reasons(with_quantization, line):
+    assert line in with_quantization["quantization.md"].splitlines()
+
+
+def test_the_readme_shows_the_main_figures_of_quantization_and_docs_all(with_quantization):
+    shown = "| vit: points that static int8 loses | 0.1 |"
+    other = "| vit: peers more accurate, by an interval without 0 | 0 |"
+    assert shown in with_quantization["README.md"] and other not in with_quantization["README.md"]
+    assert shown in with_quantization["benchmarks.md"] and other in with_quantization["benchmarks.md"]
+
+
+def test_every_figure_of_quantization_is_named_in_words_and_null_with_a_reason_where_no_model_is_shipped(
+    monkeypatch,
+):
+    monkeypatch.setattr(common, "names", lambda: ())
+    common.subject.cache_clear()
+    parts = [part(False) for part in PARTS if part is not explained]
+    named = {key for found in parts for key in found.figures} | {"explain_found", "explain_planted"}
+    assert named == set(WORDS) and set(IN_README) <= named
+    assert all(set(found.null_reasons) == set(found.figures) for found in parts)
