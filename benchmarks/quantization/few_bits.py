@@ -7,6 +7,7 @@ otherwise. The table has them all.
 from __future__ import annotations
 
 from benchmarks.parts import Found, nulls
+from benchmarks.quantization import MODELS
 from benchmarks.quantization.common import not_shipped, subject
 from labkit.cli.terminal import say
 from labkit.quantize.aware import QuantizeAware
@@ -14,7 +15,6 @@ from labkit.quantize.mixed import QuantizeMixed
 from labkit.quantize.rounding.learn import ROUNDINGS
 from labkit.quantize.weight_only import QuantizeWeights
 
-MODELS = ("resnet20", "mobilenet")
 LEARNED = QuantizeMixed().rounding
 _BITS = (4, 3, 2)
 _LOSS_PP = 2.0
