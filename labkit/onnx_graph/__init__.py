@@ -11,9 +11,11 @@ from labkit.onnx_graph.graph import (
     replace_nodes,
     set_constant,
 )
+from labkit.onnx_graph.window import Window, window
 
 __all__ = [
     "Graph",
+    "Window",
     "add_constant",
     "attribute",
     "fold_batch_norm",
@@ -22,4 +24,5 @@ __all__ = [
     "own_biases",
     "replace_nodes",
     "set_constant",
+    "window",
 ]

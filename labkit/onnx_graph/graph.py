@@ -99,8 +99,9 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:
-    """An attribute's value, or the default."""
-    return next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+    """An attribute's value, or the default; a text comes as `str`."""
+    value = next((onnx.helper.get_attribute_value(a) for a in node.attribute if a.name == name), default)
+    return value.decode() if isinstance(value, bytes) else value
 
 
 def add_constant(model: onnx.ModelProto, name: str, values: Array) -> str:

@@ -13,6 +13,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from labkit.onnx_graph.as_torch.node import Node
+from labkit.onnx_graph.window import Window, window
 
 _CONV = (functional.conv1d, functional.conv2d, functional.conv3d)
 _CONV_TRANSPOSE = (functional.conv_transpose1d, functional.conv_transpose2d, functional.conv_transpose3d)
@@ -81,21 +82,8 @@ def _of(family: tuple[Callable[..., Any], ...], axes: int, node: Node) -> Callab
     return family[axes - 1]
 
 
-def _window(node: Node, x: Tensor, kernel: list[int]) -> tuple[list[int], list[int], list[int]]:
-    """(strides, dilations, pads) of a node; pads are [begin of each axis, end of each axis]."""
-    axes = len(kernel)
-    strides, dilations = node.get("strides", [1] * axes), node.get("dilations", [1] * axes)
-    automatic = node.get("auto_pad", "NOTSET")
-    if automatic == "NOTSET":
-        return strides, dilations, list(node.get("pads", [0] * 2 * axes))
-    if automatic == "VALID":
-        return strides, dilations, [0] * 2 * axes
-    totals = [  # so that the output has ⌈size / stride⌉ places
-        max(0, (-(-size // stride) - 1) * stride + (k - 1) * dilation + 1 - size)
-        for size, k, stride, dilation in zip(x.shape[2:], kernel, strides, dilations, strict=True)
-    ]
-    less, more = [total // 2 for total in totals], [total - total // 2 for total in totals]
-    return strides, dilations, less + more if automatic == "SAME_UPPER" else more + less
+def _window(node: Node, x: Tensor, kernel: list[int]) -> Window:
+    return window(node.get, x.shape[2:], kernel)
 
 
 def _padded(x: Tensor, pads: list[int], value: float) -> Tensor:

@@ -9,8 +9,9 @@ M of `requantize`, and with without_floats=True not even that.
 
 from __future__ import annotations
 
+import functools
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -19,7 +20,7 @@ import onnx
 
 from labkit.doors import door
 from labkit.errors import TechniqueError
-from labkit.onnx_graph import Graph, attribute, open_graph
+from labkit.onnx_graph import Graph, Window, attribute, open_graph, window
 from labkit.quantize.arithmetic.grid import Array, Grid, dequantize, quantize
 from labkit.quantize.arithmetic.integer import (
     fixed_point,
@@ -140,7 +141,7 @@ def run_integer_only(
 
 def _quantize(node: onnx.NodeProto, inputs: list[Any], without_floats: bool) -> Whole:
     """QuantizeLinear: of floats (the model's input), or of integers on another grid."""
-    x, scale, zero_point = _parameters(node, inputs)
+    x, scale, zero_point = _parameters(node, inputs, np.uint8)
     eight_bits = zero_point.dtype in (np.int8, np.uint8)
     _need(scale.ndim == 0 and eight_bits, node, "it makes more than one grid, or none of 8 bits")
     if isinstance(x, Whole | Sum):
@@ -150,23 +151,27 @@ def _quantize(node: onnx.NodeProto, inputs: list[Any], without_floats: bool) -> 
 
 def _meaning(node: onnx.NodeProto, inputs: list[Any]) -> Whole:
     """DequantizeLinear: nothing is computed, but from here on it is known what the integers mean."""
-    q, scale, zero_point = _parameters(node, inputs)
-    values = q.values if isinstance(q, Whole) else q
+    values = inputs[0].values if isinstance(inputs[0], Whole) else inputs[0]
+    _, scale, zero_point = _parameters(node, inputs, values.dtype)
     _need(values.dtype in (np.int8, np.uint8, np.int32), node, f"it holds {values.dtype}")
     return Whole(values, scale, zero_point, attribute(node, "axis", 1))
 
 
-def _parameters(node: onnx.NodeProto, inputs: list[Any]) -> tuple[Any, Array, Array]:
-    """What is (de)quantized, its scale and its zero point, [] where there is one for all."""
-    _need(len(inputs) == 3 and inputs[2] is not None, node, "it has no zero point")
-    scale, zero_point = (each.reshape(()) if each.size == 1 else each for each in inputs[1:])
+def _parameters(node: onnx.NodeProto, inputs: list[Any], dtype: Any) -> tuple[Any, Array, Array]:
+    """What is (de)quantized, its scale and its zero point, [] where there is one for all.
+
+    A zero point that is left out is 0, in the `dtype` that the integers then have.
+    """
+    x, scale, zero_point = [*inputs, None][:3]
+    zero_point = np.zeros(scale.shape, dtype) if zero_point is None else zero_point
+    scale, zero_point = (each.reshape(()) if each.size == 1 else each for each in (scale, zero_point))
     _need(scale.ndim < 2 and scale.dtype == np.float32, node, "its scales are of groups, or not in float32")
-    return inputs[0], scale, zero_point
+    return x, scale, zero_point
 
 
 def _conv(node: onnx.NodeProto, x: Whole, w: Whole, bias: Whole | None = None) -> Whole:
     _check_weight(node, w, 0)
-    strides, pads, dilations = _geometry(node)
+    strides, dilations, pads = _window(node, x, w.values.shape[2:])
     group = attribute(node, "group", 1)
     sums = integer_conv(x.values, w.values, x.zero_point, w.zero_point, strides, pads, dilations, group)
     return _with_bias(node, sums, x, w, bias)
@@ -210,7 +215,8 @@ def _clip(node: onnx.NodeProto, x: Whole, low: Array | None = None, high: Array 
 def _max_pool(node: onnx.NodeProto, x: Whole) -> Whole:
     _need(not attribute(node, "ceil_mode", 0), node, "it rounds its size up")
     kernel = attribute(node, "kernel_shape", ())
-    seen = windows(x.values, kernel, *_geometry(node), fill=np.iinfo(x.values.dtype).min)
+    strides, dilations, pads = _window(node, x, kernel)
+    seen = windows(x.values, kernel, strides, pads, dilations, fill=np.iinfo(x.values.dtype).min)
     return replace(x, values=seen.max(axis=tuple(range(x.values.ndim, seen.ndim))))
 
 
@@ -259,10 +265,8 @@ _OPERATORS: dict[str, Callable[..., Whole | Sum]] = {
 }
 
 
-def _geometry(node: onnx.NodeProto) -> tuple[Any, Any, Any]:
-    _need(attribute(node, "auto_pad", b"NOTSET") == b"NOTSET", node, "it chooses its padding itself")
-    strides, pads, dilations = (attribute(node, name, ()) for name in ("strides", "pads", "dilations"))
-    return strides, pads, dilations
+def _window(node: onnx.NodeProto, x: Whole, kernel: Sequence[int]) -> Window:
+    return window(functools.partial(attribute, node), x.values.shape[2:], kernel)
 
 
 def _grid(scale: Array, zero_point: Array) -> Grid:

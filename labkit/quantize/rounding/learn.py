@@ -6,7 +6,7 @@ the one whose earlier layers are rounded already, so that each layer can make up
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import NamedTuple
 
 import numpy as np
@@ -26,9 +26,8 @@ from labkit.variant import Array, Variant
 
 ROUNDINGS = ("nearest", "gptq", "adaround", "descent")
 _SHRINKS = np.linspace(1.0, 0.4, 25)
-
-
-_MOST_INPUTS = 4608
+_MOST_PRODUCTS = 4608**2
+"""Of inputs with one another, in layers that are learned at the same time: 170 MB, of which some ten are needed."""
 
 
 class Learned(NamedTuple):
@@ -57,19 +56,17 @@ def learn_weights(
     scale a learned rounding may shrink. Returns weight → what was learned.
     Raises TechniqueError for a layer that is too large.
     """
+    rows = _rows(method, variant, model, layers)
     so_far = onnx.ModelProto()
     so_far.CopyFrom(model)
     learned: dict[str, Learned] = {}
-    for index, layer in enumerate(layers):
-        if layer.weight in learned:
-            continue
-        report = part(progress, index / len(layers), (index + 1) / len(layers), f"{layer.weight}: ")
-        rows, moments = _prepare(method, variant, model, layer)
+    for index, (name, each) in enumerate(rows.items()):
+        report = part(progress, index / len(rows), (index + 1) / len(rows), f"{name}: ")
+        moments, layer = _moments(method, model, each), each.layer
         for x, quantized in _inputs(variant, model, so_far, layer.input, samples, part(report, 0, 0.5)):
-            moments.add(rows.patches(x), rows.patches(quantized))
-        found = _learn(method, model, layer, grids[layer.weight], rows, moments, part(report, 0.5, 1))
-        learned[layer.weight] = found
-        set_constant(so_far, layer.weight, found.weight.grid.dequantize(found.weight.integers))
+            moments.add(each.patches(x), each.patches(quantized))
+        found = learned[name] = _learn(method, model, grids[name], each, moments, part(report, 0.5, 1))
+        set_constant(so_far, name, found.weight.grid.dequantize(found.weight.integers))
         if found.bias is not None:
             set_constant(so_far, layer.bias, found.bias)
     return learned
@@ -84,41 +81,80 @@ def learn_alone(
     samples: Split,
     progress: Progress,
 ) -> dict[str, Learned]:
-    """As `learn_weights`, but each layer as if all others were float: one pass over the samples is enough."""
-    prepared = {layer.weight: (layer, *_prepare(method, variant, model, layer)) for layer in layers}
-    names = sorted({layer.input for layer in layers})
-    for values in activations(variant, model, names, samples, part(progress, 0, 0.5)):
-        for layer, rows, moments in prepared.values():
-            patches = rows.patches(values[layer.input])
-            moments.add(patches, patches)
-    learned = {}
-    for index, (name, (layer, rows, moments)) in enumerate(prepared.items()):
-        report = part(progress, 0.5 + 0.5 * index / len(prepared), 0.5 + 0.5 * (index + 1) / len(prepared))
-        learned[name] = _learn(method, model, layer, grids[name], rows, moments, report)
+    """As `learn_weights`, but each layer as if all others were float.
+
+    One pass over the samples is enough, or a few where the products of all layers' inputs would take too much memory.
+    """
+    learned: dict[str, Learned] = {}
+    turns = _turns(method, _rows(method, variant, model, layers).values())
+    for index, turn in enumerate(turns):
+        report = part(progress, index / len(turns), (index + 1) / len(turns))
+        gathered = [(rows, _moments(method, model, rows)) for rows in turn]
+        names = sorted({rows.layer.input for rows in turn})
+        for values in activations(variant, model, names, samples, part(report, 0, 0.5)):
+            for rows, moments in gathered:
+                patches = rows.patches(values[rows.layer.input])
+                moments.add(patches, patches)
+        for place, (rows, moments) in enumerate(gathered):
+            learning = part(report, 0.5 + 0.5 * place / len(turn), 0.5 + 0.5 * (place + 1) / len(turn))
+            name = rows.layer.weight
+            learned[name] = _learn(method, model, grids[name], rows, moments, learning)
     return learned
 
 
-def _prepare(method: str, variant: Variant, model: onnx.ModelProto, layer: Layer) -> tuple[Rows, Moments]:
+def _rows(
+    method: str, variant: Variant, model: onnx.ModelProto, layers: tuple[Layer, ...]
+) -> dict[str, Rows]:
+    """Each weight of `layers` as the matrices that it is, in the first layer that has it."""
     graph = Graph(model)
-    rows = Rows(graph, layer)
-    if method != "nearest" and rows.inputs > _MOST_INPUTS:
-        raise TechniqueError(
-            f"{layer.weight!r} of {variant.name!r} has {rows.inputs} inputs: to learn its rounding needs "
-            f"{rows.inputs}² numbers, and {_MOST_INPUTS}² are the most: use rounding='nearest'"
-        )
-    return rows, Moments(graph.constant(layer.bias) is not None, only_means=method == "nearest")
+    rows: dict[str, Rows] = {}
+    for layer in layers:
+        if layer.weight not in rows:
+            rows[layer.weight] = Rows(graph, layer)
+    if method != "nearest":
+        _refuse_too_large(variant, rows)
+    return rows
+
+
+def _refuse_too_large(variant: Variant, rows: Mapping[str, Rows]) -> None:
+    """Raise TechniqueError for a weight that would take too much memory to learn, before anything is run."""
+    for name, each in rows.items():
+        if each.products > _MOST_PRODUCTS:
+            groups = f" in each of {each.groups} groups" if each.groups > 1 else ""
+            raise TechniqueError(
+                f"{name!r} of {variant.name!r} has {each.inputs} inputs{groups}: to learn its rounding needs the "
+                f"products of all of them with one another, {each.products:,} numbers, and {_MOST_PRODUCTS:,} are the "
+                "most: use rounding='nearest'"
+            )
+
+
+def _turns(method: str, rows: Collection[Rows]) -> list[list[Rows]]:
+    """`rows` in their order, at a time as many as have room in memory together."""
+    turns: list[list[Rows]] = [[]]
+    room = _MOST_PRODUCTS
+    for each in rows:
+        needed = 0 if method == "nearest" else each.products
+        if needed > room:
+            turns.append([])
+            room = _MOST_PRODUCTS
+        turns[-1].append(each)
+        room -= needed
+    return turns
+
+
+def _moments(method: str, model: onnx.ModelProto, rows: Rows) -> Moments:
+    return Moments(Graph(model).constant(rows.layer.bias) is not None, only_means=method == "nearest")
 
 
 def _learn(
     method: str,
     model: onnx.ModelProto,
-    layer: Layer,
     grid: Grid,
     rows: Rows,
     moments: Moments,
     progress: Progress,
 ) -> Learned:
-    graph = Graph(model)
+    graph, layer = Graph(model), rows.layer
     weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
     assert weight is not None  # noqa: S101 - a plan's weights are constants
     rounded = _round(method, weight, grid, rows, moments, progress)

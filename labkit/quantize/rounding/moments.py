@@ -15,19 +15,19 @@ metric; b̂ is the bias correction of Nagel et al. 2019, section 4.2).
 
 from __future__ import annotations
 
+import functools
 import math
 
 import numpy as np
-import onnx
 
-from labkit.onnx_graph import Graph, attribute
+from labkit.onnx_graph import Graph, attribute, window
 from labkit.quantize.arithmetic.integer import windows
 from labkit.quantize.graph.plan import Layer
 from labkit.variant import Array
 
 _DAMPING = 1e-2
 _MOST_PATCHES = 100_000
-"""Of a batch: neighbouring patches overlap and say nearly the same."""
+_MOST_PATCH_BYTES = 256 * 2**20
 
 
 class Rows:
@@ -49,6 +49,11 @@ class Rows:
         """How many numbers each output is a sum over."""
         return math.prod(self.shape[1:])
 
+    @property
+    def products(self) -> int:
+        """How many numbers say what the inputs have in common: inputs² in each group."""
+        return self.groups * self.inputs**2
+
     def matrices(self, weight: Array) -> Array:
         """Weight, or anything of its shape → [groups, outputs, inputs]."""
         rows = weight if self.layer.axis == 0 else weight.T
@@ -60,40 +65,29 @@ class Rows:
         return rows if self.layer.axis == 0 else np.ascontiguousarray(rows.T)
 
     def patches(self, x: Array) -> Array:
-        """The layer's input → the vectors that its matrices are multiplied with, [groups, patches, inputs]."""
-        flat = self._unfold(x) if self.layer.op_type == "Conv" else x.reshape(1, -1, x.shape[-1])
-        step = -(-flat.shape[1] // _MOST_PATCHES)
-        return flat[:, ::step].astype(np.float64)
+        """The layer's input → the vectors that its matrices are multiplied with, [groups, patches, inputs].
 
-    def _unfold(self, x: Array) -> Array:
-        """Every window that the kernel meets: [N, C, *size] → [groups, N·places, C/groups·kernel]."""
-        dims, kernel_size = x.ndim - 2, self.shape[2:]
-        strides, dilations = (attribute(self.node, name, [1] * dims) for name in ("strides", "dilations"))
-        pads = _same_pads(self.node, x.shape[2:], kernel_size) or attribute(self.node, "pads", ())
-        seen = windows(x, kernel_size, strides, pads, dilations)  # [N, C, *places, *kernel]
-        count, channels = seen.shape[:2]
-        cut = seen.reshape(count, self.groups, channels // self.groups, *seen.shape[2:])
-        places, kernel = range(3, 3 + dims), range(3 + dims, 3 + 2 * dims)
-        inputs = channels // self.groups * math.prod(kernel_size)
-        return cut.transpose(1, 0, *places, 2, *kernel).reshape(self.groups, -1, inputs)
+        Neighbouring patches overlap and say nearly the same: where there are more than 100,000 for each group, or more
+        than 256 MB in all, every second is taken, or every third, and so on.
+        """
+        at_most = max(1, min(_MOST_PATCHES, _MOST_PATCH_BYTES // (8 * self.groups * self.inputs)))
+        if self.layer.op_type != "Conv":
+            rows = x.reshape(1, -1, x.shape[-1])
+            return rows[:, :: _every(rows.shape[1], at_most)].astype(np.float64)
+        dims, kernel = x.ndim - 2, self.shape[2:]
+        strides, dilations, pads = window(functools.partial(attribute, self.node), x.shape[2:], kernel)
+        seen = windows(x, kernel, strides, pads, dilations)  # a view: [N, C, *places, *kernel]
+        seen = np.moveaxis(seen, 1, 1 + dims)
+        places = seen.shape[: 1 + dims]
+        count = math.prod(places)
+        taken = np.unravel_index(np.arange(0, count, _every(count, at_most)), places)
+        rows = seen[taken].reshape(len(taken[0]), self.groups, -1)
+        return rows.swapaxes(0, 1).astype(np.float64)
 
 
-def _same_pads(node: onnx.NodeProto, size: tuple[int, ...], kernel: tuple[int, ...]) -> list[int] | None:
-    """The pads that `auto_pad` stands for; None if the node tells its pads itself."""
-    kind = attribute(node, "auto_pad", b"NOTSET")
-    if kind == b"NOTSET":
-        return None
-    if kind == b"VALID":
-        return [0] * 2 * len(kernel)
-    ones = [1] * len(kernel)
-    strides, dilations = attribute(node, "strides", ones), attribute(node, "dilations", ones)
-    total = [
-        max(0, (-(-n // s) - 1) * s + (k - 1) * d + 1 - n)
-        for n, s, k, d in zip(size, strides, kernel, dilations, strict=True)
-    ]
-    less = [amount // 2 for amount in total]
-    more = [amount - half for amount, half in zip(total, less, strict=True)]
-    return less + more if kind == b"SAME_UPPER" else more + less
+def _every(count: int, at_most: int) -> int:
+    """The smallest n for which every n-th of `count` are `at_most`."""
+    return -(-count // at_most)
 
 
 class Moments:
@@ -112,7 +106,9 @@ class Moments:
         """One batch of patches, [groups, patches, inputs] each."""
         products = [] if self.only_means else [np.swapaxes(each, 1, 2) @ quantized for each in (quantized, x)]
         batch = [quantized.sum(axis=1), x.sum(axis=1), *products]
-        self.sums = [a + b for a, b in zip(self.sums, batch, strict=True)] if self.sums else batch
+        for total, part in zip(self.sums, batch, strict=False):  # in place: they may be large
+            total += part
+        self.sums = self.sums or batch
         self.count += x.shape[1]
 
     def metric_and_target(self, weight: Array) -> tuple[Array, Array]:
