@@ -153,6 +153,10 @@ CASES = {
     "Pad some axes": ("Pad", IMAGE, [ints(1, 2), np.float32(7), ints(-1)], {}),
     "Pad with its edge": ("Pad", IMAGE, [ints(0, 0, 1, 0, 0, 0, 2, 3)], {"mode": "edge"}),
     "Pad with its mirror": ("Pad", IMAGE, [ints(0, 0, 1, 0, 0, 0, 2, 3)], {"mode": "reflect"}),
+    "Pad the width with its edge": ("Pad", IMAGE, [ints(0, 0, 0, 2, 0, 0, 0, 1)], {"mode": "edge"}),
+    "Pad the height with its mirror": ("Pad", IMAGE, [ints(0, 0, 3, 0, 0, 0, 2, 0)], {"mode": "reflect"}),
+    "Pad channels with their mirror": ("Pad", IMAGE, [ints(0, 2, 0, 0, 0, 1, 0, 0)], {"mode": "reflect"}),
+    "Pad samples and cut channels": ("Pad", IMAGE, [ints(1, -1, 0, 0, 2, 0, 0, 0)], {"mode": "edge"}),
 }
 
 
@@ -321,18 +325,6 @@ def test_dropout_drops_in_training_only():
     x = torch.ones(2, 100)
     assert torch.equal(module(x), x)
     assert (module.train()(x) == 0).any()
-
-
-def test_single_numbers_and_settings_are_not_trained():
-    feeds = {"x": floats(2, 4)}
-    nodes = [
-        helper.make_node("Mul", ["x", "half"], ["a"]),
-        helper.make_node("Add", ["a", "bias"], ["b"]),
-        helper.make_node("Clip", ["b", "low"], ["y"]),
-    ]
-    constants = {"half": np.float32(0.5), "bias": floats(4), "low": np.float32(0), "unused": ints(1)}
-    module = as_torch(graph(nodes, feeds, constants, ["y"]))
-    assert sum(p.numel() for p in module.parameters()) == 4 and module.constant("bias").requires_grad
 
 
 def test_a_copy_is_trained_alone():

@@ -9,20 +9,18 @@ import onnx
 from torch import Tensor, nn
 
 from labkit.errors import TechniqueError
+from labkit.onnx_graph.as_torch.learned import learned_constants
 from labkit.onnx_graph.as_torch.node import Node, to_tensor
 from labkit.onnx_graph.as_torch.operators import OPERATORS
 from labkit.onnx_graph.graph import Graph
-
-_SETTINGS = {"BatchNormalization": (3, 4), "Resize": (1, 2), "Clip": (1, 2), "Pad": (2,), "Dropout": (1,)}
-"""Which inputs of an operator are floats that no gradient should move."""
 
 
 class OnnxModule(nn.Module):
     """An ONNX graph that torch computes, and whose weights torch can train.
 
-    Call it with the graph's inputs in their order; it returns its output, or a tuple of them. Every float constant
-    of more than one number is a parameter, except running averages and settings; all others are buffers. In
-    training mode a BatchNormalization uses the batch's statistics and updates its running averages, and Dropout drops.
+    Call it with the graph's inputs in their order; it returns its output, or a tuple of them. A constant that is
+    learned (`learned_constants`) is a parameter, any other a buffer. In training mode a BatchNormalization uses the
+    batch's statistics and updates its running averages, and Dropout drops.
     """
 
     def __init__(self, model: onnx.ModelProto) -> None:
@@ -33,16 +31,11 @@ class OnnxModule(nn.Module):
         self.input_names = [v.name for v in model.graph.input]
         self.output_names = [v.name for v in model.graph.output]
         self._keys: dict[str, str] = {}
-        fixed = {
-            node.inputs[place]
-            for node in self.nodes
-            for place in _SETTINGS.get(node.op_type, ())
-            if place < len(node.inputs)
-        }
+        learned = learned_constants(graph)
         for name in graph.constants:
             values = graph.constant(name)
             assert values is not None  # noqa: S101 - it is one of the constants
-            self._store(name, to_tensor(values, name), name not in fixed)
+            self._store(name, to_tensor(values, name), name in learned)
         last = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
         kept = {*self.output_names, *self._keys}
         self._finished: list[list[str]] = [[] for _ in self.nodes]
@@ -53,7 +46,7 @@ class OnnxModule(nn.Module):
     def _store(self, name: str, values: Tensor, trained: bool) -> None:
         """Keep a constant under a name that torch allows: one without dots."""
         key = self._keys[name] = f"{name.replace('.', '/')}#{len(self._keys)}"
-        if trained and values.is_floating_point() and values.numel() > 1:
+        if trained and values.is_floating_point():
             self.register_parameter(key, nn.Parameter(values))
         else:
             self.register_buffer(key, values)

@@ -174,18 +174,21 @@ def _expand(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
 def _pad(
     node: Node, x: Tensor, pads: Tensor, value: Tensor | None = None, axes: Tensor | None = None
 ) -> Tensor:
-    modes = {"constant": "constant", "edge": "replicate", "reflect": "reflect"}
-    mode = node.get("mode", "constant")
-    if mode not in modes:
-        raise node.refuse(f"its mode is {mode!r}")
     along = list(range(x.ndim)) if axes is None else [axis % x.ndim for axis in ints(axes)]
     amounts = ints(pads)
     ends = dict(zip(along, zip(amounts[: len(along)], amounts[len(along) :], strict=True), strict=True))
-    first = min((axis for axis, (begin, end) in ends.items() if begin or end), default=x.ndim)
-    pairs = [amount for axis in reversed(range(first, x.ndim)) for amount in ends.get(axis, (0, 0))]
+    mode = node.get("mode", "constant")
     if mode == "constant":
+        pairs = [amount for axis in reversed(range(x.ndim)) for amount in ends.get(axis, (0, 0))]
         return functional.pad(x, pairs, value=0.0 if value is None else value.item())
-    return functional.pad(x, pairs, modes[mode])
+    if mode not in ("edge", "reflect"):
+        raise node.refuse(f"its mode is {mode!r}")
+    for axis, (begin, end) in ends.items():  # torch repeats and mirrors an image's last axes only, ONNX any
+        last = x.shape[axis] - 1
+        places = torch.arange(-begin, last + end + 1, device=x.device)
+        inside = places.clamp(0, last) if mode == "edge" else last - (last - places.abs()).abs()
+        x = x.index_select(axis, inside)
+    return x
 
 
 def _range(node: Node, start: Tensor, limit: Tensor, delta: Tensor) -> Tensor:
