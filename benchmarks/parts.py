@@ -121,8 +121,7 @@ def merged(
     document: dict[str, Any], part: str, found: Found, seconds: float, order: Sequence[str]
 ) -> dict[str, Any]:
     """The document with what `part` found now in place of what it found before; its parts in the given `order`."""
-    old = document["parts"].get(part, {"figures": []})["figures"]
-    figures = {key: value for key, value in document["figures"].items() if key not in old} | found.figures
+    figures = document["figures"] | found.figures
     reasons = document["null_reasons"] | found.null_reasons
     rows = [row for row in document["table"] if row["part"] != part]
     rows += [{"part": part, **row} for row in found.rows]
