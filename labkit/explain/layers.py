@@ -34,6 +34,9 @@ _FUSED_AFTER = ("Relu", "Clip")
 _ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/DequantizationMultiply)+$")
 """What engines append to a name when they replace an operator."""
 
+_REWRITTEN = re.compile(r"(/quantized|/int4|/float16|/bfloat16|_quantized)$")
+"""What is appended to a weight's name when it is stored in fewer bits."""
+
 
 @dataclass(frozen=True, eq=False)
 class Layer:
@@ -134,9 +137,13 @@ def name_nodes(model: onnx.ModelProto) -> onnx.ModelProto:
     seen: set[str] = set()
     for node in model.graph.node:
         if not node.name or node.name in seen:
-            node.name = f"{node.op_type}_{node.output[0]}"
+            node.name = _made_up_name(node)
         seen.add(node.name)
     return model
+
+
+def _made_up_name(node: onnx.NodeProto) -> str:
+    return f"{node.op_type}_{node.output[0]}"
 
 
 def _multiplies(kind: str) -> bool:
@@ -172,7 +179,7 @@ def _layer(graph: Graph, node: onnx.NodeProto, shapes: Mapping[str, Dims]) -> La
     numbers = [each for each in (*image[2:], *stored) if isinstance(each, int)]
     known = is_image and len(numbers) == 6
     return Layer(
-        name=_label(source, weight is not None) or node.name,
+        name=node.name if weight is None else _label(source, node),
         node=node.name,
         kind=node.op_type,
         macs=_macs(node, shapes),
@@ -181,7 +188,7 @@ def _layer(graph: Graph, node: onnx.NodeProto, shapes: Mapping[str, Dims]) -> La
         weight_grid=weight_grid,
         input_grid=_grid_of(graph, node.input[0]),
         output_grid=next(
-            (_zero_point_type(graph, user) for user in graph.consumers[output] if _quantizes(user)), ""
+            (_integer_type(graph, user) for user in graph.consumers[output] if _quantizes(user)), ""
         ),
         zeros=float(np.mean(weight == 0)) if weight is not None and weight.size else 0.0,
         channels=(numbers[3], numbers[2], int(attribute(node, "group", 1))) if known else None,
@@ -220,13 +227,22 @@ def _grid_of(graph: Graph, name: str) -> str:
         name = producer.input[0]
     if producer is None:
         return ""
-    return _zero_point_type(graph, producer) if producer.op_type == "DequantizeLinear" else ""
+    return _integer_type(graph, producer) if producer.op_type == "DequantizeLinear" else ""
 
 
-def _zero_point_type(graph: Graph, node: onnx.NodeProto) -> str:
-    """The type of whole numbers that a QuantizeLinear makes or a DequantizeLinear reads; uint8 if not said."""
-    constant = graph.constants.get(node.input[2]) if len(node.input) > 2 else None
-    return "uint8" if constant is None else onnx.TensorProto.DataType.Name(constant.data_type).lower()
+def _integer_type(graph: Graph, node: onnx.NodeProto) -> str:
+    """The type of whole numbers that a QuantizeLinear makes or a DequantizeLinear reads, which the zero point has.
+
+    Without a zero point a QuantizeLinear makes what it says, or uint8, and a DequantizeLinear takes what it gets.
+    """
+    kind = attribute(node, "output_dtype", 0) if node.op_type == "QuantizeLinear" else 0
+    named = node.input[2:3] or (node.input[:1] if node.op_type == "DequantizeLinear" else ())
+    for name in named:
+        if name in graph.constants:
+            kind = graph.constants[name].data_type
+        elif (producer := graph.producer.get(name)) is not None and producer.op_type == "QuantizeLinear":
+            return _integer_type(graph, producer)
+    return str(onnx.TensorProto.DataType.Name(kind or onnx.TensorProto.UINT8)).lower()
 
 
 def _settled(graph: Graph, name: str) -> str:
@@ -238,7 +254,12 @@ def _quantizes(node: onnx.NodeProto) -> bool:
     return node.op_type == "QuantizeLinear"
 
 
-def _label(source: str, is_stored: bool) -> str:
-    """The layer's name as its weight tells it: blocks.3.conv1 of blocks.3.conv1.weight_quantized."""
+def _label(source: str, node: onnx.NodeProto) -> str:
+    """The layer's name as its weight tells it: blocks.3.conv1 of blocks.3.conv1.weight_quantized.
+
+    Where that is no telling name, the operator's, if it has one: rewriting a file leaves both as they are, but not
+    the names of what is computed.
+    """
     head, weight, _ = source.partition(".weight")
-    return head if weight and is_stored else ""
+    is_named = node.name != _made_up_name(node)
+    return head if weight else node.name if is_named else _REWRITTEN.sub("", source)

@@ -33,14 +33,16 @@ def unsigned(variant: Variant) -> Variant | None:
         if node.op_type != "QuantizeLinear" or zero_point is None or zero_point.dtype != np.int8:
             continue
         users = graph.consumers[node.output[0]]
-        if not users or any(user.op_type != "DequantizeLinear" or len(user.input) < 3 for user in users):  # noqa: PLR2004
+        if not users or any(user.op_type != "DequantizeLinear" for user in users):
+            continue
+        if zero_point.any() and any(len(user.input) < 3 for user in users):  # noqa: PLR2004 - theirs is 0
             continue
         name = node.input[2]
         if name not in moved:
             lifted = (zero_point.astype(np.int16) + 128).astype(np.uint8)
             moved[name] = add_constant(model, graph.new_name(f"{name}/unsigned"), lifted)
         for each in (node, *users):
-            each.input[2] = moved[name]
+            each.input[2:] = [moved[name]]
         changed = True
     del model.graph.value_info[:]
     return _with(variant, "on unsigned grids", model) if changed else None

@@ -17,7 +17,8 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from labkit.onnx_graph.graph import Graph, add_constant, attribute, replace_nodes
+from labkit.onnx_graph.graph import Graph, add_constant, attribute, replace_nodes, set_constant
+from labkit.variant import Array
 
 
 def fold_batch_norm(model: onnx.ModelProto) -> int:
@@ -41,13 +42,25 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
         name = norm.output[0]
         scaled = weight * factor.reshape(-1, *[1] * (weight.ndim - 1))
         shift = beta + ((bias[0] if bias else 0) - mean) * factor
-        weight_name = add_constant(model, graph.new_name(f"{name}/weight"), scaled.astype(np.float32))
-        bias_name = add_constant(model, graph.new_name(f"{name}/bias"), shift.astype(np.float32))
+        weight_name = _store(graph, conv.input[1], f"{name}/weight", scaled)
+        bias_name = _store(graph, next(iter(conv.input[2:3]), ""), f"{name}/bias", shift)
         conv.input[:] = [conv.input[0], weight_name, bias_name]
         conv.output[0] = name
         folded.append(id(norm))
     replace_nodes(model, [node for node in graph.nodes if id(node) not in folded])
     return len(folded)
+
+
+def _store(graph: Graph, name: str, other_name: str, values: Array) -> str:
+    """Store what the constant `name` has become, under its own name if nothing else reads it; returns the name.
+
+    A layer is known by the name of its weight: folded or not, it is the same layer.
+    """
+    model, values = graph.model, values.astype(np.float32)
+    if not name or graph.only_consumer(name) is None:
+        return add_constant(model, graph.new_name(other_name), values)
+    set_constant(model, name, values)
+    return name
 
 
 def join_bias(model: onnx.ModelProto) -> int:

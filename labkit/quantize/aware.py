@@ -112,7 +112,7 @@ def _observe(variant: Variant, module: FakeQuantized, samples: Split, progress: 
 
 
 def _after_step(freeze_after: int) -> Hook:
-    """What is done to the module after each step of the optimizer: scales above 0, averages frozen in the end."""
+    """What is done to the module after each step of the optimizer: scales kept valid, averages frozen in the end."""
     steps = 0
 
     def after_step(module: torch.nn.Module) -> None:
@@ -120,7 +120,7 @@ def _after_step(freeze_after: int) -> Hook:
         assert isinstance(module, FakeQuantized)  # noqa: S101 - `fit` passes the copy that it trains
         steps += 1
         module.frozen = steps >= freeze_after
-        module.keep_positive()
+        module.keep_valid()
 
     return after_step
 

@@ -283,6 +283,37 @@ def test_unsigned_grids_hold_the_same_numbers():
     assert unsigned(lifted) is None
 
 
+@pytest.mark.parametrize(("zero", "can"), [(0, True), (-7, False)])
+def test_a_zero_point_that_is_left_out_is_moved_up_with_the_grid(zero, can):
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
+        helper.make_node("MatMul", ["d", "w"], ["y"]),
+    ]
+    signed = network(*nodes, scale=np.float32(0.05), zero=np.int8(zero), w=W)
+    lifted = unsigned(signed)
+    assert (lifted is not None) == can, "a grid that is read with another zero point stays"
+    if lifted is not None:
+        feeds, runtime = probe(signed, 10), get_runtime("onnxruntime")
+        with runtime.load(signed) as first, runtime.load(lifted) as second:
+            np.testing.assert_array_equal(first.run(feeds)["y"], second.run(feeds)["y"])
+
+
+def test_without_a_zero_point_the_grid_is_that_of_the_integers():
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
+        helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
+        helper.make_node("MatMul", ["d", "w"], ["m"], "signed"),
+        helper.make_node("QuantizeLinear", ["m", "scale"], ["mq"]),
+        helper.make_node("DequantizeLinear", ["mq", "scale"], ["md"]),
+        helper.make_node("MatMul", ["md", "w"], ["y"], "by default"),
+    ]
+    constants = {"scale": np.float32(0.1), "zero": np.int8(0), "w8": np.ones((6, 6), np.int8)}
+    layers = ModelFile(network(*nodes, **constants), 6).layers
+    assert [(each.input_grid, each.output_grid) for each in layers] == [("int8", "uint8"), ("uint8", "")]
+
+
 @pytest.mark.parametrize("int8", [False, True])
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
 def test_a_chain_runs_and_has_the_multiply_adds_that_it_says(int8, runtime):

@@ -20,7 +20,7 @@ from labkit.onnx_graph import fold_batch_norm, open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.progress import silent
 from labkit.quantize.arithmetic.grid import dequantize, quantize
-from labkit.quantize.aware import QuantizeAware
+from labkit.quantize.aware import QuantizeAware, _after_step
 from labkit.quantize.gate import start
 from labkit.quantize.graph.plan import make_plan
 from labkit.quantize.graph.qdq import Rounded, insert_qdq
@@ -229,7 +229,7 @@ def test_what_only_layers_read_has_their_bits_and_a_sum_keeps_8():
     work = start(as_variant(residual()))
     bits, weights = plan_bits(work, 3, 4, 8)
     by_output = {layer.output: layer for layer in work.plan.layers}
-    assert weights == {"n1/weight": 8, "n2/weight": 3, "w3": 3, "w4": 8}
+    assert weights == {"w1": 8, "w2": 3, "w3": 3, "w4": 8}
     assert bits["image"] == 8 and bits["a"] == 8  # the sum reads it too
     assert by_output["n2"].input == "a/4_bits" and bits["a/4_bits"] == 4
     assert by_output["c3"].input == "r" and bits["r"] == 4
@@ -250,7 +250,7 @@ def test_a_norm_is_folded_with_the_batch_s_statistics_first_and_then_with_the_ru
     folded = open_graph(model.SerializeToString())
     fold_batch_norm(folded)
     stored = {t.name: numpy_helper.to_array(t) for t in folded.graph.initializer}
-    np.testing.assert_allclose(module.weight(layer).detach(), stored["n2/weight"], rtol=1e-5)
+    np.testing.assert_allclose(module.weight(layer).detach(), stored["w2"], rtol=1e-5)
     np.testing.assert_allclose(module.bias(layer).detach(), stored["n2/bias"], rtol=1e-4, atol=1e-5)
     norm = module.norm(layer)
     mean = norm.get_buffer("mean").clone()
@@ -350,6 +350,20 @@ def test_a_bias_is_rounded_as_int32_will_hold_it_with_room_to_spare():
     assert module.constant("b1").grad.tolist() == [1.0, 1.0, 1.0, 1.0]
     module.learned("w1").scale.data.fill_(0.5)
     assert not torch.allclose(module._rounded_bias(layer), module.constant("b1"), atol=1e-3)
+
+
+def test_a_bias_that_grows_and_steps_that_shrink_in_training_stay_within_int32():
+    work, module, _, _ = fake(residual(with_norm=False))
+    layer = work.plan.layers[0]
+    with torch.no_grad():
+        module.constant("b1").mul_(1e5)
+        module.learned("image").scale.mul_(0.02)
+        module.learned("w1").scale.fill_(-1.0)
+    _after_step(1)(module)
+    grids = module.grids()
+    unit = np.float64(grids["image"].scale) * grids["w1"].scale
+    integers = module._rounded_bias(layer).detach().numpy() / unit
+    assert (unit > 0).all() and 2**29 < np.abs(integers).max() < 2**31
 
 
 # --- the file ---

@@ -204,23 +204,23 @@ class FakeQuantized(OnnxModule):
             low, high, size = rows.amin(1), rows.amax(1), rows.abs().mean(1)
             each = [part.reshape(grid.scale.shape).numpy() for part in (low, high, size)]
             grid.start(each[0], each[1], each[2], rows.shape[1])
-        for layer in self._layers.values():  # two layers may share a weight
-            self._leave_room(layer, self.learned(layer.weight))
+        self._leave_room()
         self._seen.clear()
 
-    def _leave_room(self, layer: Layer, grid: LearnedGrid) -> None:
+    def _leave_room(self) -> None:
         """Make the steps of channels of almost no weights so large that their bias fits into int32."""
-        bias = self.bias(layer)
-        if bias is not None:
-            least = bias.detach().abs() / (
-                self.learned(self._grid_of[layer.input]).scale.detach() * _BIAS_ROOM
-            )
-            grid.at_least(least if grid.axis is not None else least.max())
+        for layer in self._layers.values():  # two layers may share a weight
+            grid, bias = self.learned(layer.weight), self.bias(layer)
+            if bias is not None:
+                step = self.learned(self._grid_of[layer.input]).scale.detach()
+                least = bias.detach().abs() / (step * _BIAS_ROOM)
+                grid.at_least(least if grid.axis is not None else least.max())
 
-    def keep_positive(self) -> None:
-        """After a step of the optimizer: no scale at or below 0."""
+    def keep_valid(self) -> None:
+        """After a step of the optimizer: no scale at or below 0, and none so small that a bias leaves int32."""
         for name in self._places:
             self.learned(name).keep_positive()
+        self._leave_room()
 
     def grids(self) -> dict[str, Grid]:
         """What was learned: the grid of every tensor and weight of the plan."""
