@@ -34,7 +34,7 @@ from labkit.quantize.gate import Quantizes, quality_unit_pp, score, start
 from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
 from labkit.quantize.report import count_layers, write_report
 from labkit.quantize.rounding.learn import ROUNDINGS, learn_alone
-from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity
+from labkit.quantize.sensitivity import FLOAT_BITS, Candidates, Choice, sensitivity
 from labkit.runtimes import get_runtime
 from labkit.statistics import Interval
 from labkit.technique import knob
@@ -109,14 +109,14 @@ class QuantizeMixed(Quantizes):
 
     def search(self, variant: Variant, dataset: Dataset, progress: Progress) -> list[Point]:
         """Every model that was made and measured, the smallest first; the uniform ones are always among them."""
-        shelf = self.stock(variant, dataset, part(progress, 0.0, 0.3))
+        candidates = self.stock(variant, dataset, part(progress, 0.0, 0.3))
         scan = pick(variant, dataset.split("calibration"), _SCAN_SAMPLES)
-        choices = sensitivity(variant, shelf, scan, (8, _FEW_BITS), part(progress, 0.3, 0.7))
+        choices = sensitivity(variant, candidates, scan, (8, _FEW_BITS), part(progress, 0.3, 0.7))
         assignments = propose(choices, self.points)
         check = pick(variant, dataset.split("train"), self.check_samples)
-        return self.measure(variant, shelf, assignments, dataset, check, part(progress, 0.7, 1.0))
+        return self.measure(variant, candidates, assignments, dataset, check, part(progress, 0.7, 1.0))
 
-    def stock(self, variant: Variant, dataset: Dataset, progress: Progress) -> Shelf:
+    def stock(self, variant: Variant, dataset: Dataset, progress: Progress) -> Candidates:
         """Ranges of all activations, and each weight in 8 and in 4 bits."""
         work = start(variant)
         samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
@@ -132,14 +132,14 @@ class QuantizeMixed(Quantizes):
         )
         weights = {8: integers, _FEW_BITS: {name: each.weight for name, each in learned.items()}}
         biases = {each.bias_name: each.bias for each in learned.values() if each.bias is not None}
-        return Shelf(
+        return Candidates(
             work.model, work.plan, grids, weights, {8: {}, FLOAT_BITS: {}, _FEW_BITS: biases}, len(samples)
         )
 
     def measure(
         self,
         variant: Variant,
-        shelf: Shelf,
+        candidates: Candidates,
         assignments: Sequence[Mapping[str, int]],
         dataset: Dataset,
         check: Split,
@@ -150,14 +150,14 @@ class QuantizeMixed(Quantizes):
         points = []
         for index, assignment in enumerate(assignments):
             progress(index / len(assignments), f"model {index + 1} of {len(assignments)}")
-            model, plan, weights = shelf.assemble(assignment)
+            model, plan, weights = candidates.assemble(assignment)
             drop, interval = dataset.task.drop(
                 dataset.task.compare(baseline, score(self._derived(variant, model), dataset, check))
             )
             unit = quality_unit_pp(dataset, check)
             report = count_layers(plan, weights)
             report = dataclasses.replace(
-                report, calibration_samples=shelf.samples, drop_pp=round(drop * unit, 4)
+                report, calibration_samples=candidates.samples, drop_pp=round(drop * unit, 4)
             )
             write_report(model, report)
             made = self._derived(variant, model)

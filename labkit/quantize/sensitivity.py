@@ -44,7 +44,7 @@ class Choice:
         return snr_db(1.0, self.noise)
 
 
-class Shelf:
+class Candidates:
     """All that a mixed model can be put together from: grids of activations, and each weight in each width.
 
     Weights of 8 bits and fewer compute in integers, on activations of 8 bits; those of 32 in float.
@@ -68,7 +68,7 @@ class Shelf:
         return list(dict.fromkeys(layer.weight for layer in self.plan.layers))
 
     def assemble(self, assignment: Mapping[str, int]) -> tuple[onnx.ModelProto, Plan, dict[str, Rounded]]:
-        """The model with each weight in the bits that `assignment` gives it (32, 8, or one of the shelf's)."""
+        """The model with each weight in the bits that `assignment` gives it (32, 8, or one of the candidates')."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
         plan = make_plan(model, keep=[name for name, bits in assignment.items() if bits == FLOAT_BITS])
@@ -89,22 +89,22 @@ class Shelf:
 
 
 def sensitivity(
-    variant: Variant, shelf: Shelf, samples: Split, widths: Sequence[int], progress: Progress
+    variant: Variant, candidates: Candidates, samples: Split, widths: Sequence[int], progress: Progress
 ) -> list[Choice]:
     """Every layer in every width alone, all others in float: in the order of the graph, widest first."""
     outputs = [spec.name for spec in variant.outputs]
-    expected = _answers(variant, shelf.model, outputs, samples)
+    expected = _answers(variant, candidates.model, outputs, samples)
     power = sum(float(np.square(y - y.mean(axis=0)).sum()) for y in expected)
     found = []
-    for index, name in enumerate(shelf.names):
-        report = part(progress, index / len(shelf.names), (index + 1) / len(shelf.names))
+    for index, name in enumerate(candidates.names):
+        report = part(progress, index / len(candidates.names), (index + 1) / len(candidates.names))
         report(0.0, f"sensitivity: {name}")
-        found.append(Choice(name, FLOAT_BITS, shelf.bytes_of(name, FLOAT_BITS), 0.0))
+        found.append(Choice(name, FLOAT_BITS, candidates.bytes_of(name, FLOAT_BITS), 0.0))
         for bits in sorted(widths, reverse=True):
-            alone = {each: bits if each == name else FLOAT_BITS for each in shelf.names}
-            got = _answers(variant, shelf.assemble(alone)[0], outputs, samples)
+            alone = {each: bits if each == name else FLOAT_BITS for each in candidates.names}
+            got = _answers(variant, candidates.assemble(alone)[0], outputs, samples)
             noise = sum(float(np.square(a - b).sum()) for a, b in zip(expected, got, strict=True))
-            found.append(Choice(name, bits, shelf.bytes_of(name, bits), noise / max(power, 1e-30)))
+            found.append(Choice(name, bits, candidates.bytes_of(name, bits), noise / max(power, 1e-30)))
     progress(1.0, "sensitivity measured")
     return found
 

@@ -18,7 +18,7 @@ from labkit.widgets.clipping_rows import (
     power,
     sweep_clipping,
 )
-from labkit.widgets.explorer import Explorer, Sight
+from labkit.widgets.explorer import Explorer, Shown
 from labkit.widgets.form import Form
 from labkit.widgets.grid_rows import SYMMETRIES
 
@@ -43,7 +43,7 @@ class ClippingExplorer(Explorer):
         self._sweeps: dict[tuple[str, int, str], ClippingSweep] = {}
         super().__init__(Form(_settings(tuple(seen)), **start))
 
-    def look(self, config: Any) -> Sight:
+    def look(self, config: Any) -> Shown:
         """The histogram and the curve for these settings, drawn, said and tabled."""
         key = (config.tensor, config.bits, config.symmetry)
         symmetric = config.symmetry == "symmetric"
@@ -51,7 +51,7 @@ class ClippingExplorer(Explorer):
             self._sweeps[key] = sweep_clipping(self.seen[config.tensor], config.bits, symmetric)
         sweep = self._sweeps[key]
         asked = f"seen[{config.tensor!r}], bits={config.bits}, symmetric={symmetric}"
-        return Sight(
+        return Shown(
             draw_clipping(sweep, config.share, config.tensor),
             clipping_says(sweep, config.share),
             clipping_table(sweep, config.share),

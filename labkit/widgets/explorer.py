@@ -16,7 +16,7 @@ from labkit.widgets.form import Form
 _WIDE = "32em"  # for a slider of a hundred steps
 
 
-class Sight(NamedTuple):
+class Shown(NamedTuple):
     """What an explorer shows: an SVG document, one sentence, an HTML table, and the line of code that draws it."""
 
     picture: str
@@ -45,7 +45,7 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
         form.observe(self._show, "config")
         self._show()
 
-    def look(self, config: Any) -> Sight:
+    def look(self, config: Any) -> Shown:
         """What to show for these settings."""
         raise NotImplementedError
 
@@ -56,10 +56,10 @@ class Explorer(widgets.VBox):  # type: ignore[misc]
     def _show(self, change: object = None) -> None:
         if self.form.config is None:
             return  # the form says what is wrong
-        sight = self.look(self.form.config)
-        self.picture.value, self.table.value = sight.picture, sight.table
-        self.says.value = f'<p role="status">{html.escape(sight.says)}</p>'
-        self.code.value = cell_html(sight.code)
+        shown = self.look(self.form.config)
+        self.picture.value, self.table.value = shown.picture, shown.table
+        self.says.value = f'<p role="status">{html.escape(shown.says)}</p>'
+        self.code.value = cell_html(shown.code)
 
 
 def cell_html(code: str) -> str:

@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike
 
 from labkit.technique import check_knobs, knob
 from labkit.widgets.catalogue import text
-from labkit.widgets.explorer import Explorer, Sight
+from labkit.widgets.explorer import Explorer, Shown
 from labkit.widgets.form import Form
 from labkit.widgets.grid_drawing import draw_grid
 from labkit.widgets.grid_rows import (
@@ -39,14 +39,14 @@ class GridExplorer(Explorer):
         self.weights, self.tensor = as_channels(weights), name
         super().__init__(Form(_settings(self.weights.shape[1]), **start))
 
-    def look(self, config: Any) -> Sight:
+    def look(self, config: Any) -> Shown:
         """The grid for these settings, drawn, said and tabled."""
         settings = dataclasses.asdict(config)
         if config.granularity != "per_group":
             del settings["group_size"]
         grid = make_grid(self.weights, **settings)
         given = ", ".join(f"{name}={value!r}" for name, value in settings.items())
-        return Sight(
+        return Shown(
             draw_grid(self.weights, grid, self.tensor),
             grid_says(self.weights, grid),
             grid_table(self.weights, grid),

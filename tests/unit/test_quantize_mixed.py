@@ -18,7 +18,7 @@ from labkit.quantize import quantization_report
 from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import quality_unit_pp
 from labkit.quantize.mixed import QuantizeMixed, pareto, propose
-from labkit.quantize.sensitivity import FLOAT_BITS, Choice, Shelf, sensitivity
+from labkit.quantize.sensitivity import FLOAT_BITS, Candidates, Choice, sensitivity
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from tests.graphs import build, constant, data_for, mlp, node, small_cnn, weight
@@ -34,7 +34,7 @@ QUICK = {
 
 @pytest.fixture(scope="module")
 def stocked():
-    """(a user's model, its data, its shelf)."""
+    """(a user's model, its data, its candidates)."""
     variant = small_cnn()
     dataset = data_for(variant)
     return variant, dataset, QuantizeMixed(**QUICK).stock(variant, dataset, silent)
@@ -47,22 +47,22 @@ def run(variant, model):
 
 
 def test_a_layer_alone_makes_the_noise_that_is_told(stocked):
-    variant, dataset, shelf = stocked
+    variant, dataset, candidates = stocked
     samples = pick(variant, dataset.split("calibration"), 64)
-    choices = sensitivity(variant, shelf, samples, (8, 4), silent)
-    assert [each.weight for each in choices[::3]] == shelf.names
+    choices = sensitivity(variant, candidates, samples, (8, 4), silent)
+    assert [each.weight for each in choices[::3]] == candidates.names
     assert [each.bits for each in choices[:3]] == [FLOAT_BITS, 8, 4]
     for full, eight, four in (choices[i : i + 3] for i in range(0, len(choices), 3)):
         assert full.noise == 0 and full.snr_db == np.inf
         assert 0 < eight.noise < four.noise, "fewer bits must make more noise"
         assert full.weight_bytes > eight.weight_bytes > four.weight_bytes
     name = choices[2].weight
-    alone = {each: 4 if each == name else FLOAT_BITS for each in shelf.names}
+    alone = {each: 4 if each == name else FLOAT_BITS for each in candidates.names}
     feeds = variant.feeds(samples.inputs)
     found = []
-    for bits in (alone, dict.fromkeys(shelf.names, FLOAT_BITS)):
+    for bits in (alone, dict.fromkeys(candidates.names, FLOAT_BITS)):
         made = variant.derive(
-            "m", QuantizeMixed().step(variant), model=shelf.assemble(bits)[0].SerializeToString()
+            "m", QuantizeMixed().step(variant), model=candidates.assemble(bits)[0].SerializeToString()
         )
         with get_runtime("onnxruntime").load(made) as session:
             found.append(session.run(feeds)["y"].astype(np.float64))
@@ -71,21 +71,21 @@ def test_a_layer_alone_makes_the_noise_that_is_told(stocked):
 
 
 def test_all_float_is_the_float_model_and_all_eight_bits_is_integer(stocked):
-    variant, _, shelf = stocked
+    variant, _, candidates = stocked
     with get_runtime("onnxruntime").load(variant) as session:
         expected = session.run(probe(variant, 8))["y"]
-    model, plan, _ = shelf.assemble(dict.fromkeys(shelf.names, FLOAT_BITS))
+    model, plan, _ = candidates.assemble(dict.fromkeys(candidates.names, FLOAT_BITS))
     assert not any("Quantize" in each.op_type for each in model.graph.node) and not plan.layers
     np.testing.assert_allclose(run(variant, model), expected, atol=1e-4)
-    eight, plan, _ = shelf.assemble(dict.fromkeys(shelf.names, 8))
+    eight, plan, _ = candidates.assemble(dict.fromkeys(candidates.names, 8))
     assert len(plan.layers) == 3 and any(each.op_type == "QuantizeLinear" for each in eight.graph.node)
     assert 0 < np.abs(run(variant, eight) - expected).max() < 0.2 * np.abs(expected).max()
 
 
 def test_layers_of_four_bits_are_stored_in_half_the_bytes_and_others_in_float(stocked):
-    variant, _, shelf = stocked
-    first, second, third = shelf.names
-    model, plan, weights = shelf.assemble({first: 8, second: 4, third: FLOAT_BITS})
+    variant, _, candidates = stocked
+    first, second, third = candidates.names
+    model, plan, weights = candidates.assemble({first: 8, second: 4, third: FLOAT_BITS})
     assert {each: weights[each].grid.bits for each in (first, second)} == {first: 8, second: 4}
     stored = {each.name: each.data_type for each in model.graph.initializer}
     assert stored[f"{first}/quantized"] == onnx.TensorProto.INT8
@@ -95,16 +95,18 @@ def test_layers_of_four_bits_are_stored_in_half_the_bytes_and_others_in_float(st
 
 
 def test_the_biases_that_were_learned_with_four_bits_go_with_them(stocked):
-    _, _, shelf = stocked
-    learned = shelf.biases[4]
-    assert set(learned) == {layer.bias for layer in shelf.plan.layers}
-    weights_only = Shelf(shelf.model, shelf.plan, shelf.grids, shelf.weights, {4: {}, 8: {}}, 1)
-    four = dict.fromkeys(shelf.names, 4)
+    _, _, candidates = stocked
+    learned = candidates.biases[4]
+    assert set(learned) == {layer.bias for layer in candidates.plan.layers}
+    weights_only = Candidates(
+        candidates.model, candidates.plan, candidates.grids, candidates.weights, {4: {}, 8: {}}, 1
+    )
+    four = dict.fromkeys(candidates.names, 4)
     found, without = (
         {t.name: numpy_helper.to_array(t) for t in each.assemble(four)[0].graph.initializer}
-        for each in (shelf, weights_only)
+        for each in (candidates, weights_only)
     )
-    for layer in shelf.plan.layers:
+    for layer in candidates.plan.layers:
         name = f"{layer.output}/bias"
         unit = found[f"{name}/scale"]
         np.testing.assert_allclose(found[f"{name}/quantized"] * unit, learned[layer.bias], atol=unit.max())
@@ -221,9 +223,9 @@ def test_shared_weights_are_one_choice():
         node("Gemm", "b v", "y"),
     ]
     variant = build(nodes, [weight("w", 32, 32), weight("v", 32, 10)], ("batch", 32))
-    shelf = QuantizeMixed(**QUICK).stock(variant, data_for(variant), silent)
-    assert shelf.names == ["w", "v"]
-    model, plan, _ = shelf.assemble({"w": 4, "v": 8})
+    candidates = QuantizeMixed(**QUICK).stock(variant, data_for(variant), silent)
+    assert candidates.names == ["w", "v"]
+    model, plan, _ = candidates.assemble({"w": 4, "v": 8})
     assert len(plan.layers) == 3 and np.isfinite(run(variant, model)).all()
 
 
