@@ -136,7 +136,7 @@ def merged(
     return {
         **document,
         "figures": figures,
-        "null_reasons": {key: reasons[key] for key in figures if figures[key] is None},
+        "null_reasons": {key: why for key, why in reasons.items() if figures.get(key, 0) is None},
         "table": [row for name in parts for row in rows if row["part"] == name],
         "parts": parts,
     }
