@@ -18,6 +18,7 @@ from labkit.data import Dataset, Split
 from labkit.errors import TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph, own_biases, set_constant
+from labkit.onnx_graph.attention import simplify
 from labkit.progress import Progress
 from labkit.quantize.arithmetic.grid import Grid
 from labkit.quantize.calibration.calibrate import pick
@@ -123,17 +124,20 @@ class Work:
         return sorted(set(self.plan.tensors.values()))
 
 
-def start(variant: Variant) -> Work:
+def start(variant: Variant, runtime: str | None = None) -> Work:
     """Open `variant`, fold its batch normalisations, and plan.
 
+    With a `runtime`, the graph is simplified and the plan made to please that one; without, for any.
     Raises TechniqueError if it is quantized already, a weight is not finite, or nothing in it can be quantized.
     """
     model = open_graph(variant.payload)
     check_weights(variant, model)
+    if runtime is not None:
+        simplify(model, with_gemms=runtime == "onnxruntime")
     fold_batch_norm(model)
     join_bias(model)
     own_biases(model)
-    plan = make_plan(model)
+    plan = make_plan(model, runtime=runtime or "onnxruntime")
     if not plan.layers:
         reasons = "; ".join(f"{name!r} stays float: {why}" for name, why in list(plan.left.items())[:3])
         raise TechniqueError(

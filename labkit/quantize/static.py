@@ -2,6 +2,10 @@
 
 *Static*: the grids of the activations are chosen once, from calibration samples, and written into the file.
 At run time nothing is measured any more, and convolutions and additions stay in integers from end to end.
+
+One file serves every engine, but each has operators of its own that it is fastest with. `runtime` says which one the
+file is laid out for: ONNX Runtime wants every convolution's result on a grid and adds residual branches in integers;
+OpenVINO adds them before it rounds, and wants matrix products to read signed numbers (`graph/plan.py`).
 """
 
 from __future__ import annotations
@@ -38,6 +42,11 @@ class QuantizeInt8(Quantizes):
     percentile: float | None = knob(
         None, "share of the values that calibrator='percentile' keeps", min=90.0, max=100.0, unit="%"
     )
+    runtime: str = knob(
+        "onnxruntime",
+        "the engine that the file is laid out for; others run it too",
+        choices=("onnxruntime", "openvino"),
+    )
     correct_bias: bool = knob(False, "let each bias undo the mean error of its layer's rounding")
 
     def __post_init__(self) -> None:
@@ -51,14 +60,14 @@ class QuantizeInt8(Quantizes):
         than `max_drop_pp`; DataError if the calibration samples are of no use.
         """
         assert dataset is not None  # noqa: S101 - `requires` has checked it
-        work = start(variant)
+        work = start(variant, self.runtime)
         samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
         check = check_samples(variant, dataset)
         share = part(progress, 0.0, 0.5)
         found = calibrate(variant, work.model, work.tensors, samples, self.calibrator, self.percentile, share)
         ranges = {name: each.range for name, each in found.items()}
         rates = clip_rates(variant, work.model, ranges, check, part(progress, 0.5, 0.8, "ranges, "))
-        work.activations = activation_grids(ranges)
+        work.activations = activation_grids(ranges, signed=work.plan.signed)
         graph, per_channel = Graph(work.model), self.granularity == "per_channel"
         grids = weight_grids(graph, work.plan, work.activations, per_channel=per_channel)
         work.weights = round_weights(graph, grids)

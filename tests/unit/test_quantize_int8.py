@@ -24,6 +24,7 @@ from labkit.quantize.graph.qdq import activation_grids, insert_qdq, round_weight
 from labkit.quantize.noise import measure_noise
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
+from labkit.train import fresh_variant
 from labkit.zoo import load_model
 from tests.graphs import (
     attention,
@@ -115,17 +116,119 @@ def test_openvino_runs_it_as_real_int8_and_computes_the_same(pair, digits):
     assert np.abs(a - b).max() < 0.1 * np.abs(b).max()
 
 
-def openvino_precisions(variant):
-    """In which number formats OpenVINO runs the layers with weights."""
+def openvino_facts(variant):
+    """What OpenVINO tells of every operator that it executes."""
     import openvino
 
     core = openvino.Core()
     hint = {"INFERENCE_PRECISION_HINT": "f32"}
     graph = core.compile_model(core.read_model(variant.payload), "CPU", hint).get_runtime_model()
     facts = [node.get_rt_info() for node in graph.get_ordered_ops()]
-    weighted = [fact for fact in facts if fact["layerType"].value in ("Convolution", "FullyConnected")]
+    return [{name: fact[name].value for name in ("layerType", "runtimePrecision")} for fact in facts]
+
+
+def openvino_precisions(variant):
+    """In which number formats OpenVINO runs the layers with weights."""
+    weighted = [
+        each for each in openvino_facts(variant) if each["layerType"] in ("Convolution", "FullyConnected")
+    ]
     assert weighted
-    return {fact["runtimePrecision"].value for fact in weighted}
+    return {each["runtimePrecision"] for each in weighted}
+
+
+# --- laid out for an engine -------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def vit(digits):
+    """(a small transformer that nobody trained, in int8 for ONNX Runtime, for OpenVINO)."""
+    fresh = fresh_variant({"architecture": "vit", "hidden": 48, "depth": 2, "patch": 4}, digits)
+    exported = ExportOnnx()(fresh, digits)
+    made = [QuantizeInt8(max_drop_pp=100.0, runtime=each)(exported, digits) for each in ENGINES]
+    return exported, *made
+
+
+ENGINES = ("onnxruntime", "openvino")
+
+
+def grids_of(variant):
+    """Tensor → the number format that it is rounded to."""
+    model = onnx.load_model_from_string(variant.payload)
+    constants = {tensor.name: tensor for tensor in model.graph.initializer}
+    quantizers = [each for each in model.graph.node if each.op_type == "QuantizeLinear"]
+    return {each.input[0]: numpy_helper.to_array(constants[each.input[2]]).dtype.name for each in quantizers}
+
+
+def test_for_onnx_runtime_a_transformer_s_biases_join_integer_sums_and_gelu_is_one(vit, tmp_path):
+    exported, made, _ = vit
+    before, after = operators(exported, tmp_path), operators(made, tmp_path)
+    assert after["QGemm"] == quantization_report(made).quantized - 1 == 13 and after["QLinearConv"] == 1
+    assert (
+        after["Gelu"] + after["BiasGelu"] == 2
+        and not after["Erf"] + after["Split"] + after["MatMulIntegerToFloat"]
+    )
+    assert before["Erf"] == 2 and before["Split"] == 2, "the float model must not pass this test"
+    assert set(grids_of(made).values()) == {"uint8"}
+
+
+def test_for_openvino_products_read_signed_numbers_and_convolutions_unsigned_ones(vit):
+    _, _, made = vit
+    found = grids_of(made)
+    assert found.pop("image") == "uint8"
+    assert Counter(found.values()) == {"int8": len(found)}
+    assert openvino_precisions(made) == {"u8", "i8"}
+
+
+def test_for_openvino_a_product_after_a_relu_keeps_all_256_values():
+    variant = mlp()
+    made = QuantizeInt8(max_drop_pp=15.0, runtime="openvino")(variant, data_for(variant))
+    assert grids_of(made) == {"x": "int8", "r1": "uint8"}
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_products_of_two_activations_have_no_grid(vit, engine):
+    made = vit[1 + ENGINES.index(engine)]
+    model = onnx.load_model_from_string(made.payload)
+    rounded = {each.output[0] for each in model.graph.node if each.op_type == "DequantizeLinear"}
+    products = [each for each in model.graph.node if each.op_type == "MatMul"]
+    attention = [each for each in products if not rounded & set(each.input)]
+    assert len(attention) == 4, "two in each of two blocks"
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_a_tensor_that_is_only_moved_is_rounded_once(vit, engine):
+    """OpenVINO would compute a second rounding on the same grid."""
+    graph = Graph(onnx.load_model_from_string(vit[1 + ENGINES.index(engine)].payload))
+    for each in graph.nodes:
+        mover = graph.producer.get(each.input[0]) if each.op_type == "QuantizeLinear" else None
+        if mover is not None and mover.op_type in ("Reshape", "Transpose"):
+            above = graph.producer[mover.input[0]]
+            assert above.op_type != "DequantizeLinear", each.input[0]
+
+
+def test_for_openvino_a_branch_is_added_before_it_is_rounded(digits):
+    exported = ExportOnnx()(load_model("resnet20@digits"), digits)
+    made = {engine: QuantizeInt8(runtime=engine)(exported, digits) for engine in ENGINES}
+    graph = Graph(onnx.load_model_from_string(exported.payload))
+    into_sums = {each.input[0] for each in graph.nodes if each.op_type == "Add"}
+    assert len(into_sums) == 9
+    assert into_sums <= grids_of(made["onnxruntime"]).keys()
+    assert not into_sums & grids_of(made["openvino"]).keys()
+    assert openvino_precisions(made["openvino"]) == {"u8"}
+    before, after = (evaluate(each, digits, "test") for each in (exported, made["openvino"]))
+    assert 100 * (before.mean() - after.mean()) <= 0.5
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_either_layout_computes_the_same_on_both_engines(vit, digits, engine):
+    made = vit[1 + ENGINES.index(engine)]
+    feeds = made.feeds(digits.split("validation").take(slice(0, 64)).inputs)
+    with get_runtime("openvino").load(made) as first, get_runtime("onnxruntime").load(made) as second:
+        a, b = first.run(feeds)["logits"], second.run(feeds)["logits"]
+    with get_runtime("onnxruntime").load(vit[0]) as session:
+        exact = session.run(feeds)["logits"]
+    assert np.abs(a - b).max() < 0.05 * np.abs(b).max()
+    assert np.abs(b - exact).max() < 0.1 * np.abs(exact).max()
 
 
 # --- models of any user -----------------------------------------------------------------------------
@@ -232,6 +335,85 @@ def test_a_channel_of_nearly_nothing_does_not_overflow_its_bias():
     with get_runtime("onnxruntime").load(quantized) as session:
         y = session.run(probe(quantized))["y"]
     np.testing.assert_allclose(y[:, :2], [[3.0, -2.0]] * 2, atol=0.3)
+
+
+def tokens_of_a_convolution():
+    nodes = [
+        node("Conv", "x w b", "c", strides=[4, 4]),
+        node("Reshape", "c shape", "r"),
+        node("Transpose", "r", "t", perm=[0, 2, 1]),
+        node("ReduceMean", "t axes", "m", keepdims=0),
+        node("Gemm", "m w2 b2", "y"),
+    ]
+    constants = [weight("w", 16, 3, 4, 4), constant("b", np.linspace(-1, 0.5, 16)), weight("w2", 16, 10)]
+    constants += [
+        weight("b2", 10),
+        constant("axes", [1], np.int64),
+        constant("shape", [-1, 16, 16], np.int64),
+    ]
+    return build(nodes, constants)
+
+
+def tokens_that_a_layer_reads_too():
+    nodes = [
+        node("MatMul", "x w", "a"),
+        node("MatMul", "a w2", "h"),
+        node("Add", "h a", "z"),
+        node("ReduceMean", "a axes", "m", keepdims=0),
+        node("ReduceMean", "z axes", "n", keepdims=0),
+        node("Add", "m n", "f"),
+        node("Gemm", "f w3 b3", "y"),
+    ]
+    constants = [weight("w", 16, 16), weight("w2", 16, 16), weight("w3", 16, 10), weight("b3", 10)]
+    return build(nodes, [*constants, constant("axes", [1], np.int64)], ("batch", 8, 16))
+
+
+def sequence_without_relu():
+    nodes = [
+        node("Conv", "x w b", "c", pads=[1, 1]),
+        node("GlobalAveragePool", "c", "g"),
+        node("Flatten", "g", "f"),
+        node("Gemm", "f w2 b2", "y"),
+    ]
+    constants = [weight("w", 16, 4, 3), constant("b", np.linspace(-1, 0.5, 16)), weight("w2", 16, 10)]
+    return build(nodes, [*constants, weight("b2", 10)], ("batch", 4, 32))
+
+
+def sequence_whose_mean_no_layer_reads():
+    nodes = [
+        node("Conv", "x w b", "c", pads=[1, 1]),
+        node("Relu", "c", "r"),
+        node("ReduceMean", "r axes", "m", keepdims=0),
+        node("Tanh", "m", "y"),
+    ]
+    constants = [
+        weight("w", 10, 4, 3),
+        constant("b", np.linspace(-1, 0.5, 10)),
+        constant("axes", [2], np.int64),
+    ]
+    return build(nodes, constants, ("batch", 4, 32))
+
+
+AVERAGED = (
+    tokens_of_a_convolution,
+    tokens_that_a_layer_reads_too,
+    sequence_without_relu,
+    sequence_whose_mean_no_layer_reads,
+)
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("make", AVERAGED)
+def test_the_mean_of_a_sequence_is_the_same_number_in_openvino(make, engine):
+    """With an unsigned grid it would be off by several standard deviations of the logits."""
+    variant = make()
+    made = QuantizeInt8(max_drop_pp=15.0, runtime=engine)(variant, data_for(variant))
+    feeds = probe(variant, 32)
+    with get_runtime("onnxruntime").load(variant) as session:
+        exact = session.run(feeds)["y"]
+    for runtime in ENGINES:
+        with get_runtime(runtime).load(made) as session:
+            assert np.abs(session.run(feeds)["y"] - exact).max() < 0.2 * exact.std(), runtime
 
 
 # --- what must not pass in silence ------------------------------------------------------------------

@@ -7,9 +7,9 @@ computes with integers. So one file serves ONNX Runtime, OpenVINO and others:
     w8 ── DQ ───┼─ Conv ─ Relu ─ Q ─ DQ ─        x8 ─ QLinearConv ─ y8
     b32 ─ DQ ───┘
 
-Activations are unsigned and asymmetric, per tensor; weights signed and symmetric, per output channel, per group
-or per tensor; biases int32 in units of (input's scale · weight's scale). Without Q and DQ on the activations it is
-*weight-only* quantization: small in the file, float in the arithmetic.
+Activations are unsigned and asymmetric, per tensor, unless a plan wants one signed; weights signed and symmetric, per
+output channel, per group or per tensor; biases int32 in units of (input's scale · weight's scale). Without Q and DQ on
+the activations it is *weight-only* quantization: small in the file, float in the arithmetic.
 
 Engines multiply int8 by uint8 and nothing smaller. So a number of 4 bits travels as one of 8 of which 16 values are
 used, and integer arithmetic stays what it is:
@@ -25,7 +25,7 @@ bits are stored in INT4 too: no engine reads anything smaller.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -53,9 +53,19 @@ class Rounded(NamedTuple):
     grid: Grid
 
 
-def activation_grids(ranges: Mapping[str, Range], bits: int = 8) -> dict[str, Grid]:
-    """The unsigned, asymmetric, per-tensor grid of each range."""
-    return {name: Grid(*choose_scale(each.low, each.high, bits), bits=bits) for name, each in ranges.items()}
+def activation_grids(
+    ranges: Mapping[str, Range], bits: int = 8, signed: Collection[str] = ()
+) -> dict[str, Grid]:
+    """The per-tensor grid of each range: unsigned and asymmetric, but for the names in `signed`.
+
+    Those get a signed, symmetric one, unless nothing in their range is negative.
+    """
+    grids = {}
+    for name, each in ranges.items():
+        both = name in signed and each.low < 0
+        scale, zero_point = choose_scale(each.low, each.high, bits, symmetric=both, signed=both)
+        grids[name] = Grid(scale, zero_point, bits, both)
+    return grids
 
 
 def weight_grids(
@@ -114,7 +124,8 @@ def insert_qdq(
     for name in sorted(set(plan.tensors.values())):
         grid = activations[name]
         add_constant(model, graph.new_name(f"{name}/scale"), grid.scale)
-        add_constant(model, graph.new_name(f"{name}/zero_point"), grid.zero_point.astype(np.uint8))
+        zero_point = grid.zero_point.astype(np.int8 if grid.signed else np.uint8)
+        add_constant(model, graph.new_name(f"{name}/zero_point"), zero_point)
     layers = {layer.output: layer for layer in plan.layers}
     done: set[str] = set()
     nodes: list[onnx.NodeProto] = []
@@ -147,10 +158,17 @@ def _raise_opset(model: onnx.ModelProto) -> None:
 
 
 def _round(graph: Graph, name: str, plan: Plan, activations: Mapping[str, Grid]) -> list[onnx.NodeProto]:
-    """Q and DQ behind the tensor `name`, its users moved behind them; nothing if it is not planned."""
+    """Q and DQ behind the tensor `name`, its users moved behind them; nothing if it is not planned.
+
+    A tensor that shares another's grid holds that one's values, moved: it is rounded already, and OpenVINO would really
+    compute a second rounding. Both engines carry integers through what only moves them by themselves; ONNX Runtime
+    only does not through a Flatten, and wants to be told again behind it.
+    """
     if name not in plan.tensors:
         return []
     source, result, grid = name, graph.new_name(f"{name}/dequantized"), plan.tensors[name]
+    if grid != name and graph.producer[name].op_type != "Flatten":
+        return []
     if (
         name in graph.outputs and name in graph.producer
     ):  # the model's output keeps its name, so what comes before gets another
@@ -158,6 +176,9 @@ def _round(graph: Graph, name: str, plan: Plan, activations: Mapping[str, Grid])
         producer = graph.producer[name]
         producer.output[list(producer.output).index(name)] = source
     for user in graph.consumers[name]:
+        if user.output[0] in plan.means:
+            user.input[:] = [source if each == name else each for each in user.input]
+            continue
         user.input[:] = [result if each == name else each for each in user.input]
     integers = graph.new_name(f"{name}/quantized")
     parameters = [graph.new_name(f"{grid}/{each}") for each in ("scale", "zero_point")]

@@ -45,7 +45,7 @@ def plan_bits(
             layer = dataclasses.replace(layer, input=copy)
         layers.append(layer)
     _add_copies(work.model, copies)
-    work.plan = Plan(tuple(layers), tensors, work.plan.left)
+    work.plan = dataclasses.replace(work.plan, layers=tuple(layers), tensors=tensors)
     return grids, weights
 
 
