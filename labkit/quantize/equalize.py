@@ -44,7 +44,7 @@ from labkit.onnx_graph import (
     set_constant,
 )
 from labkit.progress import Progress
-from labkit.quantize.gate import check_weights
+from labkit.quantize.gate import Gated, check_weights
 from labkit.technique import Technique, knob
 from labkit.variant import Array, Variant
 
@@ -55,7 +55,7 @@ _POOLS = ("MaxPool", "AveragePool", "GlobalAveragePool")
 
 
 @dataclass(frozen=True)
-class Equalize(Technique):
+class Equalize(Gated):
     """Rescale channels between layers so that a single grid per weight suits them all; the function stays."""
 
     name: ClassVar[str] = "equalize"
@@ -71,8 +71,8 @@ class Equalize(Technique):
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Fold batch normalisations, then equalise pair after pair until nothing moves.
 
-        Raises TechniqueError if no two layers can share their scale, a weight is not finite, or the model is
-        quantized already.
+        Raises TechniqueError if no two layers can share their scale, a weight is not finite, the model is quantized
+        already, or quality drops by more than `max_drop_pp` on the dataset's training samples.
         """
         pairs, values = _open(variant, self.relu6 == "lift")
         for turn in range(_MOST_ROUNDS):
@@ -89,7 +89,7 @@ class Equalize(Technique):
             progress((turn + 1) / _MOST_ROUNDS, words)
             if moved < _SETTLED:
                 break
-        return _derived(self, variant, values)
+        return self.hold(variant, _derived(self, variant, values), dataset, "relu6='keep'")
 
 
 @dataclass(frozen=True)

@@ -37,10 +37,31 @@ _SIGNS_OF_INTEGERS = ("quantize", "qlinear", "integer", "nbits")  # in the names
 
 
 @dataclass(frozen=True, kw_only=True)
-class Quantizes(Technique):
-    """A technique that quantizes an ONNX model: what goes before and what comes after is the same for all."""
+class Gated(Technique):
+    """A technique whose result is held against the original, if there is a dataset to do that on."""
 
     max_drop_pp: float = knob(10.0, "largest drop of quality accepted", min=0.0, max=100.0, unit="points")
+
+    def hold(self, variant: Variant, result: Variant, dataset: Dataset | None, advice: str) -> Variant:
+        """`result`; raises TechniqueError, with what to try, if it is too much worse than `variant`."""
+        if dataset is not None:
+            check = check_samples(variant, dataset)
+            drop_pp = drop_of_quality_pp(variant, result, dataset, check)
+            if not drop_pp <= self.max_drop_pp:
+                raise TechniqueError(f"{self.costs(variant, drop_pp, check)}. Try {advice}")
+        return result
+
+    def costs(self, variant: Variant, drop_pp: float, check: Split) -> str:
+        """How much was lost, for a message."""
+        return (
+            f"{self.name} costs {variant.name!r} {drop_pp:.1f} points on {len(check)} training samples, more than "
+            f"max_drop_pp={self.max_drop_pp}"
+        )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Quantizes(Gated):
+    """A technique that quantizes an ONNX model: what goes before and what comes after is the same for all."""
 
     def write(
         self,
@@ -95,10 +116,8 @@ class Quantizes(Technique):
         worst = measure_noise(variant, work.model, work.plan, work.activations, work.weights, check)[0]
         clipping = f"; {report.clipped!r} is clipped most ({report.clip_rate:.1%} of its values)"
         return (
-            f"{self.name} costs {variant.name!r} {drop_pp:.1f} points on {len(check)} training samples, more "
-            f"than max_drop_pp={self.max_drop_pp}. Worst is the {worst.kind} {worst.tensor!r} (signal-to-"
-            f"noise {worst.snr_db:.0f} dB){clipping if report.clipped else ''}. "
-            f"Try {self.advice(worst, report.clip_rate)}"
+            f"{self.costs(variant, drop_pp, check)}. Worst is the {worst.kind} {worst.tensor!r} (signal-to-noise "
+            f"{worst.snr_db:.0f} dB){clipping if report.clipped else ''}. Try {self.advice(worst, report.clip_rate)}"
         )
 
 

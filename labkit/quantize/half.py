@@ -21,8 +21,8 @@ from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, open_graph, replace_nodes
 from labkit.progress import Progress
 from labkit.quantize.arithmetic.floats import BFLOAT16, FLOAT16
-from labkit.quantize.gate import check_weights
-from labkit.technique import Technique, knob
+from labkit.quantize.gate import Gated, check_weights
+from labkit.technique import knob
 from labkit.variant import Variant
 
 _FEWEST_VALUES = 64
@@ -30,7 +30,7 @@ _FEWEST_VALUES = 64
 
 
 @dataclass(frozen=True)
-class StoreHalf(Technique):
+class StoreHalf(Gated):
     """Store the weights in float16 or bfloat16; compute in float32."""
 
     name: ClassVar[str] = "store_half"
@@ -42,8 +42,8 @@ class StoreHalf(Technique):
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Store every float32 constant of 64 numbers or more in sixteen bits, each rounded to the nearest.
 
-        Raises TechniqueError if there is none, one holds a number that is not finite or becomes infinite, or the
-        model is quantized already.
+        Raises TechniqueError if there is none, one holds a number that is not finite or becomes infinite, the model
+        is quantized already, or quality drops by more than `max_drop_pp` on the dataset's training samples.
         """
         model = open_graph(variant.payload)
         check_weights(variant, model)
@@ -60,9 +60,12 @@ class StoreHalf(Technique):
             tensor.CopyFrom(self._rounded(variant, tensor, graph.new_name(f"{name}/{self.dtype}")))
             casts.append(helper.make_node("Cast", [tensor.name], [name], to=onnx.TensorProto.FLOAT))
         replace_nodes(model, [*casts, *model.graph.node])
-        progress(1.0, f"{len(casts)} tensors in {self.dtype}")
         name = f"{variant.name}+{self.dtype}"
-        return variant.derive(name, self.step(variant), model=model.SerializeToString())
+        result = variant.derive(name, self.step(variant), model=model.SerializeToString())
+        other = "bfloat16" if self.dtype == "float16" else "float16"
+        held = self.hold(variant, result, dataset, f"dtype={other!r}")
+        progress(1.0, f"{len(casts)} tensors in {self.dtype}")
+        return held
 
     def _rounded(self, variant: Variant, tensor: onnx.TensorProto, name: str) -> onnx.TensorProto:
         """The same numbers in sixteen bits, called `name`."""

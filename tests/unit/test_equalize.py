@@ -200,6 +200,16 @@ def test_lifted_it_is_a_relu_and_another_function_where_an_activation_passed_6(s
     np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
 
 
+def test_lifting_that_costs_too_much_is_refused_where_there_are_samples_to_see_it_on():
+    plain = chain("Relu6")
+    found = constants_of(plain)
+    variant = with_constants(plain, {**found, "w0": 50 * found["w0"]})
+    dataset = data_for(variant)
+    with pytest.raises(TechniqueError, match="equalize costs 'user' .* points .*Try relu6='keep'"):
+        Equalize(relu6="lift")(variant, dataset)
+    assert Equalize(max_drop_pp=0.5)(variant, dataset) and Equalize(relu6="lift")(variant)
+
+
 def test_the_form_says_that_lifting_changes_the_function():
     said = {field.name: field.metadata["help"] for field in dataclasses.fields(Equalize)}
     assert "another one where an activation passed 6" in said["relu6"]

@@ -19,7 +19,7 @@ from labkit.quantize.half import StoreHalf
 from labkit.quantize.weight_only import QuantizeWeights
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
-from tests.graphs import attention, branches, build, constant, mlp, node, small_cnn, weight
+from tests.graphs import attention, branches, build, constant, data_for, mlp, node, normal, small_cnn, weight
 
 ENGINES = [
     pytest.param(
@@ -137,6 +137,19 @@ def test_the_file_says_the_same_when_it_is_opened_again(tmp_path, onnx_cases):
 
 
 # --- what must not pass in silence ------------------------------------------------------------------
+
+
+def test_a_collapse_is_refused_where_there_are_samples_to_see_it_on():
+    """Two outputs that differ in the fourth digit: bfloat16 keeps three."""
+    first = normal("w", 32)
+    variant = product(np.stack([first, first + 1e-4 * normal("v", 32)], axis=1))
+    dataset = data_for(variant)
+    told = "store_half costs 'user' .* points on 256 training samples.*max_drop_pp=10.0. Try dtype='float16'"
+    with pytest.raises(TechniqueError, match=told):
+        StoreHalf(dtype="bfloat16")(variant, dataset)
+    assert StoreHalf(dtype="bfloat16")(variant) and StoreHalf(dtype="bfloat16", max_drop_pp=100)(
+        variant, dataset
+    )
 
 
 def test_a_number_that_is_too_large_is_refused_by_name():
