@@ -30,7 +30,6 @@ KINDS = {
 
 _INTEGER_KINDS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
-_FUSED_AFTER = ("Relu", "Clip")
 _ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/DequantizationMultiply)+$")
 """What engines append to a name when they replace an operator."""
 
@@ -173,7 +172,7 @@ def _layer(graph: Graph, node: onnx.NodeProto, shapes: Mapping[str, Dims]) -> La
     weight = graph.constant(source)
     if node.op_type in _INTEGER_KINDS and weight is not None:
         weight_grid = str(weight.dtype)
-    output = _settled(graph, node.output[0])
+    output = graph.behind_activation(node.output[0])
     image, stored = shapes.get(node.input[0], ()), shapes.get(source, ())
     is_image = node.op_type == "Conv" and len(image) == len(stored) == 4
     numbers = [each for each in (*image[2:], *stored) if isinstance(each, int)]
@@ -243,11 +242,6 @@ def _integer_type(graph: Graph, node: onnx.NodeProto) -> str:
         elif (producer := graph.producer.get(name)) is not None and producer.op_type == "QuantizeLinear":
             return _integer_type(graph, producer)
     return str(onnx.TensorProto.DataType.Name(kind or onnx.TensorProto.UINT8)).lower()
-
-
-def _settled(graph: Graph, name: str) -> str:
-    user = graph.only_consumer(name)
-    return user.output[0] if user is not None and user.op_type in _FUSED_AFTER else name
 
 
 def _quantizes(node: onnx.NodeProto) -> bool:

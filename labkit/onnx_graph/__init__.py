@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from labkit.onnx_graph.fold import fold_batch_norm, join_bias, own_biases
 from labkit.onnx_graph.graph import (
+    FUSED_ACTIVATIONS,
     Graph,
     add_constant,
     attribute,
@@ -14,6 +15,7 @@ from labkit.onnx_graph.graph import (
 from labkit.onnx_graph.window import Window, window
 
 __all__ = [
+    "FUSED_ACTIVATIONS",
     "Graph",
     "Window",
     "add_constant",

@@ -26,6 +26,10 @@ _OPSET = 18
 _OLDEST_IR_VERSION = 4  # the first in which an initializer need not be an input
 
 
+FUSED_ACTIVATIONS = ("Relu", "Clip")
+"""Activation functions that engines compute within the layer before them."""
+
+
 class Graph:
     """An index over `model.graph`; valid until nodes are added or removed."""
 
@@ -51,6 +55,14 @@ class Graph:
         """The node that uses `name`, if it is one alone and `name` is not an output of the model."""
         users = self.consumers[name]
         return users[0] if len(users) == 1 and name not in self.outputs else None
+
+    def behind_activation(self, name: str) -> str:
+        """The tensor that is rounded instead of a layer's output `name`: behind the activation that is fused to it.
+
+        `name` itself, if there is none.
+        """
+        user = self.only_consumer(name)
+        return user.output[0] if user is not None and user.op_type in FUSED_ACTIVATIONS else name
 
     def new_name(self, wish: str) -> str:
         """The name that a new tensor gets: `wish`, with a number behind it where the graph has that name already.

@@ -22,13 +22,12 @@ from dataclasses import dataclass, field
 import numpy as np
 import onnx
 
-from labkit.onnx_graph import Graph, attribute
+from labkit.onnx_graph import FUSED_ACTIVATIONS, Graph, attribute
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 _MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
 _MIXING = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
 _AVERAGING = ("ReduceMean", "GlobalAveragePool", "AveragePool")
-_FUSED_AFTER = ("Relu", "Clip")
 _IMAGE_RANK = 4  # [N, C, H, W]
 
 
@@ -89,11 +88,11 @@ def make_plan(model: onnx.ModelProto, keep: Collection[str] = (), runtime: str =
     means = _to_means(graph)
     own_grid = {layer.input for layer in layers}
     for layer in layers if runtime == "onnxruntime" else ():
-        settled = _settled(graph, layer.output)
-        if {user.output[0] for user in graph.consumers[settled]} <= means and settled not in graph.outputs:
+        rounded = graph.behind_activation(layer.output)
+        if {user.output[0] for user in graph.consumers[rounded]} <= means and rounded not in graph.outputs:
             continue
-        if layer.op_type == "Conv" or settled != layer.output:
-            own_grid.add(settled)
+        if layer.op_type == "Conv" or rounded != layer.output:
+            own_grid.add(rounded)
     for node in reversed(graph.nodes):
         if node.op_type in _MOVING and node.output[0] in own_grid:
             own_grid.add(node.input[0])
@@ -104,7 +103,7 @@ def make_plan(model: onnx.ModelProto, keep: Collection[str] = (), runtime: str =
         if node.op_type in _MOVING and node.input[0] in own_grid | shared.keys():
             shared[node.output[0]] = shared.get(node.input[0], node.input[0])
         elif node.op_type in _MIXING and all(name in own_grid | shared.keys() for name in node.input):
-            own_grid.add(_settled(graph, node.output[0]))
+            own_grid.add(graph.behind_activation(node.output[0]))
     tensors = {name: name for name in own_grid} | shared
     of_convolutions = {tensors[layer.input] for layer in layers if layer.op_type == "Conv"}
     of_products = {tensors[layer.input] for layer in layers} - of_convolutions
@@ -150,7 +149,7 @@ def _to_means(graph: Graph) -> set[str]:
         users = graph.consumers[node.output[0]]
         if node.op_type in _AVERAGING:
             above = graph.producer.get(node.input[0])
-            positive = above is not None and above.op_type in _FUSED_AFTER
+            positive = above is not None and above.op_type in FUSED_ACTIVATIONS
             safe = positive and _readers(graph, node.output[0]) <= set(WEIGHTED)
             wanted = ranks.get(node.input[0]) != _IMAGE_RANK and not safe
         else:
@@ -166,9 +165,3 @@ def _readers(graph: Graph, name: str) -> set[str]:
     for user in graph.consumers[name]:
         kinds |= _readers(graph, user.output[0]) if user.op_type in _MOVING else {user.op_type}
     return kinds
-
-
-def _settled(graph: Graph, name: str) -> str:
-    """The tensor to round instead of `name`: that behind the activation function that a runtime fuses."""
-    user = graph.only_consumer(name)
-    return user.output[0] if user is not None and user.op_type in _FUSED_AFTER else name
