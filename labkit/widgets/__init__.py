@@ -7,6 +7,7 @@ from labkit.widgets.clipping_explorer import ClippingExplorer
 from labkit.widgets.clipping_rows import clipping_table, sweep_clipping, watch
 from labkit.widgets.compare_panel import ComparePanel
 from labkit.widgets.convert_panel import ConvertPanel
+from labkit.widgets.explain_panel import ExplainPanel
 from labkit.widgets.form import Form
 from labkit.widgets.format_drawing import draw_map
 from labkit.widgets.format_map import FormatMap
@@ -25,6 +26,7 @@ __all__ = [
     "ClippingExplorer",
     "ComparePanel",
     "ConvertPanel",
+    "ExplainPanel",
     "Form",
     "FormatMap",
     "GridExplorer",

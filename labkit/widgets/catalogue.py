@@ -125,6 +125,10 @@ STRINGS = {
     "mixed.recorded": "recorded",
     "mixed.row.over": "over by {bytes:,}",
     "mixed.row.within": "within",
+    "explain.suspect": "which file to ask about; it is raced against {against}",
+    "explain.runtime": "whose operators are timed",
+    "explain.none": "nothing explained yet",
+    "explain.rows": "The {shown} dearest of {count} operators",
     "microscope.rows": "All {count} operators, in the order of computation",
 }
 

@@ -77,10 +77,7 @@ def _draw_errors(axes: Axes, rows: Sequence[Any]) -> None:
 def microscope_view(reports: Sequence[MicroscopeReport]) -> tuple[Any, str]:
     """The figure of the one report, its sentence, and its rows; an empty figure where there is none yet."""
     if not reports:
-        with _DRAWING:
-            figure, _ = _axes("", text("microscope.none"))
-        figure.set_label(text("microscope.none"))
-        return figure, ""
+        return empty_figure(text("microscope.none")), ""
     (report,) = reports
     rows = microscope_rows(report)
     place = next((index for index, row in enumerate(rows) if row["status"] == "departs"), 0)
@@ -107,6 +104,14 @@ def microscope_rows(report: MicroscopeReport) -> list[dict[str, Any]]:
         }
         for row in report.rows
     ]
+
+
+def empty_figure(words: str) -> Figure:
+    """What a panel shows before there is anything to draw; `words` say so."""
+    with _DRAWING:
+        figure, _ = _axes("", words)
+    figure.set_label(words)
+    return figure
 
 
 def _axes(y_title: str, empty: str) -> tuple[Figure, Axes]:
