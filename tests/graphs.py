@@ -139,3 +139,16 @@ def attention():
     ]
     constants = [weight("wq", 16, 16), weight("wk", 16, 16), weight("w", 16, 10), weight("b", 10)]
     return build(nodes, [*constants, constant("axes", [1], np.int64)], ("batch", "time", 16))
+
+
+W = normal("W", 6, 6)
+
+
+def network(*nodes, **constants):
+    """x [N, 6] → y [N, 6]."""
+    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 6]) for name in ("x", "y")]
+    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
+    graph = helper.make_graph(nodes, "net", values[:1], values[1:], stored)
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
+    specs = [TensorSpec(name, "float32", ("batch", 6)) for name in ("x", "y")]
+    return Variant("net", "onnx", model.SerializeToString(), (specs[0],), (specs[1],), task="regression")

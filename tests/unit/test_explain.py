@@ -15,9 +15,8 @@ from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-from onnx import TensorProto, helper, numpy_helper
+from onnx import helper
 
 from benchmarks.quantization.slow_cases import CASES, SlowCase, slow_case
 from benchmarks.quantization.slow_models import digits, resnet, resnet_int8
@@ -33,17 +32,17 @@ from labkit.explain.evidence import (
     ONE_THREAD,
     UNSIGNED,
     Evidence,
-    unaligned,
 )
 from labkit.explain.layers import ModelFile
 from labkit.explain.profile import Operator, Profile
-from labkit.explain.rewrite import Chain, unsigned
+from labkit.explain.rewrite import Chain
 from labkit.explain.trials import AGAINST, ITSELF, Entrant, Race
 from labkit.measure.timing import Timing
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.technique import probe
-from labkit.variant import TensorSpec, Variant
+from labkit.variant import Variant
 from labkit.zoo import load_model
+from tests.graphs import W, network
 
 SPEEDS = {
     "signed_activations": {UNSIGNED: 3.0},
@@ -105,19 +104,6 @@ def evidence(*operators: Operator, speeds: Mapping[str, float] | None = None, **
 
 def chain_variant(int8: bool = False) -> Variant:
     return Chain(4, 8, (3, 3), (6, 6), int8).variant()
-
-
-def network(*nodes: onnx.NodeProto, **constants: np.ndarray) -> Variant:
-    """x [N, 6] → y [N, 6]."""
-    values = [helper.make_tensor_value_info(name, TensorProto.FLOAT, ["batch", 6]) for name in ("x", "y")]
-    stored = [numpy_helper.from_array(np.asarray(value), name) for name, value in constants.items()]
-    graph = helper.make_graph(nodes, "net", values[:1], values[1:], stored)
-    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10)
-    specs = [TensorSpec(name, "float32", ("batch", 6)) for name in ("x", "y")]
-    return Variant("net", "onnx", model.SerializeToString(), (specs[0],), (specs[1],), task="regression")
-
-
-W = np.random.RandomState(0).standard_normal((6, 6)).astype(np.float32)
 
 
 def test_there_are_ten_cases_or_more_and_each_has_a_cause_of_its_own():
@@ -266,87 +252,6 @@ def test_the_profile_s_file_is_removed(monkeypatch, tmp_path):
     assert list(Path().glob("onnxruntime_profile*")) == []
 
 
-def test_unsigned_grids_hold_the_same_numbers():
-    scale, zero = np.float32(0.05), np.int8(-7)
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
-        helper.make_node("MatMul", ["d", "w"], ["y"]),
-    ]
-    signed = network(*nodes, scale=scale, zero=zero, w=W)
-    lifted = unsigned(signed)
-    assert lifted is not None
-    feeds = {"x": np.linspace(-9, 9, 60, dtype=np.float32).reshape(10, 6)}  # beyond both ends of the grid
-    runtime = get_runtime("onnxruntime")
-    with runtime.load(signed) as first, runtime.load(lifted) as second:
-        np.testing.assert_array_equal(first.run(feeds)["y"], second.run(feeds)["y"])
-    assert unsigned(lifted) is None
-
-
-@pytest.mark.parametrize(("zero", "can"), [(0, True), (-7, False)])
-def test_a_zero_point_that_is_left_out_is_moved_up_with_the_grid(zero, can):
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
-        helper.make_node("MatMul", ["d", "w"], ["y"]),
-    ]
-    signed = network(*nodes, scale=np.float32(0.05), zero=np.int8(zero), w=W)
-    lifted = unsigned(signed)
-    assert (lifted is not None) == can, "a grid that is read with another zero point stays"
-    if lifted is not None:
-        feeds, runtime = probe(signed, 10), get_runtime("onnxruntime")
-        with runtime.load(signed) as first, runtime.load(lifted) as second:
-            np.testing.assert_array_equal(first.run(feeds)["y"], second.run(feeds)["y"])
-
-
-def test_without_a_zero_point_the_grid_is_that_of_the_integers():
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale"], ["d"]),
-        helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
-        helper.make_node("MatMul", ["d", "w"], ["m"], "signed"),
-        helper.make_node("QuantizeLinear", ["m", "scale"], ["mq"]),
-        helper.make_node("DequantizeLinear", ["mq", "scale"], ["md"]),
-        helper.make_node("MatMul", ["md", "w"], ["y"], "by default"),
-    ]
-    constants = {"scale": np.float32(0.1), "zero": np.int8(0), "w8": np.ones((6, 6), np.int8)}
-    layers = ModelFile(network(*nodes, **constants), 6).layers
-    assert [(each.input_grid, each.output_grid) for each in layers] == [("int8", "uint8"), ("uint8", "")]
-
-
-@pytest.mark.parametrize("int8", [False, True])
-@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
-def test_a_chain_runs_and_has_the_multiply_adds_that_it_says(int8, runtime):
-    chain = Chain(5, 7, (3, 3), (8, 8), int8)
-    variant = chain.variant()
-    assert sum(layer.macs or 0 for layer in ModelFile(variant, 3).layers) == chain.macs(3)
-    with get_runtime(runtime).load(variant) as session:
-        assert np.isfinite(session.run(probe(variant, 3))["y"]).all()
-    assert (chain.aligned(8).inputs, chain.aligned(8).outputs) == (8, 8)
-
-
-def test_the_file_tells_why_a_layer_cannot_be_computed_in_integers():
-    nodes = [
-        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
-        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["d"]),
-        helper.make_node("DequantizeLinear", ["w8", "scale"], ["w"]),
-        helper.make_node("MatMul", ["d", "w"], ["both"], "both"),
-        helper.make_node("MatMul", ["both", "w"], ["weight"], "weight"),
-        helper.make_node("MatMul", ["d", "plain"], ["input"], "input"),
-        helper.make_node("MatMul", ["weight", "input"], ["y"], "none"),
-    ]
-    constants = {"scale": np.float32(0.1), "zero": np.uint8(3), "w8": np.ones((6, 6), np.int8), "plain": W}
-    file = ModelFile(network(*nodes, **constants), 6)
-    grids = {layer.node: (layer.input_grid, layer.weight_grid, layer.on_grids) for layer in file.layers}
-    assert grids == {
-        "both": ("uint8", "int8", True),
-        "weight": ("", "int8", False),
-        "input": ("uint8", "", False),
-        "none": ("", "", False),
-    }
-    assert file.layers[-1].weight is None
-
-
 @pytest.mark.parametrize(("speed", "blamed"), [(1.8, True), (1.02, False)])
 def test_odd_channels_are_blamed_only_where_even_ones_are_faster(speed, blamed):
     variant = Chain(30, 30, (3, 3), (16, 16), False).variant()
@@ -354,14 +259,6 @@ def test_odd_channels_are_blamed_only_where_even_ones_are_faster(speed, blamed):
     assert found.names("unaligned_channels") == blamed
     if blamed:
         assert "30 to 30 channels" in found.says
-
-
-@pytest.mark.parametrize(
-    ("inputs", "outputs", "odd"), [(32, 32, False), (30, 32, True), (1, 16, False), (16, 30, True)]
-)
-def test_channels_that_leave_a_rest_are_seen(inputs, outputs, odd):
-    layer = ModelFile(Chain(inputs, outputs, (3, 3), (4, 4), False).variant(), 1).layers[0]
-    assert unaligned(layer, 16) == odd
 
 
 def test_what_cannot_be_profiled_is_refused_in_words(lenet):
