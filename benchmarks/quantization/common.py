@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.quantization import RUNTIMES
 from labkit.cli.terminal import say
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset, Split, load_dataset
@@ -39,9 +40,12 @@ class Subject:
     dataset: Dataset
 
     @functools.cached_property
-    def int8(self) -> Variant:
-        """What labkit makes of it unless told otherwise."""
-        return QuantizeInt8(CALIBRATION_SAMPLES)(self.variant, self.dataset)
+    def int8(self) -> dict[str, Variant]:
+        """Runtime → what labkit makes for it; all else is as it is unless told otherwise."""
+        return {
+            runtime: QuantizeInt8(CALIBRATION_SAMPLES, runtime=runtime)(self.variant, self.dataset)
+            for runtime in RUNTIMES
+        }
 
     def scores(self, variant: Variant, split: str = "test", runtime: str = "") -> Scores:
         """One score for each image of `split`; in the reference runtime of its format unless another is named."""

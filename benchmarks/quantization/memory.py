@@ -23,7 +23,7 @@ from labkit.quantize.calibration.observers import CALIBRATORS
 MODEL = "resnet20"
 FEW, MANY = 128, 4096
 FIGURES = ("calibration_memory_ratio", "calibration_memory_above_loading_ratio")
-_LIMIT_S = 300.0
+_LIMIT_S = 900.0
 
 
 def calibration_memory(quick: bool) -> Found:

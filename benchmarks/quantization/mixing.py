@@ -27,7 +27,8 @@ def mixed_precision(quick: bool) -> Found:
         return nulls(FIGURES, not_shipped(MODEL))
     technique = QuantizeMixed(rounding="gptq", points=4) if quick else QuantizeMixed(points=12)
     points = technique.search(given.variant, given.dataset, progress_line())
-    validation, test = given.scores(given.int8, "validation"), given.scores(given.int8)
+    int8 = given.int8["onnxruntime"]
+    validation, test = given.scores(int8, "validation"), given.scores(int8)
     scores = [given.scores(point.variant) for point in points]
     front, rows = pareto(points), []
     for point, own in zip(points, scores, strict=True):
@@ -36,7 +37,7 @@ def mixed_precision(quick: bool) -> Found:
                 "model": MODEL,
                 "bits": point.counts,
                 "size_bytes": point.size_bytes,
-                "size_over_int8": point.size_bytes / given.int8.size_bytes,
+                "size_over_int8": point.size_bytes / int8.size_bytes,
                 "on_front": point in front,
                 **given.behind(
                     "validation_behind_int8_pp", validation, given.scores(point.variant, "validation")

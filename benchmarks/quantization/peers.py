@@ -1,6 +1,7 @@
 """Static int8 beside ONNX Runtime's own quantizer, NNCF and neural-compressor: accuracy, and speed on each runtime.
 
-Accuracy is compared on the same runtime: where a peer writes OpenVINO's own format, ours is run on OpenVINO too.
+labkit lays a file out for one runtime or the other, as NNCF does: each is raced on its own runtime against all that
+run there. Accuracy is compared on the same runtime too: where a peer writes OpenVINO's own format, on OpenVINO.
 """
 
 from __future__ import annotations
@@ -23,7 +24,8 @@ from labkit.runtimes import RunOptions, get_runtime
 from labkit.task import Scores
 from labkit.variant import Variant
 
-_OURS = "labkit"
+_OURS = {"onnxruntime": "labkit", "openvino": "labkit_openvino"}
+"""Runtime → the name of our file for it."""
 _NO_PEER = "no peer could make a file for it"
 
 
@@ -66,7 +68,10 @@ def _names(model: str) -> list[str]:
 
 def _of_model(given: Subject, quick: bool) -> Found:
     found = nulls(_names(given.name), "--quick leaves the peers out" if quick else _NO_PEER)
-    entrants = {_OURS: Entrant(given.int8, given.scores(given.int8))}
+    entrants = {
+        name: Entrant(given.int8[runtime], given.scores(given.int8[runtime], runtime=runtime))
+        for runtime, name in _OURS.items()
+    }
     with tempfile.TemporaryDirectory() as folder:
         for peer, made in () if quick else _peers(given, Path(folder)):
             if isinstance(made, Entrant):
@@ -102,13 +107,12 @@ def _told(result: PeerResult) -> dict[str, Any]:
 
 def _accuracy(given: Subject, name: str, entrants: Mapping[str, Entrant]) -> dict[str, Any]:
     """The row of one entrant, without times."""
-    own, ours = entrants[name], entrants[_OURS].scores
+    own = entrants[name]
     row = {"model": given.name, "tool": name, **own.told, "size_bytes": own.variant.size_bytes}
     row |= {"accuracy": float(own.scores.mean()), **given.behind("drop_pp", given.float_scores, own.scores)}
-    if name != _OURS:
-        if own.variant.format == "openvino":
-            ours = given.scores(given.int8, runtime="openvino")
-        row |= given.behind("labkit_behind_pp", own.scores, ours)
+    if name not in _OURS.values():
+        runtime = "openvino" if own.variant.format == "openvino" else "onnxruntime"
+        row |= given.behind("labkit_behind_pp", own.scores, entrants[_OURS[runtime]].scores)
     return row
 
 
@@ -120,8 +124,10 @@ def _add_times(
     quick: bool,
 ) -> None:
     """Race all that this runtime opens, and write the times into the rows, or why there are none."""
-    able = {}
+    ours, able = _OURS[runtime], {}
     for name, entrant in entrants.items():
+        if name in _OURS.values() and name != ours:
+            continue
         try:
             get_runtime(runtime).load(entrant.variant).close()
             able[name] = (entrant.variant, RunOptions())
@@ -130,15 +136,16 @@ def _add_times(
     blocks = race(able, runtime, given, quick)
     for name in able:
         rows[name][f"{runtime}_ms"] = float(np.median(blocks[name]))
-        if name != _OURS:
-            value, interval = ratio(blocks, _OURS, name)
+        if name != ours:
+            value, interval = ratio(blocks, ours, name)
             rows[name] |= {f"time_ratio_{runtime}": value, f"time_ratio_{runtime}_ci95": interval}
 
 
 def _figures(model: str, rows: Mapping[str, dict[str, Any]]) -> dict[str, float | None]:
-    """The best peer is the most accurate one, or the fastest, whatever it is in the other."""
-    figures: dict[str, float | None] = {f"int8_drop_pp_{model}": rows[_OURS]["drop_pp"]}
-    peers = [row for name, row in rows.items() if name != _OURS]
+    """The drop is the larger of our two files'; the best peer is the most accurate, or the fastest, of all."""
+    drop = max(rows[name]["drop_pp"] for name in _OURS.values())
+    figures: dict[str, float | None] = {f"int8_drop_pp_{model}": drop}
+    peers = [row for name, row in rows.items() if name not in _OURS.values()]
     if peers:
         figures[f"int8_accuracy_vs_best_peer_pp_{model}"] = -max(row["labkit_behind_pp"] for row in peers)
         better = [row for row in peers if row["labkit_behind_pp_ci95"][0] > 0]

@@ -31,7 +31,7 @@ def int8_speed(quick: bool) -> Found:
         entrants = {"float32": (given.variant, RunOptions())}
         if runtime == "openvino" and machine.has_bf16:
             entrants["bfloat16"] = (given.variant, RunOptions(precision="bfloat16"))
-        entrants["int8"] = (given.int8, RunOptions())
+        entrants["int8"] = (given.int8[runtime], RunOptions())
         blocks = race(entrants, runtime, given, quick)
         int8_ms[runtime] = float(np.median(blocks["int8"]))
         for name in entrants:

@@ -9,6 +9,8 @@ from benchmarks.quantization.mixing import choose
 from benchmarks.quantization.peers import _figures
 from labkit.quantize.mixed import QuantizeMixed
 
+OURS = {"labkit": {"drop_pp": 0.1}, "labkit_openvino": {"drop_pp": 0.2}}
+
 
 def peer(behind: float, low: float, ratio: float, ratio_low: float) -> dict:
     return {
@@ -20,8 +22,9 @@ def peer(behind: float, low: float, ratio: float, ratio_low: float) -> dict:
 
 
 def test_the_best_peer_is_the_most_accurate_one_and_separately_the_fastest_one():
-    rows = {"labkit": {"drop_pp": 0.1}, "a": peer(0.3, 0.1, 0.8, 0.7), "b": peer(-0.2, -0.4, 1.05, 1.01)}
+    rows = OURS | {"a": peer(0.3, 0.1, 0.8, 0.7), "b": peer(-0.2, -0.4, 1.05, 1.01)}
     figures = _figures("vit", rows)
+    assert figures["int8_drop_pp_vit"] == 0.2
     assert figures["int8_accuracy_vs_best_peer_pp_vit"] == -0.3
     assert figures["int8_latency_vs_best_peer_openvino_vit"] == 1.05
     assert figures["int8_peers_more_accurate_vit"] == 1 and figures["int8_peers_faster_openvino_vit"] == 1
@@ -30,7 +33,7 @@ def test_the_best_peer_is_the_most_accurate_one_and_separately_the_fastest_one()
 
 @pytest.mark.parametrize(("ratio", "low"), [(1.02, 1.01), (1.05, 0.99)])
 def test_a_peer_is_faster_only_by_more_than_3_percent_and_an_interval_that_excludes_1(ratio, low):
-    figures = _figures("vit", {"labkit": {"drop_pp": 0.0}, "a": peer(0.0, -0.2, ratio, low)})
+    figures = _figures("vit", OURS | {"a": peer(0.0, -0.2, ratio, low)})
     assert figures["int8_peers_faster_openvino_vit"] == 0
 
 
