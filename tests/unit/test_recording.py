@@ -1,0 +1,60 @@
+"""What the quantization lesson shows at once, because it was measured before: whole, and true of what is shipped."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from labkit.convert import ExportOnnx
+from labkit.data import Dataset
+from labkit.errors import ConfigError
+from labkit.progress import silent
+from labkit.quantize.mixed import propose
+from labkit.teach.recording import FILE, MIXED, MODEL, NETWORK, load_recording, measure_point
+from labkit.widgets import tally
+from labkit.zoo import load_model
+
+
+def test_every_layer_was_measured_in_every_width() -> None:
+    widths: dict[str, set[int]] = {}
+    for each in load_recording().choices:
+        widths.setdefault(each.weight, set()).add(each.bits)
+    assert len(widths) == 26
+    assert all(found == {32, 8, 4} for found in widths.values())
+
+
+def test_the_recorded_models_are_those_that_the_search_proposes() -> None:
+    recording = load_recording()
+    sizes = [point.size_bytes for point in recording.points]
+    assert sizes == sorted(sizes)
+    proposed = propose(recording.choices, MIXED.points)
+    assert {tuple(each.items()) for each in proposed} == {
+        tuple(point.assignment.items()) for point in recording.points
+    }
+
+
+def test_a_recorded_model_that_is_made_again_is_as_large_and_as_bad(digits: Dataset) -> None:
+    recorded = load_recording().points[0]
+    network = NETWORK(ExportOnnx()(load_model(MODEL), digits), digits)
+    again = measure_point(network, MIXED.stock(network, digits, silent), recorded.assignment, digits, silent)
+    assert (again.counts, again.assignment) == (recorded.counts, recorded.assignment)
+    assert again.size_bytes == pytest.approx(recorded.size_bytes, rel=0.001)
+    assert again.drop_pp == pytest.approx(recorded.drop_pp, abs=3)  # on another CPU a close call may turn
+    assert recorded.drop_pp > 50
+
+
+def test_a_few_layers_with_more_bits_are_worth_it() -> None:
+    """What the game is about: without it there is nothing to find."""
+    recording = load_recording()
+    good = [point for point in recording.points if point.drop_pp <= 1]
+    uniform = next(point for point in good if set(point.assignment.values()) == {8})
+    weights = [tally(recording.choices, point.assignment, 0).weight_bytes for point in (good[0], uniform)]
+    assert weights[0] < 0.7 * weights[1]
+
+
+def test_a_file_that_is_no_recording_is_refused(tmp_path: Path) -> None:
+    broken = tmp_path / "broken.json"
+    broken.write_text(FILE.read_text()[:100])
+    with pytest.raises(ConfigError, match=r"broken\.json"):
+        load_recording(broken)
