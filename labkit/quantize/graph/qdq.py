@@ -41,7 +41,7 @@ from labkit.variant import Array
 
 _INT4_OPSET = 21  # the first with 4-bit tensors, and with a scale per group
 _INT4_IR_VERSION = 10
-_BIAS_ROOM = 2.0**30
+BIAS_ROOM = 2.0**30  # the largest bias, in its unit: half of what int32 holds, the other half is for the sums
 _NIBBLE = 4
 SMALLEST_GROUP = 16  # of ONNX Runtime's packed product
 
@@ -96,7 +96,7 @@ def weight_grids(
             continue
         grid = weight_grid(weight, layer.axis if per_channel else None, count)
         if bias is not None and layer.input in plan.tensors:
-            unit = activations[plan.tensors[layer.input]].scale.astype(np.float64) * _BIAS_ROOM
+            unit = activations[plan.tensors[layer.input]].scale.astype(np.float64) * BIAS_ROOM
             least = np.maximum(np.abs(bias), 1e-25) / unit
             scale = np.maximum(grid.scale, least if per_channel else least.max()).astype(np.float32)
             grid = Grid(scale, grid.zero_point, count, True, grid.axis)

@@ -31,9 +31,8 @@ from labkit.onnx_graph.as_torch.module import OnnxModule
 from labkit.onnx_graph.as_torch.node import Node, to_tensor
 from labkit.quantize.arithmetic.grid import Grid
 from labkit.quantize.graph.plan import Layer, Plan
+from labkit.quantize.graph.qdq import BIAS_ROOM
 from labkit.quantize.training.fake import LearnedGrid
-
-_BIAS_ROOM = 2.0**30
 
 
 class Norm(nn.Module):
@@ -213,7 +212,7 @@ class FakeQuantized(OnnxModule):
             grid, bias = self.learned(layer.weight), self.bias(layer)
             if bias is not None:
                 step = self.learned(self._grid_of[layer.input]).scale.detach()
-                least = bias.detach().abs() / (step * _BIAS_ROOM)
+                least = bias.detach().abs() / (step * BIAS_ROOM)
                 grid.at_least(least if grid.axis is not None else least.max())
 
     def keep_valid(self) -> None:
