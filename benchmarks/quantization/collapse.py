@@ -1,4 +1,8 @@
-"""Per tensor, per channel, and equalisation: mobilenet as it is, and rescaled in a way that keeps its function."""
+"""Per tensor, per channel, and equalisation: mobilenet as it is, and rescaled in a way that keeps its function.
+
+How far apart the channels are drawn was chosen on 1,000 validation images, among 20, 50, 100, 200 and 400 times. At
+50, int8 per tensor has collapsed there (28 points) and per channel has not (0.7). At 100 it is 62 points and 1.8.
+"""
 
 from __future__ import annotations
 
@@ -11,7 +15,7 @@ from labkit.quantize.equalize import Equalize, Unbalance
 from labkit.runtimes import get_runtime
 
 MODEL = "mobilenet"
-SPREAD = 20.0
+SPREAD = 50.0
 FIGURES = (
     "per_tensor_drop_pp",
     "per_channel_drop_pp",

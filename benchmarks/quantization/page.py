@@ -115,6 +115,7 @@ def _speed(rows: list[Row]) -> list[str]:
             f"{row['ms']:.3g}",
             "" if row["precision"] == "float32" else _with_interval(row, "speedup", ".2f"),
             _with_interval(row, "speedup_over_bfloat16", ".2f") if "speedup_over_bfloat16" in row else "",
+            _with_interval(row, "drop_pp") if "drop_pp" in row else "",
         )
         for row in raced
     ]
@@ -123,7 +124,10 @@ def _speed(rows: list[Row]) -> list[str]:
         for row in rows
         if "chain" in row
     ]
-    lines = ["## Speed", _table(("runtime", "precision", "ms", "over float32", "over bfloat16"), cells)]
+    lines = [
+        "## Speed",
+        _table(("runtime", "precision", "ms", "over float32", "over bfloat16", "lost"), cells),
+    ]
     if chains:
         lines += [
             "The peak was looked for with chains of eight layers; the fastest run of each, in 10⁹ multiply-adds/s:",

@@ -45,6 +45,8 @@ def int8_speed(quick: bool) -> Found:
             found.rows.append({**row, "speedup": value, "speedup_ci95": interval})
             if name != "float32":
                 found.figures[f"{name}_speedup_{runtime}"] = value
+        scores = given.scores(given.int8[runtime], runtime=runtime)
+        found.rows[-1] |= given.behind("drop_pp", given.float_scores, scores)
         if "bfloat16" in blocks:
             value, interval = ratio(blocks, "bfloat16", "int8")
             found.figures[_BFLOAT16[1]] = value
