@@ -30,6 +30,11 @@ class OrtSession(Session):
         """Named arrays in, named arrays out."""
         return dict(zip(self._names, self._session.run(self._names, dict(feeds)), strict=True))
 
+    def close(self) -> None:
+        """Drop the engine's session, and with it its copy of the weights."""
+        self._session = None
+        super().close()
+
 
 class OnnxRuntime(Runtime):
     """ONNX Runtime; computes in the precision that the file declares (a quantized file runs as int8).

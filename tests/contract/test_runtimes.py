@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import dataclasses
+import gc
 import os
 import subprocess
 import sys
+import weakref
 from pathlib import Path
 
 import numpy as np
@@ -98,6 +100,19 @@ def test_a_closed_session_says_so_and_may_be_closed_again(runtime, request):
     for use in (session.run, session.execute):
         with pytest.raises(LabkitError, match="session of 'lenet5@digits' is closed: load the variant again"):
             use(feeds)
+
+
+def test_a_closed_session_of_onnx_runtime_gives_its_memory_back_at_once(request):
+    """Not when Python looks for cycles next: a calibration opens and closes many."""
+    variant, _ = case_for(get_runtime("onnxruntime"), "image", request)
+    session = get_runtime("onnxruntime").load(variant)
+    held = weakref.ref(session._session)
+    gc.disable()
+    try:
+        session.close()
+        assert held() is None
+    finally:
+        gc.enable()
 
 
 ONCE = """
