@@ -103,8 +103,8 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
             model.graph.initializer.append(tensor)
         else:
             kept.append(node)
-    replace_nodes(model, kept)
     constants = {tensor.name for tensor in model.graph.initializer}
+    replace_nodes(model, kept)
     _replace(model.graph.input, [value for value in model.graph.input if value.name not in constants])
     model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     return model

@@ -164,3 +164,14 @@ def test_a_weight_that_a_constant_node_holds_needs_no_input():
         helper.make_tensor_value_info(t.name, t.data_type, t.dims) for t in model.graph.initializer
     )
     onnx.checker.check_model(open_graph(model.SerializeToString()), full_check=True)
+
+
+def test_a_constant_that_nothing_reads_is_no_input_either():
+    """Old exports of PyTorch list num_batches_tracked, which only training reads, among the inputs."""
+    variant = network()
+    model = onnx.load_model_from_string(variant.payload)
+    model.graph.initializer.append(constant("bn1.num_batches_tracked", 7, np.int64))
+    payload = listing_weights(dataclasses.replace(variant, model=model.SerializeToString())).payload
+    graph = open_graph(payload).graph
+    assert [value.name for value in graph.input] == ["x"]
+    assert "bn1.num_batches_tracked" not in {tensor.name for tensor in graph.initializer}
