@@ -95,3 +95,17 @@ def test_the_bias_of_a_single_output_is_learned_and_whole_numbers_never_are():
     constants = [constant("w", normal("w", 4, 1)), constant("b", [0.5])]
     constants += [constant("numbers", [7, -1, 1], np.int64), constant("picked", [1, 2], np.int64)]
     assert trained(nodes, constants, ("batch", 4), ("batch", 1)) == {"w", "b"}
+
+
+def test_the_numbers_of_a_hard_swish_behind_a_layer_are_not_learned():
+    nodes = [
+        node("Gemm", "x w", "g"),
+        node("Add", "g b", "h"),
+        node("Add", "h three", "shifted"),
+        node("Clip", "shifted low high", "gate"),
+        node("Mul", "h gate", "product"),
+        node("Div", "product high", "y"),
+    ]
+    constants = [weight("w", 4, 10), weight("b", 10), constant("three", [3.0])]
+    constants += [constant("low", 0.0), constant("high", 6.0)]
+    assert trained(nodes, constants, ("batch", 4), ("batch", 10)) == {"w", "b"}
