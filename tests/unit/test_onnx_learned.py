@@ -109,3 +109,19 @@ def test_the_numbers_of_a_hard_swish_behind_a_layer_are_not_learned():
     constants = [weight("w", 4, 10), weight("b", 10), constant("three", [3.0])]
     constants += [constant("low", 0.0), constant("high", 6.0)]
     assert trained(nodes, constants, ("batch", 4), ("batch", 10)) == {"w", "b"}
+
+
+def test_what_a_layer_put_out_still_takes_a_bias_where_a_constant_is_joined_before_it():
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Concat", "zeros m", "joined", axis=0),
+        node("Add", "joined b", "y"),
+    ]
+    constants = [weight("w", 4, 10), constant("zeros", np.zeros((1, 10))), weight("b", 10)]
+    assert trained(nodes, constants, ("batch", 4), ("rows", 10)) == {"w", "b"}
+
+
+def test_what_is_joined_from_constants_alone_is_one_and_its_first_part_is_learned():
+    nodes = [node("Concat", "w fixed", "joined", axis=1), node("MatMul", "x joined", "y")]
+    constants = [weight("w", 4, 7), weight("fixed", 4, 3)]
+    assert trained(nodes, constants, ("batch", 4), ("batch", 10)) == {"w"}

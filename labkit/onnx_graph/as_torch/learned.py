@@ -38,7 +38,8 @@ def learned_constants(graph: Graph) -> set[str]:
     learned: set[str] = set()
     settings: set[str] = set()
     for node in graph.nodes:
-        if node.op_type in _MOVING and len(node.input) > 0 and node.input[0] in behind:
+        moved = node.input if node.op_type == "Concat" else node.input[:1]
+        if node.op_type in _MOVING and moved and all(name in behind for name in moved):
             behind[node.output[0]] = behind[node.input[0]]
             settings.update(behind[name] for name in node.input[1:] if name in behind)
             continue
