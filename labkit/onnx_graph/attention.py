@@ -72,7 +72,8 @@ def split_layers(model: onnx.ModelProto) -> int:
     graph, shapes = Graph(model), _shapes(model)
     made: dict[int, list[onnx.NodeProto]] = {}
     for split in graph.nodes:
-        layer = _layer(graph, split.input[0]) if split.op_type == "Split" else None
+        cuts = split.op_type == "Split" and graph.only_consumer(split.input[0]) is not None
+        layer = _layer(graph, split.input[0]) if cuts else None
         sizes = [(shapes.get(name) or (None,))[-1] for name in split.output]
         last_axis = len(shapes.get(split.input[0], ())) - 1
         if layer is None or None in sizes or attribute(split, "axis", 0) not in (-1, last_axis):

@@ -153,3 +153,18 @@ def test_all_together_leave_the_products_of_attention_and_no_detour(with_gemms, 
     kinds, _ = rewritten(block(), (all_of_them, None))
     assert kinds["MatMul"] == products and not kinds["Split"]
     assert kinds["Transpose"] == 4 and kinds["Mul"] == 2
+
+
+@pytest.mark.parametrize("reader", ["Relu", "output"])
+def test_a_layer_that_is_read_whole_too_is_not_cut(reader):
+    whole = "y" if reader == "output" else "a"
+    nodes = [
+        node("MatMul", "x w", "m"),
+        node("Add", "m b", whole),
+        node("Split", whole, "p q", axis=2, num_outputs=2),
+        *([] if reader == "output" else [node("Relu", "a", "r"), node("Concat", "p r q", "y", axis=2)]),
+    ]
+    constants = [weight("w", WIDTH, WIDTH), weight("b", WIDTH)]
+    width = WIDTH if reader == "output" else 2 * WIDTH
+    variant = build(nodes, constants, ("batch", TOKENS, WIDTH), ("batch", TOKENS, width))
+    rewritten(variant, (split_layers, 0))
