@@ -114,20 +114,21 @@ def regroup_gelu(model: onnx.ModelProto) -> int:
     graph = Graph(model)
     made: dict[int, list[onnx.NodeProto]] = {}
     for outer in graph.nodes:
-        inner = _maker(graph, outer.input, "Mul") if outer.op_type == "Mul" else None
-        half, one_plus_erf = _factor(graph, inner) if inner is not None else (None, "")
-        add = _maker(graph, [one_plus_erf], "Add")
-        if inner is None or half != 0.5 or add is None or _maker(graph, add.input, "Erf") is None:
-            continue
-        x = next((name for name in outer.input if name != inner.output[0]), "")
-        if not x or graph.only_consumer(inner.output[0]) is None:
-            continue
-        constant = next(name for name in inner.input if name != one_plus_erf)
-        made[id(inner)] = []
-        made[id(outer)] = [
-            helper.make_node("Mul", [x, one_plus_erf], list(inner.output), inner.name),
-            helper.make_node("Mul", [inner.output[0], constant], list(outer.output), outer.name),
-        ]
+        for x, name in (outer.input, outer.input[::-1]) if outer.op_type == "Mul" else ():
+            inner = _maker(graph, [name], "Mul")
+            half, one_plus_erf = _factor(graph, inner) if inner is not None else (None, "")
+            add = _maker(graph, [one_plus_erf], "Add")
+            if inner is None or half != 0.5 or add is None or _maker(graph, add.input, "Erf") is None:
+                continue
+            if x == name or graph.only_consumer(name) is None:
+                continue
+            constant = next(each for each in inner.input if each != one_plus_erf)
+            made[id(inner)] = []
+            made[id(outer)] = [
+                helper.make_node("Mul", [x, one_plus_erf], [name], inner.name),
+                helper.make_node("Mul", [name, constant], list(outer.output), outer.name),
+            ]
+            break
     _replace(model, graph, made)
     return len(made) // 2
 

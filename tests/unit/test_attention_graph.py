@@ -168,3 +168,17 @@ def test_a_layer_that_is_read_whole_too_is_not_cut(reader):
     width = WIDTH if reader == "output" else 2 * WIDTH
     variant = build(nodes, constants, ("batch", TOKENS, WIDTH), ("batch", TOKENS, width))
     rewritten(variant, (split_layers, 0))
+
+
+@pytest.mark.parametrize("inputs", ["x2 e4", "e4 x2"])
+def test_the_gelu_of_what_is_itself_a_product_is_regrouped(inputs):
+    nodes = [
+        node("Mul", "x by", "x2"),
+        node("Div", "x2 root", "e1"),
+        node("Erf", "e1", "e2"),
+        node("Add", "e2 one", "e3"),
+        node("Mul", "half e3", "e4"),
+        node("Mul", inputs, "y"),
+    ]
+    constants = [constant("root", 2**0.5), constant("one", 1.0), constant("half", 0.5), constant("by", 3.0)]
+    rewritten(build(nodes, constants, ("batch", WIDTH), ("batch", WIDTH)), (regroup_gelu, 1))
