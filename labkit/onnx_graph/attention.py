@@ -159,7 +159,7 @@ def flatten_layers(model: onnx.ModelProto) -> int:
 
 @dataclass(frozen=True)
 class _Layer:
-    """MatMul with a stored weight [I, O], and the Add of a stored bias [O] that alone reads its result."""
+    """MatMul with a stored float32 weight [I, O], and the Add of a stored bias [O] that alone reads its result."""
 
     name: str
     input: str
@@ -179,6 +179,8 @@ def _layer(graph: Graph, name: str) -> _Layer | None:
     bias_name = next((each for each in add.input if each != product.output[0]), "")
     weight, bias = graph.constant(product.input[1]), graph.constant(bias_name)
     if weight is None or bias is None or weight.ndim != 2 or bias.shape != weight.shape[1:]:
+        return None
+    if weight.dtype != np.float32:  # what is stored anew is float32
         return None
     return _Layer(product.name, product.input[0], product.input[1], weight, bias_name, bias, add)
 

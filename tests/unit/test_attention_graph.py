@@ -182,3 +182,17 @@ def test_the_gelu_of_what_is_itself_a_product_is_regrouped(inputs):
     ]
     constants = [constant("root", 2**0.5), constant("one", 1.0), constant("half", 0.5), constant("by", 3.0)]
     rewritten(build(nodes, constants, ("batch", WIDTH), ("batch", WIDTH)), (regroup_gelu, 1))
+
+
+def test_layers_in_half_precision_are_left_alone():
+    nodes = [
+        node("Cast", "x", "x16", to=onnx.TensorProto.FLOAT16),
+        node("MatMul", "x16 w", "m"),
+        node("Add", "m b", "a"),
+        node("Mul", "a scale", "scaled"),
+        node("Cast", "scaled", "y", to=onnx.TensorProto.FLOAT),
+    ]
+    constants = [constant("w", np.eye(WIDTH), np.float16), constant("b", np.ones(WIDTH), np.float16)]
+    constants += [constant("scale", 0.5, np.float16)]
+    variant = build(nodes, constants, ("batch", TOKENS, WIDTH), ("batch", TOKENS, WIDTH))
+    rewritten(variant, (scale_weights, 0))
