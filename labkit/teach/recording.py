@@ -34,7 +34,7 @@ NETWORK = Unbalance(spread=100.0)
 MIXED = QuantizeMixed(rounding="nearest", max_drop_pp=100.0)
 """How the models of the game are made: 8 and 4 bits, each weight rounded to the nearest."""
 SCAN_SAMPLES, CHECK_SPLIT = 64, "test"
-_WIDTHS = (8, 4)
+WIDTHS = (8, 4)
 
 
 @dataclass(frozen=True)
@@ -50,7 +50,7 @@ class RecordedPoint:
 
 @dataclass(frozen=True)
 class Recording:
-    """`choices`: every layer in every width. `points`: the models on the walk from all float to all 4 bits."""
+    """`choices`: every layer in every width. `points`: the models on the walk from all 8 to all 4 bits."""
 
     choices: tuple[Choice, ...]
     points: tuple[RecordedPoint, ...]
@@ -81,7 +81,8 @@ def record(variant: Variant, dataset: Dataset, progress: Progress) -> Recording:
     """Measure the sensitivity of every layer, and the models that follow from it."""
     candidates = MIXED.stock(variant, dataset, part(progress, 0.0, 0.1))
     scan = pick(variant, dataset.split("calibration"), SCAN_SAMPLES)
-    choices = sensitivity(variant, candidates, scan, _WIDTHS, part(progress, 0.1, 0.8))
+    found = sensitivity(variant, candidates, scan, WIDTHS, part(progress, 0.1, 0.8))
+    choices = [each for each in found if each.bits in WIDTHS]
     assignments = propose(choices, MIXED.points)
     points = [
         measure_point(

@@ -11,7 +11,7 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError
 from labkit.progress import silent
 from labkit.quantize.mixed import propose
-from labkit.teach.recording import FILE, MIXED, MODEL, NETWORK, load_recording, measure_point
+from labkit.teach.recording import FILE, MIXED, MODEL, NETWORK, WIDTHS, load_recording, measure_point
 from labkit.widgets import tally
 from labkit.zoo import load_model
 
@@ -21,7 +21,7 @@ def test_every_layer_was_measured_in_every_width() -> None:
     for each in load_recording().choices:
         widths.setdefault(each.weight, set()).add(each.bits)
     assert len(widths) == 26
-    assert all(found == {32, 8, 4} for found in widths.values())
+    assert all(found == set(WIDTHS) for found in widths.values())
 
 
 def test_the_recorded_models_are_those_that_the_search_proposes() -> None:
