@@ -94,7 +94,8 @@ def scale_weights(model: onnx.ModelProto) -> int:
     graph = Graph(model)
     made: dict[int, list[onnx.NodeProto]] = {}
     for scale in graph.nodes:
-        factor, name = _factor(graph, scale)
+        factor, source = _factor(graph, scale)
+        name = source
         while graph.only_consumer(name) and _maker(graph, [name], *_MOVING):
             name = graph.producer[name].input[0]
         layer = _layer(graph, name) if factor is not None and graph.only_consumer(name) else None
@@ -102,9 +103,7 @@ def scale_weights(model: onnx.ModelProto) -> int:
             continue
         weight, bias = layer.weight * factor, layer.bias * factor
         made[id(layer.add)] = _product_and_bias(graph, layer.input, weight, bias, name)
-        made[id(scale)] = [
-            helper.make_node("Identity", [_factor(graph, scale)[1]], list(scale.output), scale.name)
-        ]
+        made[id(scale)] = [helper.make_node("Identity", [source], list(scale.output), scale.name)]
     _replace(model, graph, made)
     return len(made) // 2
 
