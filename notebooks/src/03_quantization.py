@@ -688,8 +688,8 @@ from labkit.convert import save_as
 from labkit.widgets import ExplainPanel
 
 suspects = {
-    "A": lk.QuantizeWeights(bits=8)(resnet, data),
-    "B": lk.QuantizeDynamic(convolutions=True)(resnet, data),
+    "A": lk.QuantizeWeights(bits=8)(resnet),
+    "B": lk.QuantizeDynamic(convolutions=True)(resnet),
     "C": int8["onnxruntime"],
 }
 files = {name: save_as(each, folder / f"suspect-{name}.onnx")[0] for name, each in suspects.items()}
