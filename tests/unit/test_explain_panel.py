@@ -30,8 +30,8 @@ def operator(kind: str = "Conv", ms: float = 1.0, layer: str = "conv1") -> Opera
     )
 
 
-def explanation(*operators: Operator) -> Explanation:
-    profile = Profile("weights only", "onnxruntime", 8, 1, 3, operators)
+def explanation(*operators: Operator, variant: str = "weights only") -> Explanation:
+    profile = Profile(variant, "onnxruntime", 8, 1, 3, operators)
     return Explanation(profile, 3.0, profile, Ratio(0.9, (0.8, 0.95)), (), ("a note",))
 
 
@@ -79,5 +79,5 @@ def test_the_dearest_operators_stand_first_and_all_are_counted() -> None:
 
 
 def test_every_sentence_of_the_diagnosis_is_shown_and_none_is_taken_for_html() -> None:
-    _, table = explain_view([explanation(operator(layer=HOSTILE))])
+    _, table = explain_view([explanation(operator(layer=HOSTILE), variant=HOSTILE)])
     assert "is slower" in table and "a note" in table and HOSTILE not in table
