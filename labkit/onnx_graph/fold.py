@@ -73,7 +73,7 @@ def join_bias(model: onnx.ModelProto) -> int:
         add = graph.only_consumer(node.output[0]) if node.op_type == "MatMul" else None
         if add is None or add.op_type != "Add" or ranks.get(node.input[0]) != 2:
             continue
-        bias = next(name for name in (*add.input, node.output[0]) if name != node.output[0])
+        bias = next((name for name in add.input if name != node.output[0]), "")
         weight, values = graph.constant(node.input[1]), graph.constant(bias)
         if weight is None or values is None or weight.ndim != 2 or values.shape != weight.shape[1:]:
             continue

@@ -212,3 +212,9 @@ def test_the_mean_of_a_sequence_is_the_same_number_in_openvino(make, engine):
     for runtime in ENGINES:
         with get_runtime(runtime).load(made) as session:
             assert np.abs(session.run(feeds)["y"] - exact).max() < 0.2 * exact.std(), runtime
+
+
+def test_a_product_that_is_doubled_has_no_bias_to_join():
+    nodes = [node("MatMul", "x w", "m"), node("Add", "m m", "y")]
+    model = open_graph(build(nodes, [weight("w", 16, 10)], ("batch", 16)).payload)
+    assert join_bias(model) == 0
