@@ -24,7 +24,7 @@ from labkit.variant import Array
 def fold_batch_norm(model: onnx.ModelProto) -> int:
     """Fold every Conv → BatchNormalization of `model`, in place; returns how many were folded.
 
-    The convolution's weight [O, I, …] and all four parameters [O] must be constants.
+    The convolution's weight [O, I, …] and all four parameters [O] must be constants, and the weight float32.
     """
     graph = Graph(model)
     folded = []
@@ -36,6 +36,8 @@ def fold_batch_norm(model: onnx.ModelProto) -> int:
             continue
         constants = [graph.constant(name) for name in (conv.input[1], *norm.input[1:], *conv.input[2:3])]
         if any(values is None for values in constants):
+            continue
+        if graph.constants[conv.input[1]].data_type != onnx.TensorProto.FLOAT:
             continue
         weight, gamma, beta, mean, variance, *bias = (np.asarray(values, np.float64) for values in constants)
         factor = gamma / np.sqrt(variance + attribute(norm, "epsilon", 1e-5))

@@ -218,3 +218,15 @@ def test_a_product_that_is_doubled_has_no_bias_to_join():
     nodes = [node("MatMul", "x w", "m"), node("Add", "m m", "y")]
     model = open_graph(build(nodes, [weight("w", 16, 10)], ("batch", 16)).payload)
     assert join_bias(model) == 0
+
+
+def test_a_batch_norm_is_left_where_the_convolution_is_in_half_precision():
+    nodes = [
+        node("Cast", "x", "x16", to=onnx.TensorProto.FLOAT16),
+        node("Conv", "x16 w", "c"),
+        node("BatchNormalization", "c gamma1 beta1 mean1 var1", "n"),
+        node("Cast", "n", "y", to=onnx.TensorProto.FLOAT),
+    ]
+    constants = [constant("w", normal("w", 16, 3, 1, 1), np.float16), *batch_norm(1)]
+    variant = build(nodes, constants, outputs=("batch", 16, 16, 16))
+    assert fold_batch_norm(open_graph(variant.payload)) == 0
