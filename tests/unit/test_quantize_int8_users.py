@@ -12,6 +12,7 @@ from labkit.data import Split
 from labkit.onnx_graph import Graph, fold_batch_norm, join_bias, open_graph
 from labkit.progress import silent
 from labkit.quantize import QuantizeInt8, quantization_report
+from labkit.quantize.calibration.histogram import Range
 from labkit.quantize.graph.plan import make_plan
 from labkit.quantize.graph.qdq import activation_grids, insert_qdq, round_weights, weight_grids
 from labkit.runtimes import get_runtime
@@ -230,3 +231,16 @@ def test_a_batch_norm_is_left_where_the_convolution_is_in_half_precision():
     constants = [constant("w", normal("w", 16, 3, 1, 1), np.float16), *batch_norm(1)]
     variant = build(nodes, constants, outputs=("batch", 16, 16, 16))
     assert fold_batch_norm(open_graph(variant.payload)) == 0
+
+
+@pytest.mark.parametrize("order", [(1.0, 3e6), (3e6, 1.0)])
+def test_a_weight_that_layers_share_leaves_room_for_either_one_s_bias(order):
+    nodes = [node("Gemm", "x w b0", "p"), node("Gemm", "x w b1", "q"), node("Sub", "p q", "y")]
+    constants = [constant("w", np.full((10, 10), 1e-6))]
+    constants += [constant(f"b{place}", np.full(10, size)) for place, size in enumerate(order)]
+    model = open_graph(build(nodes, constants, ("batch", 10)).payload)
+    plan = make_plan(model)
+    activations = activation_grids({"x": Range(-1.0, 1.0)})
+    grids = weight_grids(Graph(model), plan, activations)
+    unit = np.float64(activations["x"].scale) * grids["w"].scale
+    assert (max(order) / unit <= 2.0**30 * 1.001).all()

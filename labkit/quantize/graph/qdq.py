@@ -24,6 +24,7 @@ bits are stored in INT4 too: no engine reads anything smaller.
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Collection, Mapping
 from typing import Any, NamedTuple
@@ -81,26 +82,25 @@ def weight_grids(
     OpenVINO wants whole groups: where they do not divide a layer's input channels, it gets groups of half the size or
     less, down to 16, and below that (a depthwise convolution has one channel) a scale per channel.
     A bias is stored in int32 on the grid of its layer's products, so a channel of almost no weights gets a scale
-    that still leaves its bias room there.
+    that still leaves its bias room there, in every layer that shares the weight.
     """
     grids: dict[str, Grid] = {}
     for layer in plan.layers:
-        if layer.weight in grids:
-            continue
-        weight, bias = graph.constant(layer.weight), graph.constant(layer.bias)
-        assert weight is not None  # noqa: S101 - a plan's weights are constants
-        count = bits if isinstance(bits, int) else bits[layer.weight]
-        whole = math.gcd(group_size, weight.shape[layer.group_axis])
-        if group_size and whole >= SMALLEST_GROUP:
-            grids[layer.weight] = weight_grid(weight, layer.group_axis, count, whole)
-            continue
-        grid = weight_grid(weight, layer.axis if per_channel else None, count)
-        if bias is not None and layer.input in plan.tensors:
+        if layer.weight not in grids:
+            weight = graph.constant(layer.weight)
+            assert weight is not None  # noqa: S101 - a plan's weights are constants
+            count = bits if isinstance(bits, int) else bits[layer.weight]
+            whole = math.gcd(group_size, weight.shape[layer.group_axis])
+            if group_size and whole >= SMALLEST_GROUP:
+                grids[layer.weight] = weight_grid(weight, layer.group_axis, count, whole)
+            else:
+                grids[layer.weight] = weight_grid(weight, layer.axis if per_channel else None, count)
+        grid, bias = grids[layer.weight], graph.constant(layer.bias)
+        if bias is not None and layer.input in plan.tensors and not grid.group_size:
             unit = activations[plan.tensors[layer.input]].scale.astype(np.float64) * BIAS_ROOM
             least = np.maximum(np.abs(bias), 1e-25) / unit
             scale = np.maximum(grid.scale, least if per_channel else least.max()).astype(np.float32)
-            grid = Grid(scale, grid.zero_point, count, True, grid.axis)
-        grids[layer.weight] = grid
+            grids[layer.weight] = dataclasses.replace(grid, scale=scale)
     return grids
 
 
