@@ -205,7 +205,7 @@ def _macs(node: onnx.NodeProto, shapes: Mapping[str, Dims]) -> int | None:
 def _stored(graph: Graph, name: str) -> tuple[str, str]:
     """The constant behind a weight, and the grid on which it is stored ("" for float)."""
     grid = ""
-    while (producer := graph.producer.get(name)) is not None:
+    while (producer := graph.producer.get(name)) is not None and producer.input:
         cast = graph.producer.get(producer.input[0])
         if (
             producer.op_type == "Mul" and cast is not None and cast.op_type == "Cast"

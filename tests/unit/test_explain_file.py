@@ -101,3 +101,12 @@ def test_the_file_tells_why_a_layer_cannot_be_computed_in_integers():
 def test_channels_that_leave_a_rest_are_seen(inputs, outputs, odd):
     layer = ModelFile(Chain(inputs, outputs, (3, 3), (4, 4), False).variant(), 1).layers[0]
     assert unaligned(layer, 16) == odd
+
+
+def test_a_weight_that_is_made_from_nothing_is_a_computed_one():
+    nodes = [
+        helper.make_node("RandomNormal", [], ["drawn"], shape=[6, 6]),
+        helper.make_node("MatMul", ["x", "drawn"], ["y"], "product"),
+    ]
+    (layer,) = ModelFile(network(*nodes), 6).layers
+    assert (layer.node, layer.weight, layer.weight_grid) == ("product", None, "")
