@@ -243,11 +243,10 @@ def test_a_bias_that_grows_and_steps_that_shrink_in_training_stay_within_int32()
 # --- the file ---
 
 
-def test_four_bits_are_stored_two_to_a_byte_and_clipped_where_uint8_would_go_on():
-    x = 10 * floats(64, 2, 6, 6)  # beyond what calibration has seen
-    work, module, _, _ = fake(residual(with_norm=False))
+def exported(work, module):
+    """The file that the trained module becomes, and the weights in it."""
     grids = module.grids()
-    activations = {name: grids[name] for name in work.tensors}
+    activations = {name: grids[name] for name in set(work.plan.tensors.values())}
     weights = {}
     for layer in work.plan.layers:
         grid = grids[layer.weight]
@@ -256,6 +255,55 @@ def test_four_bits_are_stored_two_to_a_byte_and_clipped_where_uint8_would_go_on(
     model.CopyFrom(work.model)
     insert_qdq(model, work.plan, activations, weights)
     onnx.checker.check_model(model)
+    return model, weights
+
+
+def sequence():
+    """image [N, 2, 6, 6] → sequences [N, 12, 6] → conv → relu = a; conv(a) + mean of a → mean → 3 logits."""
+    make = helper.make_node
+    nodes = [
+        make("Reshape", ["image", "shape"], ["x"]),
+        make("Conv", ["x", "w1"], ["c"]),
+        make("Relu", ["c"], ["a"]),
+        make("Conv", ["a", "w2"], ["d"]),
+        make("GlobalAveragePool", ["a"], ["mean"]),
+        make("Add", ["d", "mean"], ["sum"]),
+        make("GlobalAveragePool", ["sum"], ["p"]),
+        make("Flatten", ["p"], ["logits"]),
+    ]
+    constants = {"shape": np.array([-1, 12, 6]), "w1": floats(3, 12, 1) / 4, "w2": floats(3, 3, 1) / 20}
+    body = helper.make_graph(
+        nodes,
+        "sequence",
+        [helper.make_tensor_value_info("image", TensorProto.FLOAT, ["batch", 2, 6, 6])],
+        [helper.make_tensor_value_info("logits", TensorProto.FLOAT, ["batch", 3])],
+        [numpy_helper.from_array(v, k) for k, v in constants.items()],
+    )
+    return helper.make_model(body, opset_imports=[helper.make_opsetid("", 18)], ir_version=9)
+
+
+def test_a_mean_that_the_file_takes_before_rounding_is_taken_there_in_training_too():
+    model = sequence()
+    work = start(as_variant(model))
+    assert "mean" in work.plan.means and "a" in work.plan.tensors
+    bits = dict.fromkeys(set(work.plan.tensors.values()), 4)
+    weight_bits = {layer.weight: 8 for layer in work.plan.layers}
+    base = open_graph(model.SerializeToString())
+    module = FakeQuantized(work.model, base, work.plan, bits, weight_bits, True).eval()
+    images = torch.from_numpy(floats(16, 2, 6, 6))
+    with torch.no_grad():
+        module(images)
+        module.start_grids()
+        ours = module(images).numpy()
+    with get_runtime("onnxruntime").load(as_variant(exported(work, module)[0])) as session:
+        theirs = session.run({"image": images.numpy()})["logits"]
+    np.testing.assert_allclose(theirs, ours, atol=0.01 * ours.std())
+
+
+def test_four_bits_are_stored_two_to_a_byte_and_clipped_where_uint8_would_go_on():
+    x = 10 * floats(64, 2, 6, 6)  # beyond what calibration has seen
+    work, module, _, _ = fake(residual(with_norm=False))
+    model, weights = exported(work, module)
     stored = {t.name: t for t in model.graph.initializer}
     packed = stored["w2/int4"]
     assert packed.data_type == TensorProto.INT4 and len(packed.raw_data) == 4 * 4 * 9 // 2

@@ -17,7 +17,7 @@ from __future__ import annotations
 import math
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import cast
+from typing import Any, cast
 
 import numpy as np
 import onnx
@@ -99,6 +99,10 @@ class FakeQuantized(OnnxModule):
         self._layers: dict[str, Layer] = {layer.output: layer for layer in plan.layers}
         self._grid_of = dict(plan.tensors)
         self._own = {name for name, grid in plan.tensors.items() if name == grid}
+        self._means = plan.means
+        averaged = {name for node in self.nodes if node.outputs[0] in plan.means for name in node.inputs}
+        self._averaged = averaged & self._own
+        self._unrounded: dict[str, Tensor] = {}
         self._seen: dict[str, _Seen] = {}
         self._grids = nn.ModuleList()
         self._places: dict[str, int] = {}
@@ -143,8 +147,17 @@ class FakeQuantized(OnnxModule):
             return norm.folded_bias()
         return self.constant(layer.bias) if layer.bias else None
 
+    def forward(self, *inputs: Tensor) -> Any:
+        """As in OnnxModule."""
+        try:
+            return super().forward(*inputs)
+        finally:
+            self._unrounded.clear()
+
     def compute(self, node: Node, inputs: list[Tensor | None]) -> tuple[Tensor, ...]:
-        """As the finished file does: the layers of the plan with a rounded weight."""
+        """As the finished file does: the plan's layers with a rounded weight, its means of what is not rounded."""
+        if node.outputs[0] in self._means:
+            inputs = [self._unrounded.get(name, x) for name, x in zip(node.inputs, inputs, strict=True)]
         layer = self._layers.get(node.outputs[0])
         if layer is None:
             return super().compute(node, inputs)
@@ -179,6 +192,8 @@ class FakeQuantized(OnnxModule):
         """A tensor with a grid of its own is rounded; one that shares a grid lies on it already."""
         if name not in self._own:
             return value
+        if name in self._averaged:
+            self._unrounded[name] = value
         grid = self.learned(name)
         if not grid.started:
             self._seen.setdefault(name, _Seen()).add(name, value)
