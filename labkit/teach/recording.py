@@ -33,7 +33,7 @@ MODEL, DATASET = "mobilenet@digits", "digits"
 NETWORK = Unbalance(spread=100.0)
 MIXED = QuantizeMixed(rounding="nearest", max_drop_pp=100.0)
 """How the models of the game are made: 8 and 4 bits, each weight rounded to the nearest."""
-SCAN_SAMPLES, CHECK_SPLIT = 64, "test"
+SCAN_SAMPLES, CHECK_SPLIT = 64, "validation"
 WIDTHS = (8, 4)
 
 
