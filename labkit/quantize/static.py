@@ -5,7 +5,8 @@ At run time nothing is measured any more, and convolutions and additions stay in
 
 One file serves every engine, but each has operators of its own that it is fastest with. `runtime` says which one the
 file is laid out for: ONNX Runtime wants every convolution's result on a grid and adds residual branches in integers;
-OpenVINO adds them before it rounds, and wants matrix products to read signed numbers (`graph/plan.py`).
+OpenVINO adds them before it rounds (`graph/plan.py`), fastest if they have steps of 1 (`graph/streams.py`), and wants
+matrix products to read signed numbers.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ from labkit.quantize.calibration.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.calibration.observers import CALIBRATORS, make_observer
 from labkit.quantize.gate import Quantizes, check_samples, start
 from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
+from labkit.quantize.graph.streams import carry_in_steps
 from labkit.quantize.rounding.learn import learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
@@ -66,6 +68,8 @@ class QuantizeInt8(Quantizes):
         share = part(progress, 0.0, 0.5)
         found = calibrate(variant, work.model, work.tensors, samples, self.calibrator, self.percentile, share)
         ranges = {name: each.range for name, each in found.items()}
+        if self.runtime == "openvino":
+            ranges = carry_in_steps(work.model, work.plan, ranges)
         rates = clip_rates(variant, work.model, ranges, check, part(progress, 0.5, 0.8, "ranges, "))
         work.activations = activation_grids(ranges, signed=work.plan.signed)
         graph, per_channel = Graph(work.model), self.granularity == "per_channel"

@@ -25,8 +25,8 @@ import onnx
 from labkit.onnx_graph import FUSED_ACTIVATIONS, Graph, attribute
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
-_MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
-_MIXING = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
+MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
+MIXING = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
 _AVERAGING = ("ReduceMean", "GlobalAveragePool", "AveragePool")
 _IMAGE_RANK = 4  # [N, C, H, W]
 
@@ -94,15 +94,15 @@ def make_plan(model: onnx.ModelProto, keep: Collection[str] = (), runtime: str =
         if layer.op_type == "Conv" or rounded != layer.output:
             own_grid.add(rounded)
     for node in reversed(graph.nodes):
-        if node.op_type in _MOVING and node.output[0] in own_grid:
+        if node.op_type in MOVING and node.output[0] in own_grid:
             own_grid.add(node.input[0])
     shared: dict[str, str] = {}
     for node in graph.nodes:
         if node.output[0] in means:
             continue
-        if node.op_type in _MOVING and node.input[0] in own_grid | shared.keys():
+        if node.op_type in MOVING and node.input[0] in own_grid | shared.keys():
             shared[node.output[0]] = shared.get(node.input[0], node.input[0])
-        elif node.op_type in _MIXING and all(name in own_grid | shared.keys() for name in node.input):
+        elif node.op_type in MIXING and all(name in own_grid | shared.keys() for name in node.input):
             own_grid.add(graph.behind_activation(node.output[0]))
     tensors = {name: name for name in own_grid} | shared
     of_convolutions = {tensors[layer.input] for layer in layers if layer.op_type == "Conv"}
@@ -153,7 +153,7 @@ def _to_means(graph: Graph) -> set[str]:
             safe = positive and _readers(graph, node.output[0]) <= set(WEIGHTED)
             wanted = ranks.get(node.input[0]) != _IMAGE_RANK and not safe
         else:
-            wanted = node.op_type in _MOVING and bool(users) and {each.output[0] for each in users} <= found
+            wanted = node.op_type in MOVING and bool(users) and {each.output[0] for each in users} <= found
         if wanted:
             found.add(node.output[0])
     return found
@@ -163,5 +163,5 @@ def _readers(graph: Graph, name: str) -> set[str]:
     """The kinds of operators that read a tensor, at most moved; "" for who runs the model."""
     kinds = {""} if name in graph.outputs else set()
     for user in graph.consumers[name]:
-        kinds |= _readers(graph, user.output[0]) if user.op_type in _MOVING else {user.op_type}
+        kinds |= _readers(graph, user.output[0]) if user.op_type in MOVING else {user.op_type}
     return kinds
