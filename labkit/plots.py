@@ -31,14 +31,18 @@ _DRAWING = threading.Lock()  # matplotlib shares its fonts among threads
 
 
 def pareto(
-    measurements: Iterable[Any], x: str = "latency_p50_ms", y: str = "quality", chosen: str | None = None
+    measurements: Iterable[Any],
+    x: str = "latency_p50_ms",
+    y: str = "quality",
+    chosen: str | None = None,
+    mark: str = "chosen",
 ) -> Figure:
     """Draw what each candidate costs (`x`) against what it is worth (`y`), and the Pareto front.
 
     The front joins the candidates that no other beats in both; its height is the best to be had for a
     budget. measurements: Measurements, or mappings with the same names; `y`_ci95 becomes an error bar.
-    `chosen` is the key, or the variant's name, of the one to ring. Rows without a value are counted, not
-    drawn.
+    `chosen` is the key, or the variant's name, of the one to ring, and `mark` the word beside it. Rows without a value
+    are counted, not drawn.
     """
     rows = list(measurements)
     drawn = [row for row in rows if value(row, x) is not None and value(row, y) is not None]
@@ -55,6 +59,10 @@ def pareto(
                 name if len(drawn) <= _MOST_NAMES or row in best or (picked and picked[index]) else ""
                 for index, (row, name) in enumerate(zip(drawn, names, strict=True))
             ]
+            if picked:
+                written = [
+                    f"{name} ({mark})" if ring else name for name, ring in zip(written, picked, strict=True)
+                ]
             _write_names(axes, [(value(row, x), value(row, y)) for row in drawn], written, picked)
         else:
             axes.text(0.5, 0.5, "nothing measured yet", ha="center", transform=axes.transAxes, color="0.35")
@@ -67,7 +75,7 @@ def pareto(
     figure.set_label(
         f"{y} against {x} for {len(drawn)} candidates"
         + (f"; on the Pareto front: {on_front}" if drawn else "")
-        + (f"; chosen: {chosen}" if chosen else "")
+        + (f"; {mark}: {chosen}" if chosen else "")
     )
     return figure
 
@@ -201,7 +209,7 @@ def _write_names(
         if not names[index]:
             continue
         note = axes.annotate(
-            f"{names[index]} (chosen)" if chosen else names[index],
+            names[index],
             point,
             (0, 0),
             textcoords="offset pixels",

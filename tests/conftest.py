@@ -78,7 +78,11 @@ def _regression() -> tuple[Variant, Dataset]:
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load_dataset("digits")
+    dataset = load_dataset("digits")
+    for split in dataset.splits.values():  # shared by all tests, so none of them may write to it
+        for array in (*split.inputs.values(), split.target):
+            array.setflags(write=False)
+    return dataset
 
 
 @pytest.fixture(scope="session")

@@ -44,18 +44,18 @@ class Explanation:
 
     def table(self) -> str:
         """The most expensive operators as text, one line each."""
-        dearest = sorted(self.profile.operators, key=lambda each: -each.ms)
+        slowest = sorted(self.profile.operators, key=lambda each: -each.ms)
         lines = [
             f"{'operator':<22} {'layer':<26} {'computed in':<12} {'ms':>8} {'share':>6} {'Mmacs':>8} {'Gmacs/s':>8}"
         ]
-        for each in dearest[:_MOST_ROWS]:
+        for each in slowest[:_MOST_ROWS]:
             macs = "–" if each.macs is None else f"{each.macs / 1e6:.2f}"
             speed = "–" if each.macs_per_ms is None else f"{each.macs_per_ms / 1e6:.1f}"
             lines.append(
                 f"{_short(each.kind, 22):<22} {_short(each.layer or '–', 26):<26} {each.precision:<12} "
                 f"{each.ms:>8.3f} {each.share:>6.1%} {macs:>8} {speed:>8}"
             )
-        rest = dearest[_MOST_ROWS:]
+        rest = slowest[_MOST_ROWS:]
         if rest:
             name = f"{len(rest)} more"
             lines.append(

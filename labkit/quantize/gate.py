@@ -22,8 +22,10 @@ from labkit.onnx_graph.attention import simplify
 from labkit.progress import Progress
 from labkit.quantize.arithmetic.grid import Grid
 from labkit.quantize.calibration.calibrate import pick
+from labkit.quantize.calibration.histogram import Range
 from labkit.quantize.graph.plan import WEIGHTED, Plan, make_plan
 from labkit.quantize.graph.qdq import Rounded, insert_qdq
+from labkit.quantize.graph.streams import carry_in_steps
 from labkit.quantize.noise import Noise, measure_noise
 from labkit.quantize.report import QuantizationReport, count_layers, has_report, write_report
 from labkit.quantize.rounding.learn import Learned
@@ -136,6 +138,11 @@ class Work:
         for each in learned.values():
             if each.bias is not None:
                 set_constant(self.model, each.bias_name, each.bias)
+
+    def carry(self, ranges: Mapping[str, Range]) -> dict[str, Range]:
+        """The ranges to make grids of, the float graph rescaled to suit them where the engine is faster so."""
+        openvino = self.plan.runtime == "openvino"
+        return carry_in_steps(self.model, self.plan, ranges) if openvino else dict(ranges)
 
     @property
     def tensors(self) -> list[str]:

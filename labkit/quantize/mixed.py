@@ -31,6 +31,7 @@ from labkit.onnx_graph import Graph
 from labkit.progress import Progress, part
 from labkit.quantize.calibration.calibrate import calibrate, pick
 from labkit.quantize.gate import Quantizes, quality_unit_pp, score, start
+from labkit.quantize.graph.plan import LAYOUTS
 from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
 from labkit.quantize.report import count_layers, write_report
 from labkit.quantize.rounding.learn import ROUNDINGS, learn_alone
@@ -82,7 +83,7 @@ class QuantizeMixed(Quantizes):
     )
     max_size_ratio: float = knob(1.0, "largest size accepted, of the float file's", above=0.0, max=1.0)
     max_latency_ratio: float | None = knob(None, "largest time accepted, of the float model's", above=0.0)
-    runtime: str = knob("onnxruntime", "where latency is measured", choices=("onnxruntime", "openvino"))
+    runtime: str = knob("onnxruntime", "the engine to lay files out for, and to measure on", choices=LAYOUTS)
     rounding: str = knob("descent", "how 4-bit weights are rounded", choices=ROUNDINGS)
     points: int = knob(8, "models on the front that are made and measured", min=3, max=40)
     calibration_samples: int = knob(256, "samples for ranges and rounding", min=1, max=100_000)
@@ -118,12 +119,14 @@ class QuantizeMixed(Quantizes):
 
     def stock(self, variant: Variant, dataset: Dataset, progress: Progress) -> Candidates:
         """Ranges of all activations, and each weight in 8 and in 4 bits."""
-        work = start(variant)
+        work = start(variant, self.runtime)
         samples = pick(variant, dataset.split("calibration"), self.calibration_samples)
         found = calibrate(
             variant, work.model, work.tensors, samples, "minmax", None, part(progress, 0.0, 0.3, "ranges, ")
         )
-        grids = activation_grids({name: each.range for name, each in found.items()})
+        grids = activation_grids(
+            work.carry({name: each.range for name, each in found.items()}), signed=work.plan.signed
+        )
         graph = Graph(work.model)
         integers = round_weights(graph, weight_grids(graph, work.plan, grids))
         few = weight_grids(graph, work.plan, grids, _FEW_BITS)

@@ -71,7 +71,8 @@ class Candidates:
         """The model with each weight in the bits that `assignment` gives it (32, 8, or one of the candidates')."""
         model = onnx.ModelProto()
         model.CopyFrom(self.model)
-        plan = make_plan(model, keep=[name for name, bits in assignment.items() if bits == FLOAT_BITS])
+        keep = [name for name, bits in assignment.items() if bits == FLOAT_BITS]
+        plan = make_plan(model, keep, self.plan.runtime)
         weights = {each.weight: self.weights[assignment[each.weight]][each.weight] for each in plan.layers}
         for layer in plan.layers:
             bias = self.biases[assignment[layer.weight]].get(layer.bias)

@@ -20,8 +20,8 @@ from labkit.progress import Progress, part
 from labkit.quantize.calibration.calibrate import calibrate, clip_rates, pick
 from labkit.quantize.calibration.observers import CALIBRATORS, make_observer
 from labkit.quantize.gate import Quantizes, check_samples, start
+from labkit.quantize.graph.plan import LAYOUTS
 from labkit.quantize.graph.qdq import activation_grids, round_weights, weight_grids
-from labkit.quantize.graph.streams import carry_in_steps
 from labkit.quantize.rounding.learn import learn_weights
 from labkit.technique import knob
 from labkit.variant import Variant
@@ -45,9 +45,7 @@ class QuantizeInt8(Quantizes):
         None, "share of the values that calibrator='percentile' keeps", min=90.0, max=100.0, unit="%"
     )
     runtime: str = knob(
-        "onnxruntime",
-        "the engine that the file is laid out for; others run it too",
-        choices=("onnxruntime", "openvino"),
+        "onnxruntime", "the engine to lay the file out for; others run it too", choices=LAYOUTS
     )
     correct_bias: bool = knob(False, "let each bias undo the mean error of its layer's rounding")
 
@@ -67,9 +65,7 @@ class QuantizeInt8(Quantizes):
         check = check_samples(variant, dataset)
         share = part(progress, 0.0, 0.5)
         found = calibrate(variant, work.model, work.tensors, samples, self.calibrator, self.percentile, share)
-        ranges = {name: each.range for name, each in found.items()}
-        if self.runtime == "openvino":
-            ranges = carry_in_steps(work.model, work.plan, ranges)
+        ranges = work.carry({name: each.range for name, each in found.items()})
         rates = clip_rates(variant, work.model, ranges, check, part(progress, 0.5, 0.8, "ranges, "))
         work.activations = activation_grids(ranges, signed=work.plan.signed)
         graph, per_channel = Graph(work.model), self.granularity == "per_channel"

@@ -121,6 +121,7 @@ STRINGS = {
     "mixed.note": "8: 15, 4: 7 are 15 layers of 8 bits and 7 of 4. size_bytes is the whole file's; the budget "
     "is for the weights alone.",
     "mixed.try": "try {number} ({counts})",
+    "mixed.last": "your last",
     "mixed.yours": "yours",
     "mixed.recorded": "recorded",
     "mixed.row.over": "over by {bytes:,}",
@@ -128,7 +129,7 @@ STRINGS = {
     "explain.suspect": "which file to ask about; it is raced against {against}",
     "explain.runtime": "whose operators are timed",
     "explain.none": "nothing explained yet",
-    "explain.rows": "The {shown} dearest of {count} operators",
+    "explain.rows": "The {shown} slowest of {count} operators",
     "microscope.rows": "All {count} operators, in the order of computation",
 }
 

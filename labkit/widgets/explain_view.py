@@ -16,7 +16,7 @@ _MOST_ROWS = 8
 
 
 def explain_view(explanations: Sequence[Explanation]) -> tuple[Any, str]:
-    """The figure of the one explanation, its sentences and its dearest operators; an empty figure without one."""
+    """The figure of the one explanation, its sentences and its slowest operators; an empty figure without one."""
     if not explanations:
         return empty_figure(text("explain.none")), ""
     (found,) = explanations
@@ -30,7 +30,7 @@ def explain_view(explanations: Sequence[Explanation]) -> tuple[Any, str]:
 
 
 def explain_rows(found: Explanation) -> list[dict[str, Any]]:
-    """All operators as flat mappings with EXPLAIN_COLUMNS, the dearest first."""
+    """All operators as flat mappings with EXPLAIN_COLUMNS, the slowest first."""
     return [
         {
             "operator": each.kind,

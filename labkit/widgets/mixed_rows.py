@@ -135,4 +135,5 @@ def points_view(
             }
         )
     last = rows[-1]["variant"] if tries else None
-    return pareto(rows, "size_bytes", "accuracy_drop_pp", chosen=last), table_html(rows, POINT_COLUMNS)
+    figure = pareto(rows, "size_bytes", "accuracy_drop_pp", chosen=last, mark=text("mixed.last"))
+    return figure, table_html(rows, POINT_COLUMNS)

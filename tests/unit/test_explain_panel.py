@@ -75,7 +75,7 @@ def test_the_dearest_operators_stand_first_and_all_are_counted() -> None:
     found = explanation(*(operator(ms=float(ms), layer=f"conv{ms}") for ms in range(1, 11)))
     assert [row["layer"] for row in explain_rows(found)][:2] == ["conv10", "conv9"]
     _, table = explain_view([found])
-    assert "The 8 dearest of 10 operators" in table and table.count("<tr>") == 9
+    assert "The 8 slowest of 10 operators" in table and table.count("<tr>") == 9
 
 
 def test_every_sentence_of_the_diagnosis_is_shown_and_none_is_taken_for_html() -> None:

@@ -10,12 +10,15 @@ import pytest
 
 from labkit.convert import ExportOnnx
 from labkit.onnx_graph import Graph, open_graph
+from labkit.progress import silent
 from labkit.quantize import QuantizeInt8
 from labkit.quantize.calibration.histogram import Range
 from labkit.quantize.gate import start
 from labkit.quantize.graph.plan import make_plan
 from labkit.quantize.graph.qdq import activation_grids
 from labkit.quantize.graph.streams import carry_in_steps, find_streams
+from labkit.quantize.mixed import QuantizeMixed
+from labkit.quantize.sensitivity import FLOAT_BITS
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from labkit.zoo import load_model
@@ -88,7 +91,7 @@ def test_the_function_stays_and_the_stream_has_steps_of_exactly_1():
 def test_the_integers_of_the_file_are_those_of_a_file_whose_stream_was_not_rescaled(monkeypatch):
     variant = residual()
     dataset = data_for(variant)
-    monkeypatch.setattr("labkit.quantize.static.carry_in_steps", lambda model, plan, ranges: ranges)
+    monkeypatch.setattr("labkit.quantize.gate.carry_in_steps", lambda model, plan, ranges: ranges)
     plain = QuantizeInt8(runtime="openvino", max_drop_pp=15.0)(variant, dataset)
     monkeypatch.undo()
     carried = QuantizeInt8(runtime="openvino", max_drop_pp=15.0)(variant, dataset)
@@ -192,6 +195,22 @@ def test_nothing_added_up_is_nothing_to_carry():
     variant = residual(swap(BODY, a=[node("Relu", "c3", "a")]))
     model, plan, ranges = planned(variant)
     assert carry_in_steps(model, plan, ranges) == ranges
+
+
+@pytest.mark.parametrize(
+    "changed", [{}, {"w3": 4}, {"w3": FLOAT_BITS}, {"w2": FLOAT_BITS}, {"w1": FLOAT_BITS}]
+)
+def test_a_mixed_model_carries_its_stream_in_steps_too_whatever_the_bits_of_a_layer(changed):
+    variant = residual()
+    dataset = data_for(variant)
+    technique = QuantizeMixed(runtime="openvino", rounding="nearest", calibration_samples=64)
+    candidates = technique.stock(variant, dataset, silent)
+    model, _, _ = candidates.assemble({**dict.fromkeys(candidates.names, 8), **changed})
+    graph = Graph(model)
+    assert graph.constant("r1/scale") == 1.0 or "w2" in changed
+    feeds = variant.feeds(dataset.split("calibration").take(slice(0, 64)).inputs)
+    y, y_float = (outputs(variant, each, feeds) for each in (model, open_graph(variant.payload)))
+    assert np.square(y - y_float).sum() < 0.001 * np.square(y_float).sum()
 
 
 def test_resnet20_for_openvino_adds_up_in_steps_of_1(digits):

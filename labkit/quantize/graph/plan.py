@@ -24,6 +24,7 @@ import onnx
 
 from labkit.onnx_graph import FUSED_ACTIVATIONS, Graph, attribute
 
+LAYOUTS = ("onnxruntime", "openvino")  # the engines that a file can be laid out for
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze")
 MIXING = ("Add", "Concat", "GlobalAveragePool", "AveragePool")
@@ -57,7 +58,7 @@ class Plan:
 
     `left` maps the name of every layer that stays float to the reason. `signed` names the grids that shall have their
     zero in the middle, should anything on them be negative. `means` names the results of operators that read their
-    input as it was before it was rounded.
+    input as it was before it was rounded. `runtime` is the engine that all this is to please.
     """
 
     layers: tuple[Layer, ...]
@@ -65,6 +66,7 @@ class Plan:
     left: Mapping[str, str]
     signed: frozenset[str] = field(default_factory=frozenset)
     means: frozenset[str] = field(default_factory=frozenset)
+    runtime: str = "onnxruntime"
 
 
 def make_plan(model: onnx.ModelProto, keep: Collection[str] = (), runtime: str = "onnxruntime") -> Plan:
@@ -108,7 +110,7 @@ def make_plan(model: onnx.ModelProto, keep: Collection[str] = (), runtime: str =
     of_convolutions = {tensors[layer.input] for layer in layers if layer.op_type == "Conv"}
     of_products = {tensors[layer.input] for layer in layers} - of_convolutions
     signed = frozenset(of_products if runtime == "openvino" else ())
-    return Plan(tuple(layers), tensors, left, signed, frozenset(means))
+    return Plan(tuple(layers), tensors, left, signed, frozenset(means), runtime)
 
 
 def _layer(graph: Graph, node: onnx.NodeProto) -> Layer | str:
