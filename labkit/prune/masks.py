@@ -61,7 +61,7 @@ def lowest_of_every(m: int, score: Tensor, zeros: int) -> Tensor:
     runs = pad(runs, (0, -runs.shape[-1] % m), value=-torch.inf)
     runs = runs.reshape(*runs.shape[:-1], -1, m)
     mask = torch.zeros(runs.shape, dtype=torch.bool)
-    mask.scatter_(-1, runs.argsort(-1, stable=True)[..., :zeros], True)
+    mask.scatter_(-1, runs.argsort(dim=-1, stable=True)[..., :zeros], True)
     return mask.flatten(-2)[..., : score.shape[1]].movedim(-1, 1)
 
 

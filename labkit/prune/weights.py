@@ -28,7 +28,7 @@ from labkit.train import steps_per_epoch
 from labkit.variant import Variant
 
 _BATCH = 32
-_NEARLY_WHOLE = 0.01
+_TO_TWO_DECIMALS = 0.005
 
 
 @dataclass(frozen=True)
@@ -49,9 +49,9 @@ class ZeroesWeights(FineTuned):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        zeros = self.sparsity * self.group_size
-        whole = abs(zeros - round(zeros)) < _NEARLY_WHOLE and 0 < round(zeros) < self.group_size
-        if self.scope == "n:m" and not whole:
+        zeros = round(self.sparsity * self.group_size)
+        whole = abs(self.sparsity - zeros / self.group_size) <= _TO_TWO_DECIMALS
+        if self.scope == "n:m" and not (whole and 0 < zeros < self.group_size):
             allowed = ", ".join(f"{k / self.group_size:.3g}" for k in range(1, self.group_size))
             raise ConfigError(
                 f"sparsity={self.sparsity} of every {self.group_size} weights is no whole number of them: with "
