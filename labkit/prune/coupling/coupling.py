@@ -3,23 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 from collections import Counter, defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import onnx
+from numpy.typing import NDArray
 from onnx import numpy_helper
 
-from labkit.errors import TechniqueError
 from labkit.onnx_graph import Graph, add_constant, keep_used, read_by
-from labkit.onnx_graph.macs import Dims, Uncounted, infer_dims
 from labkit.prune.coupling.axis import Numbers, Place
 from labkit.prune.coupling.reading import Edit, Reading, Unruled
 from labkit.prune.coupling.rules import RULES
+from labkit.prune.coupling.sizes import find_sizes
 from labkit.variant import Array
 
-_BATCH = 2
 _MOST_ROUNDS = 4
 _WRITING = ("makes", "scales", "shifts")
 
@@ -54,7 +54,12 @@ class Group:
     def __len__(self) -> int:
         return len(self.units)
 
-    def makers(self, role: str = "makes") -> tuple[Member, ...]:
+    @property
+    def width(self) -> int:
+        """How many channels a unit has where it is made: 1, or those of a head."""
+        return int(self.of_role("makes")[0].indices.shape[1])
+
+    def of_role(self, role: str) -> tuple[Member, ...]:
         """The members of one role."""
         return tuple(member for member in self.members if member.role == role)
 
@@ -72,16 +77,37 @@ class Coupling:
 
     def indices(self, removed: Sequence[Numbers]) -> dict[Place, Array]:
         """Which indices of every initializer's axes stay once the units are removed: only places that lose some."""
-        gone = np.isin(self._units, np.concatenate([np.empty(0, np.int64), *removed]))
-        staying = {place: np.flatnonzero(~gone[numbers]) for place, numbers in self._places.items()}
-        return {place: stay for place, stay in staying.items() if len(stay) < len(self._places[place])}
+        gone = self._gone(removed)
+        return {
+            place: np.flatnonzero(~gone[numbers])
+            for place, numbers in self._places.items()
+            if gone[numbers].any()
+        }
+
+    def written(self, removed: Sequence[Numbers]) -> Iterator[tuple[str, int, Array]]:
+        """Where these units are made, scaled or shifted: (initializer, axis, their indices)."""
+        gone = self._gone(removed)
+        for member in (member for group in self.groups for member in group.members):
+            lost = gone[self._places[member.tensor, member.axis]]
+            if member.role in _WRITING and lost.any():
+                yield member.tensor, member.axis, np.flatnonzero(lost)
+
+    def without(self, reasons: Mapping[Group, str]) -> Coupling:
+        """The same with some groups left whole, and why."""
+        groups = tuple(group for group in self.groups if group not in reasons)
+        whole = {**self.whole, **{group.name: why for group, why in reasons.items()}}
+        return dataclasses.replace(self, groups=groups, whole=whole)
+
+    def _gone(self, removed: Sequence[Numbers]) -> NDArray[np.bool_]:
+        """For each number whether its unit is removed."""
+        return np.isin(self._units, np.concatenate([np.empty(0, np.int64), *removed]))
 
     def remove(self, removed: Sequence[Numbers]) -> onnx.ModelProto:
         """The graph without these units, as a new model: weights cut, and what nodes are told about sizes corrected.
 
         removed: numbers from the `units` of groups; at least one unit of each group must stay.
         """
-        gone = np.isin(self._units, np.concatenate([np.empty(0, np.int64), *removed]))
+        gone = self._gone(removed)
         narrow = onnx.ModelProto()
         narrow.CopyFrom(self.model)
         tensors = {tensor.name: tensor for tensor in narrow.graph.initializer}
@@ -106,55 +132,32 @@ class Coupling:
 
     def masked(self, removed: Sequence[Numbers]) -> onnx.ModelProto:
         """The graph with these units zero wherever they are made, scaled or added to; what reads them is untouched."""
-        gone = np.isin(self._units, np.concatenate([np.empty(0, np.int64), *removed]))
         zeroed = onnx.ModelProto()
         zeroed.CopyFrom(self.model)
         tensors = {tensor.name: tensor for tensor in zeroed.graph.initializer}
-        for member in (member for group in self.groups for member in group.members):
-            lost = gone[self._places[member.tensor, member.axis]]
-            if member.role in _WRITING and lost.any():
-                values = numpy_helper.to_array(tensors[member.tensor]).copy()
-                np.moveaxis(values, member.axis, 0)[lost] = 0
-                tensors[member.tensor].CopyFrom(numpy_helper.from_array(values, member.tensor))
+        for name, axis, indices in self.written(removed):
+            values = numpy_helper.to_array(tensors[name]).copy()
+            np.moveaxis(values, axis, 0)[indices] = 0
+            tensors[name].CopyFrom(numpy_helper.from_array(values, name))
         return zeroed
 
 
 def find_coupling(model: onnx.ModelProto) -> Coupling:
     """Read the graph of `model`, as `open_graph` gives it, and find what hangs together in it.
 
-    Raises TechniqueError if the shapes of the graph do not fit together.
+    Raises TechniqueError if the graph cannot be run.
     """
     graph = Graph(model)
-    sizes = {value.name: _sizes(value) for value in model.graph.input}
-    fixed = {
-        name: [each if isinstance(each, int) else _BATCH for each in dims] for name, dims in sizes.items()
-    }
-    shapes, free = _infer(model, fixed), _infer(model, sizes)
+    sizes = find_sizes(model)
     wanted, unwanted = set[tuple[int, int]](), set[tuple[int, int]]()
     for _ in range(_MOST_ROUNDS):
-        reading = Reading(graph, shapes, free, frozenset(wanted), frozenset(unwanted))
+        reading = Reading(graph, sizes, frozenset(wanted), frozenset(unwanted))
         _read(reading)
         if reading.ledger.wanted <= wanted and reading.ledger.unwanted <= unwanted:
             break
         wanted |= reading.ledger.wanted
         unwanted |= reading.ledger.unwanted
     return _group(reading)
-
-
-def _sizes(value: onnx.ValueInfoProto) -> list[int | str | None]:
-    return [
-        dim.dim_value if dim.HasField("dim_value") else dim.dim_param or None
-        for dim in value.type.tensor_type.shape.dim
-    ]
-
-
-def _infer(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int | str | None]]) -> dict[str, Dims]:
-    copy = onnx.ModelProto()
-    copy.CopyFrom(model)
-    try:
-        return infer_dims(copy, sizes)
-    except Uncounted as unknown:
-        raise TechniqueError(f"the shapes inside the graph cannot be told: {unknown}") from None
 
 
 def _read(reading: Reading) -> None:

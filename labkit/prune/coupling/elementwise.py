@@ -18,9 +18,12 @@ def elementwise(reading: Reading) -> list[Axes]:
             reading.ledger.play("shifts", axis)
         if sum(reading.is_computed(place) for place in given) > 1:
             reading.ledger.added += [axis.numbers for axis in result if axis.numbers is not None]
-    if len(inputs) == 1:
-        return [inputs[0]] * len(reading.node.output)  # a constant stays known as one
     return [result]
+
+
+def passed_on(reading: Reading) -> list[Axes]:
+    """Identity, Cast, Dropout: the first input as it is; a constant stays known as one."""
+    return [reading.input(0)] * len(reading.node.output)
 
 
 def broadcast(reading: Reading, inputs: Sequence[Axes]) -> Axes:

@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import onnx
 
 from labkit.onnx_graph import Graph
 from labkit.onnx_graph import attribute as attribute_of
-from labkit.onnx_graph.macs import Dims
 from labkit.prune.coupling.axis import Axes, Axis, Ledger, Numbers
+from labkit.prune.coupling.sizes import Sizes
 from labkit.variant import Array
 
 Kept = Callable[[Numbers], Array]
@@ -28,19 +28,17 @@ class Unruled(Exception):
 class Reading:
     """A graph whose nodes are read in order; a rule sees the node at `index` and the tensors before it.
 
-    `shapes`: every tensor's sizes with a batch of a few samples; `free`: the same with named dimensions left free.
     `wanted`, `unwanted`: what an earlier reading has found about the (Reshape, output axis) that may shrink.
     """
 
     def __init__(
         self,
         graph: Graph,
-        shapes: Mapping[str, Dims],
-        free: Mapping[str, Dims],
+        sizes: Sizes,
         wanted: frozenset[tuple[int, int]],
         unwanted: frozenset[tuple[int, int]],
     ) -> None:
-        self.graph, self.shapes, self.free = graph, shapes, free
+        self.graph, self._sizes = graph, sizes
         self.wanted, self.unwanted = wanted, unwanted
         self.ledger = Ledger()
         self.edits: dict[int, Edit] = {}
@@ -79,8 +77,10 @@ class Reading:
         return attribute_of(self.node, name, default)
 
     def constant(self, position: int) -> Array | None:
-        """The values of the input at `position`, None if it is computed or left out."""
-        return self.graph.constant(self.node.input[position]) if self.has(position) else None
+        """The values of the input at `position`, None if they may vary or it is left out."""
+        name = self.node.input[position] if self.has(position) else ""
+        values = self.graph.constant(name)
+        return self._sizes.settled.get(name) if values is None else values
 
     def is_computed(self, position: int) -> bool:
         """Whether the input at `position` is no constant, nor a constant that was only turned over."""
@@ -89,10 +89,13 @@ class Reading:
 
     def sizes(self, name: str) -> tuple[int, ...]:
         """The sizes of a tensor; Unruled where they are not known."""
-        sizes = tuple(size for size in self.shapes.get(name, (None,)) if isinstance(size, int))
-        if name not in self.shapes or len(sizes) != len(self.shapes[name]):
+        if name not in self._sizes.known:
             raise Unruled(f"the shape of {name!r} is not known")
-        return sizes
+        return self._sizes.known[name]
+
+    def free(self, name: str) -> tuple[int, ...]:
+        """The axes of a tensor whose sizes depend on how many samples there are."""
+        return self._sizes.free.get(name, ())
 
     def whole(self, name: str, why: str) -> Axes:
         """Axes for the tensor `name` that all stay as long as they are."""

@@ -13,8 +13,8 @@ Rule = Callable[[Reading], list[Axes]]
 """Ties what the node's inputs have in common; returns the axes of its outputs."""
 
 _FUNCTIONS = """
-    Abs Acos Add And Asin Atan BitShift Cast CastLike Ceil Celu Clip Cos Div Dropout Elu Equal Erf Exp Floor Gelu
-    Greater GreaterOrEqual HardSigmoid HardSwish Identity IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod
+    Abs Acos Add And Asin Atan BitShift Ceil Celu Clip Cos Div Elu Equal Erf Exp Floor Gelu
+    Greater GreaterOrEqual HardSigmoid HardSwish IsNaN LeakyRelu Less LessOrEqual Log Max Mean Min Mish Mod
     Mul Neg Not Or PRelu Pow Reciprocal Relu Round Selu Shrink Sigmoid Sign Sin Softplus Softsign Sqrt Sub Sum Swish
     Tan Tanh ThresholdedRelu Where Xor"""
 _POOLS = "AveragePool GlobalAveragePool GlobalLpPool GlobalMaxPool LpPool MaxPool"
@@ -45,6 +45,7 @@ RULES: Mapping[str, Rule] = {
     "Expand": shapes.expand,
     "Resize": shapes.resize,
     "Shape": same.sizes_of,
+    **dict.fromkeys(("Cast", "CastLike", "Dropout", "Identity"), same.passed_on),
     **dict.fromkeys(_FUNCTIONS.split(), same.elementwise),
     **dict.fromkeys(_POOLS.split(), same.per_channel),
     **dict.fromkeys(_REDUCTIONS.split(), same.reduction),

@@ -119,14 +119,13 @@ def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
     Where the graph computes it, what is fixed is written down, and the one size that is free is left to be found.
     """
     given, name = reading.constant(position), reading.node.output[0]
-    free = reading.free.get(name, (None,) * len(axes))
-    open_places = [place for place, size in enumerate(free) if not isinstance(size, int)]
-    if given is None and (len(open_places) > 1 or position != 1 or reading.node.op_type != "Reshape"):
+    free = reading.free(name)
+    if given is None and (len(free) > 1 or reading.node.op_type != "Reshape"):
         for axis in axes:
             reading.ledger.keep(axis, f"the graph computes the shape that {reading.title()} makes")
         return axes
     if given is None:
-        wanted = [-1 if place in open_places else axis.size for place, axis in enumerate(axes)]
+        wanted = [-1 if place in free else axis.size for place, axis in enumerate(axes)]
     else:
         wanted = [int(size) for size in given.reshape(-1)]
         if len(wanted) != len(axes):
