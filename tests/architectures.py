@@ -384,9 +384,12 @@ ARCHITECTURES = {
 
 
 def make(name, seed=0):
-    """The architecture as a variant, with no parameter or statistic left at its first value."""
+    """The architecture as a variant: no parameter or statistic at its first value, and signals that do not fade."""
     torch.manual_seed(seed)
     module = ARCHITECTURES[name]()
+    for layer in module.modules():
+        if isinstance(layer, (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)):
+            nn.init.kaiming_normal_(layer.weight)
     with torch.no_grad():
         for key, tensor in module.state_dict().items():
             if key.endswith("running_var"):
