@@ -42,8 +42,8 @@ class Member:
 class Group:
     """U units that are alike, so that one may be weighed against the other: channels of a layer, heads of an attention.
 
-    `name` is the weight that makes them first; `units` their numbers in the `Coupling`: [U]. `residual` tells
-    that they are of a stream to which several layers add.
+    `name` is the weight that makes them first, and which part of it if it makes several groups; `units` are their
+    numbers in the `Coupling`: [U]. `residual` tells that they are of a stream to which several layers add.
     """
 
     name: str
@@ -209,7 +209,7 @@ def _group(reading: Reading) -> Coupling:
         if unit not in reasons and any("makes" in ledger.roles[place] for place, _ in where):
             alike[tuple(where)].append(unit)
     added = set(np.unique(units[np.concatenate(ledger.added)]).tolist()) if ledger.added else set()
-    groups = []
+    groups, parts = [], Counter[str]()
     for standings, alike_units in alike.items():
         if len(alike_units) == 1:
             reasons[alike_units[0]] = "all of its channels hang together"
@@ -220,7 +220,9 @@ def _group(reading: Reading) -> Coupling:
             for place, _ in standings
         )
         name = next(member.tensor for member in members if member.role == "makes")
-        groups.append(Group(name, numbers, members, not added.isdisjoint(alike_units)))
+        parts[name] += 1
+        title = name if parts[name] == 1 else f"{name} (part {parts[name]})"
+        groups.append(Group(title, numbers, members, not added.isdisjoint(alike_units)))
     whole = {
         place[0]: reasons[int(units[numbers[0]])]
         for place, numbers in ledger.places.items()
