@@ -42,6 +42,7 @@ _HOME = {
     "QuantizeAware": "quantize",
     "Equalize": "quantize",
     "PruneMagnitude": "prune",
+    "PruneWeights": "prune",
     "PruneChannels": "prune",
     "Distill": "distill",
     "Pipeline": "pipeline",
@@ -70,7 +71,7 @@ if TYPE_CHECKING:
     from labkit.measure import Candidate, Protocol, compare, measure
     from labkit.parallel import WorkerPool
     from labkit.pipeline import Pipeline
-    from labkit.prune import PruneChannels, PruneMagnitude
+    from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights
     from labkit.quantize import (
         Equalize,
         QuantizeAware,

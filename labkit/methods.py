@@ -14,7 +14,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "aware": "quantize_aware",
         "equalize": "equalize",
     },
-    "prune": {"magnitude": "prune_magnitude", "channels": "prune_channels"},
+    "prune": {"magnitude": "prune_magnitude", "weights": "prune_weights", "channels": "prune_channels"},
     "distill": {"soft_targets": "distill"},
 }
 """Command → method → the technique's name. The first method of each is its default."""

@@ -24,7 +24,7 @@ from labkit.doors import door
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
-from labkit.prune import PruneChannels, PruneMagnitude
+from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights
 from labkit.quantize import (
     Equalize,
     QuantizeAware,
@@ -49,6 +49,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     QuantizeAware,
     Equalize,
     PruneMagnitude,
+    PruneWeights,
     PruneChannels,
     Distill,
 )

@@ -45,6 +45,10 @@ class Trains(Technique):
     learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
     label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
     augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
+    weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
+    optimizer: str = knob(
+        "sgd", "sgd with Nesterov momentum, or adamw (learning_rate of about 0.001)", choices=("sgd", "adamw")
+    )
     max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
     seed: int = knob(0, "all randomness follows from it", min=0, max=2**31 - 1)
     threads: int = knob(0, "CPU threads; 0 for all that the quota allows", min=0, max=1024)
@@ -65,11 +69,7 @@ class Train(Trains):
 
     epochs: int = knob(6, "passes over the training data", min=1, max=1000)
     batch_size: int = knob(64, "samples per step", min=1, max=4096, kw_only=True)
-    weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
     momentum: float = knob(0.9, "share of the last step kept (AdamW's beta1)", min=0.0, below=1.0)
-    optimizer: str = knob(
-        "sgd", "sgd with Nesterov momentum, or adamw (learning_rate of about 0.001)", choices=("sgd", "adamw")
-    )
     precision: str = knob(
         "auto", "auto: bfloat16 where the CPU has it", choices=("auto", "float32", "bfloat16")
     )
@@ -129,7 +129,7 @@ def fit(
     criterion = loss or (lambda output, target, _: task.loss(output, target, recipe.label_smoothing))
     bfloat16 = uses_bfloat16(recipe.precision)
     patience = Patience()
-    per_epoch = math.ceil(len(train) / recipe.batch_size)
+    per_epoch = steps_per_epoch(recipe, dataset)
     total = recipe.epochs * per_epoch
     first = _resume(checkpoint, recipe, variant, module, optimizer)
     threads_before = torch.get_num_threads()
@@ -163,6 +163,13 @@ def fit(
     finally:
         torch.set_num_threads(threads_before)
     return module.eval()
+
+
+def steps_per_epoch(recipe: Trains, dataset: Dataset) -> int:
+    """The updates that `fit` makes in one epoch; a last batch of one sample is none."""
+    samples = len(dataset.split("train"))
+    whole, rest = divmod(min(samples, recipe.max_samples or samples), recipe.batch_size)
+    return whole + (rest > 0 if whole == 0 else rest > 1)
 
 
 def _optimizer(recipe: Train, module: nn.Module) -> torch.optim.Optimizer:

@@ -21,7 +21,8 @@ from torch import Tensor, nn
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset, load_dataset
 from labkit.onnx_graph import Graph, add_constant, open_graph, replace_nodes
-from labkit.prune.magnitude import smallest
+from labkit.prune.masks import lowest
+from labkit.prune.scores import magnitudes
 from labkit.quantize import QuantizeInt8
 from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
@@ -139,7 +140,8 @@ def pruned(variant: Variant, sparsity: float) -> Variant:
     names = [n.input[1] for n in model.graph.node if n.op_type == "Conv"]
     stored = {tensor.name: tensor for tensor in model.graph.initializer if tensor.name in names}
     weights = [torch.from_numpy(numpy_helper.to_array(tensor).copy()) for tensor in stored.values()]
-    for tensor, weight, mask in zip(stored.values(), weights, smallest(weights, sparsity), strict=True):
+    masks = lowest(magnitudes(weights), sparsity)
+    for tensor, weight, mask in zip(stored.values(), weights, masks, strict=True):
         tensor.CopyFrom(numpy_helper.from_array(weight.masked_fill(mask, 0.0).numpy(), tensor.name))
     return dataclasses.replace(
         variant, name=f"{variant.name}, {sparsity:.0%} zeros", model=model.SerializeToString()

@@ -26,7 +26,8 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def train(
         architecture: Annotated[
-            str, typer.Argument(metavar="MODEL", help="lenet5, resnet8, resnet20, mobilenet or vit.")
+            str,
+            typer.Argument(metavar="MODEL", help="lenet300, lenet5, resnet8, resnet20, mobilenet or vit."),
         ],
         out: Out,
         dataset: DataOption = "digits",

@@ -20,7 +20,8 @@ from labkit.models import lenet, mobilenet, resnet, vit
 from labkit.models.refit import refit
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
-    "lenet5": (lenet.LeNet5, lenet.DEFAULTS),
+    "lenet300": (lenet.LeNet300, lenet.LENET300),
+    "lenet5": (lenet.LeNet5, lenet.LENET5),
     "resnet8": (resnet.ResNet, resnet.defaults(1)),
     "resnet20": (resnet.ResNet, resnet.defaults(3)),
     "mobilenet": (mobilenet.MobileNet, mobilenet.DEFAULTS),

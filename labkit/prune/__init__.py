@@ -1,11 +1,15 @@
 """Pruning: leave out what matters least.
 
-Single weights (`PruneMagnitude`) or whole channels (`PruneChannels`), which also saves time.
+Single weights (`PruneMagnitude`, `PruneWeights`) or whole channels (`PruneChannels`), which also saves time.
+`scan_layers` tells which layers mind losing weights, `draw_tickets` finds the few that would have been enough.
 """
 
 from __future__ import annotations
 
 from labkit.prune.channels import PruneChannels
+from labkit.prune.lottery import draw_tickets
 from labkit.prune.magnitude import PruneMagnitude
+from labkit.prune.sensitivity import scan_layers
+from labkit.prune.weights import PruneWeights
 
-__all__ = ["PruneChannels", "PruneMagnitude"]
+__all__ = ["PruneChannels", "PruneMagnitude", "PruneWeights", "draw_tickets", "scan_layers"]

@@ -31,7 +31,7 @@ from labkit.quantize.graph.qdq import Rounded
 from labkit.quantize.training.fake_graph import FakeQuantized
 from labkit.quantize.training.low_bits import plan_bits
 from labkit.technique import knob
-from labkit.train import Hook, fit
+from labkit.train import Hook, fit, steps_per_epoch
 from labkit.variant import Variant
 
 _BATCH = 32
@@ -55,7 +55,6 @@ class QuantizeAware(Taught, Quantizes):
         "per_channel", "a scale for each output channel, or for all", choices=("per_channel", "per_tensor")
     )
     calibration_samples: int = knob(256, "samples that choose where the grids begin", min=1, max=100_000)
-    optimizer: str = knob("sgd", "sgd, or adamw for transformers", choices=("sgd", "adamw"))
     learning_rate: float = knob(0.01, "the highest rate of the schedule", above=0.0, max=10.0, kw_only=True)
     alpha: float = knob(0.0, "how much it listens to the float model", min=0.0, max=1.0, kw_only=True)
 
@@ -89,11 +88,10 @@ class QuantizeAware(Taught, Quantizes):
         self, variant: Variant, module: FakeQuantized, dataset: Dataset, progress: Progress
     ) -> FakeQuantized:
         """A trained copy of `module`."""
-        recipe = dataclasses.replace(self.recipe(self.epochs), optimizer=self.optimizer, precision="float32")
+        recipe = dataclasses.replace(self.recipe(self.epochs), precision="float32")
         student = dataclasses.replace(variant, format="torch", model=module)
         teacher = dataclasses.replace(student, model=as_torch(open_graph(variant.payload)))
-        samples = min(len(dataset.split("train")), self.max_samples or len(dataset.split("train")))
-        steps = -(-samples // self.batch_size) * self.epochs
+        steps = steps_per_epoch(self, dataset) * self.epochs
         hook = _after_step(int(_FREEZE_AFTER * steps))
         trained = fit(recipe, student, dataset, progress, self.loss_from(teacher), hook)
         assert isinstance(trained, FakeQuantized)  # noqa: S101 - a copy of what went in

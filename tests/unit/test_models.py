@@ -54,8 +54,20 @@ def test_an_image_of_any_size_becomes_one_logit_a_class(architecture, shape, bat
     assert model(torch.zeros(batch, *shape)).shape == (batch, 7)
 
 
-def test_lenet5_has_the_parameters_that_the_papers_divide_by():
-    assert parameters({"architecture": "lenet5", "input_shape": [1, 28, 28], "num_outputs": 10}) == 431_080
+@pytest.mark.parametrize(("architecture", "held"), [("lenet300", 266_610), ("lenet5", 431_080)])
+def test_the_lenets_have_the_parameters_that_the_papers_divide_by(architecture, held):
+    model = build({"architecture": architecture, "input_shape": [1, 28, 28], "num_outputs": 10})
+    assert sum(parameter.numel() for parameter in model.parameters()) == held
+    assert f"{held:,} parameters" in str(type(model).__doc__)
+
+
+def test_lenet300_is_three_matrices_with_relu_between():
+    model = build({"architecture": "lenet300", **DIGITS, "hidden": [5, 4]}).eval()
+    image = torch.randn(3, 1, 32, 32)
+    x = image.reshape(3, 1024)
+    for layer in (model.fc1, model.fc2):
+        x = (x @ layer.weight.T + layer.bias).clamp(min=0)
+    assert torch.allclose(model(image), x @ model.fc3.weight.T + model.fc3.bias, atol=1e-6)
 
 
 @pytest.mark.parametrize(("architecture", "millions"), [("resnet8", 0.08), ("resnet20", 0.27)])
@@ -215,7 +227,7 @@ def test_dropout_acts_in_training_only():
     ("change", "says"),
     [
         ({"architecture": "resnet21"}, "did you mean 'resnet20'"),
-        ({"architecture": None}, "known: lenet5"),
+        ({"architecture": None}, "known: lenet300, lenet5"),
         ({"input_shape": [32, 32]}, r"input_shape must be \[channels, height, width\], got \[32, 32\]"),
         ({"input_shape": 32}, "input_shape"),
         ({"input_shape": [1, 0, 32]}, r"input_shape holds 0; allowed are whole numbers 1\.\.8192"),
@@ -247,6 +259,8 @@ def test_a_bad_config_names_the_field_the_value_and_what_is_allowed(change, says
     ("change", "says"),
     [
         ({"architecture": "mobilnet"}, "did you mean 'mobilenet'"),
+        ({"architecture": "lenet300", "hidden": 300}, "hidden must be a list of 2, got 300"),
+        ({"architecture": "lenet300", "hidden": [300, 0]}, "hidden holds 0"),
         ({"architecture": "mobilenet", "stages": [16, 32]}, r"stages must be a list of 3, got \[16, 32\]"),
         ({"architecture": "mobilenet", "stages": [[16], 32, 64]}, r"stages holds \[16\]"),
         (

@@ -16,10 +16,15 @@ from torch import nn
 from labkit.errors import ConfigError, TechniqueError
 from labkit.progress import silent
 from labkit.prune import PruneMagnitude
-from labkit.prune.magnitude import prunable_weights, smallest
+from labkit.prune.masks import lowest, prunable_weights
+from labkit.prune.scores import magnitudes
 from labkit.train import Train, fit
 
 QUICK = PruneMagnitude(0.9, fine_tune_epochs=1, batch_size=32, max_samples=128, threads=1)
+
+
+def smallest(weights, sparsity):
+    return lowest(magnitudes(weights), sparsity)
 
 
 def zeros(variant):
@@ -153,7 +158,7 @@ def test_a_network_without_such_layers_is_refused(cases):
 
 def test_the_template_notices_a_pruning_that_writes_into_its_input(lenet, monkeypatch):
     fresh = dataclasses.replace(lenet, model=copy.deepcopy(lenet.model))
-    monkeypatch.setattr("labkit.prune.magnitude.copy.deepcopy", lambda model: model)
+    monkeypatch.setattr("labkit.prune.weights.copy.deepcopy", lambda model: model)
     with pytest.raises(TechniqueError, match="changed the variant that it was given"):
         PruneMagnitude()(fresh)
 

@@ -1,0 +1,86 @@
+"""From scores to masks: which weights are zeroed, and exactly how many.
+
+Where weights compete is the `scope`:
+
+    global   in the whole network: round(sparsity · n) of all n go, wherever they are
+    layer    in their layer: round(sparsity · n) of each layer's n
+    n:m      in runs of m along the input axis, where sparsity · m of every m go: 2:4, which some GPUs compute at
+             twice the speed. A run that the axis has no m left for is filled up with zeros, which go first; so the
+             rule holds on any axis, and of one input channel nothing goes
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.nn.functional import pad
+
+SCOPES = ("global", "layer", "n:m")
+_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+
+
+def prunable_layers(module: nn.Module) -> dict[str, Tensor]:
+    """Layer → weight [out, in, …] of all convolutions and linear layers, in the network's order, shared ones once."""
+    found: dict[Tensor, str] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, _LAYERS):
+            found.setdefault(layer.weight, name)
+    return {name: weight for weight, name in found.items()}
+
+
+def prunable_weights(module: nn.Module) -> list[Tensor]:
+    """The weights of `prunable_layers`."""
+    return list(prunable_layers(module).values())
+
+
+def sparsity_of(weights: Sequence[Tensor]) -> float:
+    """The fraction of all these weights that is zero."""
+    zeros = sum(int((weight == 0).sum()) for weight in weights)
+    return zeros / sum(weight.numel() for weight in weights)
+
+
+def lowest(scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
+    """Masks of the round(sparsity · n) lowest of all n scores: True for what goes.
+
+    scores: any shapes; returns one boolean mask each, of its shape. Of equal scores the first go, so that the
+    number is exact; one weight at least always stays.
+    """
+    flat = torch.cat([score.flatten() for score in scores])
+    count = min(round(sparsity * len(flat)), len(flat) - 1)
+    mask = torch.zeros(len(flat), dtype=torch.bool)
+    mask[flat.argsort(stable=True)[:count]] = True
+    parts = torch.split(mask, [score.numel() for score in scores])
+    return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
+
+
+def lowest_of_every(m: int, score: Tensor, zeros: int) -> Tensor:
+    """The mask of the `zeros` lowest of every m scores along axis 1: [out, in, …] → the same shape, bool."""
+    runs = score.movedim(1, -1)
+    runs = pad(runs, (0, -runs.shape[-1] % m), value=-torch.inf)
+    runs = runs.reshape(*runs.shape[:-1], -1, m)
+    mask = torch.zeros(runs.shape, dtype=torch.bool)
+    mask.scatter_(-1, runs.argsort(dim=-1, stable=True)[..., :zeros], True)
+    return mask.flatten(-2)[..., : score.shape[1]].movedim(-1, 1)
+
+
+def choose(
+    weights: Sequence[Tensor], scores: Sequence[Tensor], sparsity: float, scope: str, group_size: int
+) -> list[Tensor]:
+    """Masks of what goes in `scope`, one of SCOPES; what is zero already goes first, whatever its score.
+
+    weights, scores: of the same shapes, [out, in, …]; group_size: the m of "n:m".
+    """
+    ranked = [s.masked_fill(w == 0, -torch.inf) for w, s in zip(weights, scores, strict=True)]
+    if scope == "n:m":
+        return [lowest_of_every(group_size, each, round(sparsity * group_size)) for each in ranked]
+    groups = [ranked] if scope == "global" else [[each] for each in ranked]
+    return [mask for group in groups for mask in lowest(group, sparsity)]
+
+
+def zero(module: nn.Module, masks: Sequence[Tensor]) -> None:
+    """Write plain zeros into the prunable weights of `module` wherever their mask is True."""
+    with torch.no_grad():
+        for weight, mask in zip(prunable_weights(module), masks, strict=True):
+            weight.masked_fill_(mask, 0.0)
