@@ -12,7 +12,8 @@ from labkit.cli.options import DataOption, Json, Model, Out, Settings, data_of, 
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 from labkit.methods import METHODS
 
-_MAKES = {"quantize": "onnx", "prune": "torch", "distill": "torch"}
+_MAKES = {"quantize": "onnx", "distill": "torch"}
+"""Command → the format that comes out; what is not here gives back the format that it is given."""
 _OUT = (
     "A folder for the variant with all that is known of it; or, for what is made in ONNX, a file.onnx alone."
 )
@@ -76,8 +77,11 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         if method not in methods:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, methods)}")
         technique = make_technique(methods[method], parse_settings(settings))
-        check_out(_MAKES[command], out)
+        if command in _MAKES:
+            check_out(_MAKES[command], out)
         model = load_model(variant)
+        if command not in _MAKES:
+            check_out(model.format, out)
         dataset = data_of(variant, dataset)
         if dataset is None and technique.needs_dataset:
             raise ConfigError(
@@ -91,6 +95,9 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
             say(f"{model.name} is a {model.format} variant: converting it to ONNX first")
             model = change_format(model, "onnx", data).variant
         made = technique(model, data, progress_line())
+        if made.format == "torch" and not hasattr(made.model, "config"):
+            say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
+            made = change_format(made, "onnx", data).variant
         save_as(made, out)
         _tell(made, out, data, json)
 

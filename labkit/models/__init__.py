@@ -17,6 +17,7 @@ from torch import nn
 
 from labkit.errors import ConfigError, nearest
 from labkit.models import lenet, mobilenet, resnet, vit
+from labkit.models.refit import refit
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
     "lenet300": (lenet.LeNet300, lenet.LENET300),
@@ -27,6 +28,8 @@ _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[s
     "vit": (vit.ViT, vit.DEFAULTS),
 }
 MODELS = tuple(_ARCHITECTURES)
+
+__all__ = ["MODELS", "build", "refit"]
 
 _REQUIRED = ("architecture", "input_shape", "num_outputs")
 _LARGEST_WIDTH = 8192

@@ -21,7 +21,7 @@ import numpy as np
 import onnx
 from onnx import helper
 
-from labkit.onnx_graph.graph import Graph, _outer_names, add_constant, attribute, replace_nodes
+from labkit.onnx_graph.graph import Graph, add_constant, attribute, keep_used
 from labkit.variant import Array
 
 Shape = tuple[int | None, ...]
@@ -224,11 +224,4 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
 
 def _replace(model: onnx.ModelProto, graph: Graph, made: dict[int, list[onnx.NodeProto]]) -> None:
     """Put the nodes that were made in the place of others, and drop what then nobody reads."""
-    nodes = [new for node in graph.nodes for new in made.get(id(node), [node])]
-    used = {value.name for value in model.graph.output}
-    kept = []
-    for node in reversed(nodes):
-        if used & set(node.output):
-            kept.append(node)
-            used.update(node.input, _outer_names(node))
-    replace_nodes(model, reversed(kept))
+    keep_used(model, [new for node in graph.nodes for new in made.get(id(node), [node])])

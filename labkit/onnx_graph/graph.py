@@ -42,7 +42,7 @@ class Graph:
         self.consumers: dict[str, list[onnx.NodeProto]] = defaultdict(list)
         for node in self.nodes:
             self.producer.update({name: node for name in node.output})
-            for name in {*node.input, *_outer_names(node)}:
+            for name in read_by(node):
                 self.consumers[name].append(node)
         self._made: dict[str, str] = {}
 
@@ -131,10 +131,26 @@ def set_constant(model: onnx.ModelProto, name: str, values: Array) -> None:
 def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Make `nodes` the graph's nodes, and drop the constants that none of them uses."""
     nodes = list(nodes)
-    used = {name for node in nodes for name in (*node.input, *_outer_names(node))}
+    used = {name for node in nodes for name in read_by(node)}
     used |= {value.name for value in model.graph.output}
     _replace(model.graph.node, nodes)
     _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
+
+
+def keep_used(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
+    """Make `nodes`, in their order, the graph's nodes, without those that no output of the model depends on."""
+    used = {value.name for value in model.graph.output}
+    kept = []
+    for node in reversed(list(nodes)):
+        if used & set(node.output):
+            kept.append(node)
+            used |= read_by(node)
+    replace_nodes(model, reversed(kept))
+
+
+def read_by(node: onnx.NodeProto) -> set[str]:
+    """The tensors that a node needs: its inputs, and what the graphs inside it use from outside."""
+    return {*node.input, *_outer_names(node)}
 
 
 def _replace(field: Any, values: list[Any]) -> None:

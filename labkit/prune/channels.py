@@ -1,86 +1,138 @@
 """Channel pruning: take whole channels out, and the network is smaller, faster and still dense.
 
 Unlike single zeros, a missing channel saves time in every runtime, with no special kernel: a convolution of
-C_in × C_out channels costs k²·C_in·C_out·H·W multiply-adds, so removing half of both leaves a quarter. The
-result is the same architecture with smaller widths. Before fine-tuning it computes exactly what the original
-would with those channels set to zero; fine-tuning then mends what that broke (Li et al. 2017).
+C_in × C_out channels costs k²·C_in·C_out·H·W multiply-adds, so removing half of both leaves a quarter. What hangs
+together (`coupling`) leaves together: a channel of a residual stream from all layers that add to it, a head of an
+attention from its queries, keys, values and what reads them. Before fine-tuning the result computes exactly what the
+original would with those channels set to zero; fine-tuning then mends what that broke (Li et al. 2017).
 
 A CPU computes 8 or 16 channels at a time, and 10 of them in the time of 16. So fewer multiply-adds are not
-always less time: `round_to=8` keeps widths that fill its registers.
+always less time: `round_to=8` keeps widths that fill its registers, and `target="latency"` measures.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+import math
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import ClassVar
 
-import torch
-from torch import Tensor
+import numpy as np
 
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
-from labkit.models import build
-from labkit.progress import Progress
+from labkit.progress import Progress, part
+from labkit.prune.coupling import Group
+from labkit.prune.coupling.axis import Numbers
 from labkit.prune.fine_tune import FineTuned
-from labkit.prune.groups import Group, State, channel_groups, get_width, remove
-from labkit.prune.importance import IMPORTANCES, channel_importance
+from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
+from labkit.prune.structure import Structure, read_structure
+from labkit.prune.target import TARGETS, reach
 from labkit.technique import knob
 from labkit.variant import Variant
+
+_TAYLOR_BATCHES = 8
 
 
 @dataclass(frozen=True)
 class PruneChannels(FineTuned):
-    """Remove the least important channels of every layer, and fine-tune what remains.
+    """Remove the least important channels and attention heads, and fine-tune what remains.
 
-    "inner" touches only the channels within a residual block; "all" narrows the residual streams too.
+    Takes any PyTorch module that can be traced, and ONNX files. "inner" touches only what lies within a residual
+    block; "all" narrows the residual streams too. What the rules do not cover stays whole.
     """
 
     name: ClassVar[str] = "prune_channels"
     title: ClassVar[str] = "Channel pruning (smaller and faster)"
-    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
 
     pruning_ratio: float = knob(0.5, "fraction of the channels that is removed", above=0.0, below=1.0)
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
     round_to: int = knob(1, "keep a multiple of this; CPUs like 8 or 16", min=1, max=64, unit="channels")
+    ranking: str = knob(
+        "layer", "the same fraction of each layer, or the least of all", choices=("layer", "global")
+    )
+    target: str = knob("ratio", "prune by pruning_ratio, or until `keep` of this is left", choices=TARGETS)
+    keep: float = knob(0.5, "fraction of the target that is to be left", above=0.0, below=1.0)
+    runtime: str = knob(
+        "onnxruntime", "where target='latency' is measured", choices=("onnxruntime", "openvino")
+    )
+
+    @property
+    def needs_dataset(self) -> bool:  # type: ignore[override]
+        """Whether there is anything to train, or a gradient to take."""
+        return self.fine_tune_epochs > 0 or self.importance == "taylor"
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise TechniqueError unless the network can be rebuilt with other widths."""
+        """Also refuse a quantized file: its integers do not tell which channels matter."""
         super().requires(variant, dataset)
-        if not hasattr(variant.model, "config"):
+        if variant.quantized:
             raise TechniqueError(
-                f"{variant.name!r} is a {type(variant.model).__name__}, and labkit can rebuild only its own "
-                "architectures with fewer channels: distil into one (labkit.distill.Distill), or use "
-                "PruneMagnitude, which takes any network"
+                f"{variant.name!r} is quantized already: prune first, and quantize the result"
             )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
-        """Choose the channels, build the narrower network, copy what stays, fine-tune."""
-        config, state = variant.model.config, variant.model.state_dict()
-        kept = self.choose(config, state)
-        if all(len(indices) == get_width(config, group.width) for group, indices in kept.items()):
-            raise TechniqueError(
-                f"pruning_ratio={self.pruning_ratio} with round_to={self.round_to} removes no channel of "
-                f"{variant.name!r}: raise the one or lower the other"
+        """Find what hangs together, choose, cut, fine-tune."""
+        progress(0.0, "reading which channels hang together")
+        structure = read_structure(variant)
+        weighed = self.weigh(structure, dataset)
+        removed: Sequence[Numbers]
+        if self.target == "ratio":
+            removed = self.choose(weighed, self.pruning_ratio)
+            if not removed:
+                raise TechniqueError(
+                    f"pruning_ratio={self.pruning_ratio} with round_to={self.round_to} removes no channel of "
+                    f"{variant.name!r}: raise the one or lower the other"
+                )
+        else:
+            removed = reach(
+                self, structure, lambda ratio: self.choose(weighed, ratio), part(progress, 0.0, 0.1)
             )
-        narrow_config, narrow_state = remove(config, state, kept)
-        module = build(narrow_config)
-        module.load_state_dict(narrow_state)
-        result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module.eval())
-        return dataclasses.replace(result, model=self.fine_tune(result, variant, dataset, progress))
+        result = variant.derive(
+            f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(removed)
+        )
+        model = self.fine_tune(result, variant, dataset, part(progress, 0.1, 1.0))
+        return dataclasses.replace(result, model=model)
 
-    def choose(self, config: Mapping[str, Any], state: State) -> dict[Group, Tensor]:
-        """The channels to keep: group → ascending indices, [K] int64 with 1 ≤ K ≤ C."""
-        generator = torch.Generator().manual_seed(self.seed)
-        kept: dict[Group, Tensor] = {}
-        for group in channel_groups(config):
-            if self.what == "all" or not group.residual:
-                importance = channel_importance(self.importance, group, state, generator)
-                count = remaining(len(importance), self.pruning_ratio, self.round_to)
-                kept[group] = importance.argsort(descending=True, stable=True)[:count].sort().values
-        return kept
+    def weigh(self, structure: Structure, dataset: Dataset | None) -> dict[Group, Importance]:
+        """The importance of every unit of the groups that may lose some: group → [U]."""
+        random = np.random.default_rng(self.seed)
+        batches = []
+        if dataset is not None and self.importance == "taylor":
+            batches = list(structure.products(dataset, _TAYLOR_BATCHES, self.batch_size, self.seed))
+        return {
+            group: channel_importance(self.importance, group, structure.values, random, batches)
+            for group in structure.coupling.groups
+            if self.what == "all" or not group.residual
+        }
+
+    def choose(self, weighed: Mapping[Group, Importance], pruning_ratio: float) -> list[Numbers]:
+        """The units to remove, for each group that loses any; of each one at least stays.
+
+        Ranked globally, importances are first divided by their group's mean: layers differ in scale.
+        """
+        removed = []
+        staying = self._how_many(weighed, pruning_ratio)
+        for (group, importance), count in zip(weighed.items(), staying, strict=True):
+            least_first = np.argsort(-importance, kind="stable")[::-1]
+            if count < len(group):
+                removed.append(group.units[least_first[: len(group) - count]])
+        return removed
+
+    def _how_many(self, weighed: Mapping[Group, Importance], pruning_ratio: float) -> list[int]:
+        """How many units of each group stay."""
+        if self.ranking == "layer":
+            shares: Sequence[float] = [1 - pruning_ratio] * len(weighed)
+        else:
+            scaled = [each / max(float(each.mean()), np.finfo(np.float64).tiny) for each in weighed.values()]
+            threshold = np.quantile(np.concatenate(scaled), pruning_ratio) if scaled else 0.0
+            shares = [float((each >= threshold).mean()) for each in scaled]
+        return [
+            remaining(len(group), 1 - share, self.round_to // math.gcd(self.round_to, group.width))
+            for group, share in zip(weighed, shares, strict=True)
+        ]
 
 
 def remaining(channels: int, pruning_ratio: float, round_to: int = 1) -> int:

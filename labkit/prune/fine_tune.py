@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import dataclasses
 from dataclasses import dataclass
-
-from torch import nn
+from typing import Any
 
 from labkit.data import Dataset
 from labkit.distill import Taught
+from labkit.onnx_graph import open_graph, set_constant
+from labkit.onnx_graph.as_torch import OnnxModule, as_torch
 from labkit.progress import Progress
 from labkit.technique import knob
 from labkit.train import Hook, fit
@@ -37,10 +39,25 @@ class FineTuned(Taught):
         dataset: Dataset | None,
         progress: Progress,
         after_step: Hook | None = None,
-    ) -> nn.Module:
-        """`pruned.model` after the fine-tuning that the knobs ask for: the module itself if that is none."""
+    ) -> Any:
+        """`pruned.model` after the fine-tuning that the knobs ask for: the model itself if that is none.
+
+        An ONNX file is trained as the module that PyTorch can carry out (`onnx_graph/as_torch`), its constants are
+        then put back; `after_step` is given that module. Raises TechniqueError if it has an operator without one.
+        """
         if dataset is None or not self.fine_tune_epochs:
-            module: nn.Module = pruned.model
-            return module
+            return pruned.model
         recipe = self.recipe(self.fine_tune_epochs)
-        return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)
+        if pruned.format == "torch":
+            return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)
+        graph = open_graph(pruned.payload)
+        student, teacher = (
+            dataclasses.replace(each, format="torch", model=as_torch(open_graph(each.payload)))
+            for each in (pruned, whole)
+        )
+        recipe = dataclasses.replace(recipe, precision="float32")
+        trained = fit(recipe, student, dataset, progress, self.loss_from(teacher), after_step)
+        assert isinstance(trained, OnnxModule)  # noqa: S101 - a copy of what went in
+        for name, values in trained.constants().items():
+            set_constant(graph, name, values.numpy())
+        return graph.SerializeToString()

@@ -1,37 +1,80 @@
 """How much a channel matters: a number per channel, largest first to keep.
 
-    l1        Σ |w| over the weights that produce it (Li et al. 2017)
+    l1        Σ |w| over the weights that make it (Li et al. 2017)
     l2        √Σ w²
     bn_scale  |γ| of the batch norm behind it: the network's own volume control (Liu et al. 2017)
+    taylor    (Σ g·w)², what the loss would change by to first order if it were gone (Molchanov et al. 2019, eq. 8)
     random    the control: a criterion that does not beat it has learned nothing about the channels
 
-A channel of a residual stream has several producers; its importance is the sum over all of them.
+A channel of a residual stream is made by several layers; its importance is the sum over all of them. A head of an
+attention is made by the rows of three weights, and counts them all.
+
+A batch norm makes the loss blind to how large the weights before it are, so there Σ g·w says nothing. Behind one,
+taylor sums over its γ and β instead, which is the same as a gate on the channel (Molchanov et al. 2019, section 3.2).
 """
 
 from __future__ import annotations
 
-import torch
-from torch import Tensor
+from collections.abc import Callable, Iterable, Mapping
+
+import numpy as np
+from numpy.typing import NDArray
 
 from labkit.errors import TechniqueError
-from labkit.prune.groups import Group, State
+from labkit.prune.coupling import Group, Member
+from labkit.variant import Array
 
-IMPORTANCES = ("l1", "l2", "bn_scale", "random")
+IMPORTANCES = ("l1", "l2", "bn_scale", "taylor", "random")
+Importance = NDArray[np.float64]
+Values = Callable[[str], Array]
+"""An initializer's name → its numbers."""
 
 
-def channel_importance(kind: str, group: Group, state: State, generator: torch.Generator) -> Tensor:
-    """The importance of each of a group's C channels: [C], float32.
+def channel_importance(
+    kind: str,
+    group: Group,
+    values: Values,
+    random: np.random.Generator,
+    products: Iterable[Mapping[str, Array]] = (),
+) -> Importance:
+    """The importance of each of a group's U units: [U].
 
-    `generator` is drawn from by "random" alone. Raises TechniqueError for "bn_scale" without a batch norm.
+    `random` is drawn from by "random" alone; `products` are g·w of each weight, batch by batch, for "taylor".
+    Raises TechniqueError for "bn_scale" without a batch norm.
     """
-    weights = [state[f"{name}.weight"].flatten(1) for name in group.producers]  # each [C, inputs · k · k]
     if kind == "random":
-        return torch.rand(len(weights[0]), generator=generator)
+        return random.random(len(group))
+    if kind == "taylor":
+        squares = [_gate(group, batch) ** 2 for batch in products]
+        return _sum(squares) / len(squares)
     if kind == "bn_scale":
-        if not group.norms:
+        if not group.of_role("scales"):
             raise TechniqueError(
-                f"importance='bn_scale' needs a batch norm behind {group.producers[0]}; it has none: use 'l1'"
+                f"importance='bn_scale' needs a batch norm behind {group.name}; it has none, or an export has folded "
+                "it away: use 'l1'"
             )
-        return torch.stack([state[f"{name}.weight"].abs() for name in group.norms]).sum(0)
-    order = 1 if kind == "l1" else 2
-    return torch.stack([weight.norm(p=order, dim=1) for weight in weights]).sum(0)
+        return _sum(_per_unit(member, np.abs(values(member.tensor))) for member in group.of_role("scales"))
+    makers = group.of_role("makes")
+    if kind == "l1":
+        return _sum(_per_unit(member, np.abs(values(member.tensor))) for member in makers)
+    return _sum(np.sqrt(_per_unit(member, np.square(values(member.tensor)))) for member in makers)
+
+
+def _gate(group: Group, products: Mapping[str, Array]) -> Importance:
+    """Σ g·w over what decides how loud a unit is: [U]."""
+    scales = group.of_role("scales")
+    members = (*(scales or group.of_role("makes")), *group.of_role("shifts"))
+    parts = [_per_unit(member, products[member.tensor]) for member in members if member.tensor in products]
+    return _sum(parts) if parts else np.zeros(len(group))
+
+
+def _per_unit(member: Member, values: Array) -> Importance:
+    """The sum of `values`, of the member's tensor, over all that belongs to each unit: [U]."""
+    rows = np.moveaxis(np.asarray(values, np.float64), member.axis, 0)
+    sums: Importance = rows.reshape(len(rows), -1).sum(1)[member.indices].sum(1)
+    return sums
+
+
+def _sum(parts: Iterable[Importance]) -> Importance:
+    total: Importance = np.sum(list(parts), axis=0)
+    return total

@@ -104,7 +104,8 @@ def bad_values(field):
 
 @techniques
 def test_the_wrong_format_says_what_to_do(cls, request):
-    other = request.getfixturevalue("onnx_cases" if "torch" in cls.takes else "cases")["image"]
+    form = next(form for form in ("torch", "onnx", "pt2") if form not in cls.takes)
+    other = request.getfixturevalue("forms")(form, "image")
     with pytest.raises(TechniqueError, match=r"export it first|PyTorch|labkit.convert"):
         quick(cls)(*other)
 

@@ -13,7 +13,7 @@ import typer
 from labkit.cli import app
 from labkit.convert import ExportOnnx, parity
 from labkit.distill import Distill
-from labkit.errors import ConfigError, TechniqueError
+from labkit.errors import ConfigError, ModelFileError, TechniqueError
 from labkit.measure.counting import count
 from labkit.measure.quality import evaluate
 from labkit.models import MODELS, build
@@ -172,9 +172,12 @@ def test_a_student_of_half_the_width_is_smaller(architecture, lenet):
 
 
 @pytest.mark.parametrize("architecture", SMALL)
-def test_channel_pruning_refuses_what_it_does_not_know(architecture):
-    with pytest.raises(TechniqueError, match=f"which channels of {architecture} hang together"):
-        PruneChannels()(variant_of({"architecture": architecture, **SMALL[architecture]}))
+def test_with_widths_that_no_config_tells_it_runs_and_exports_but_is_saved_as_onnx(architecture, tmp_path):
+    pruned = PruneChannels()(variant_of({"architecture": architecture, **SMALL[architecture]}))
+    assert not hasattr(pruned.model, "config")
+    with pytest.raises(ModelFileError, match="convert it to ONNX first"):
+        pruned.save(tmp_path)
+    assert ExportOnnx()(pruned).save(tmp_path)
 
 
 def test_the_command_line_names_every_architecture():

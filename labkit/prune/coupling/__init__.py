@@ -1,0 +1,7 @@
+"""Which channels of a network hang together, read off its graph, whatever the architecture."""
+
+from __future__ import annotations
+
+from labkit.prune.coupling.coupling import Coupling, Group, Member, find_coupling
+
+__all__ = ["Coupling", "Group", "Member", "find_coupling"]

@@ -1,0 +1,195 @@
+"""The same couplings for a PyTorch module: its graph is read, its own parameters are cut, and it stays a module.
+
+The graph is exported without the rewritings that an export usually makes: batch norms stay, every parameter keeps
+its name, and so what is found there holds for the module. What the graph cannot tell is how the module's own code
+speaks of sizes. Numbers that layers keep (`out_channels`, `groups`, `num_heads`) are corrected; a size that is written
+out in a `forward` cannot be, and the channels that depend on it stay: `fitting` finds out by trying.
+"""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from labkit.convert.torch_to_onnx import check_not_training, dynamic_shapes, example, innermost, quiet
+from labkit.errors import TechniqueError
+from labkit.onnx_graph import keep_used, open_graph
+from labkit.prune.coupling.axis import Numbers
+from labkit.prune.coupling.coupling import Coupling, Group
+from labkit.variant import Variant
+
+_OPSET = 18
+_TOLERANCE = 1e-3
+
+
+def trace(variant: Variant) -> onnx.ModelProto:
+    """The graph of a PyTorch variant, its parameters under their own names; TechniqueError if torch cannot trace it."""
+    from onnxscript.optimizer import fold_constants
+
+    check_not_training(variant)
+    with quiet():
+        try:
+            program = torch.onnx.export(
+                variant.model,
+                example(variant, None),
+                input_names=[spec.name for spec in variant.inputs],
+                output_names=[spec.name for spec in variant.outputs],
+                opset_version=_OPSET,
+                dynamo=True,
+                dynamic_shapes=dynamic_shapes(variant),
+                optimize=False,
+                verbose=False,
+            )
+            assert program is not None  # noqa: S101 - with dynamo=True it is always there
+            stored = set(program.model.graph.initializers)
+            fold_constants(
+                program.model,
+                should_fold=lambda node: (
+                    False
+                    if any(value is not None and value.name in stored for value in node.inputs)
+                    else None
+                ),
+            )
+        except Exception as error:  # whatever the model's own forward raises comes out here, wrapped
+            raise TechniqueError(f"PyTorch cannot trace {variant.name!r}: {innermost(error)}") from None
+    model = open_graph(program.model_proto.SerializeToString())
+    keep_used(model, model.graph.node)
+    return model
+
+
+def narrow_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> nn.Module:
+    """A copy of the module without these units: parameters and buffers cut, and what the layers know of their sizes.
+
+    coupling: of the module's `trace`; removed: numbers from the `units` of its groups.
+    """
+    narrow = copy.deepcopy(module)
+    cut: dict[int, nn.Parameter | Tensor] = {}  # a parameter that two layers share stays shared
+    tensors = list(_tensors(narrow))
+    staying = coupling.indices(removed)
+    for _, _, name, tensor in tensors:
+        values = tensor.detach()
+        for axis in (axis for place, axis in staying if place == name):
+            values = values.index_select(axis, torch.from_numpy(staying[name, axis]))
+        if values.shape != tensor.shape and id(tensor) not in cut:
+            is_parameter = isinstance(tensor, nn.Parameter)
+            cut[id(tensor)] = nn.Parameter(values, tensor.requires_grad) if is_parameter else values
+    for owner, key, _, tensor in tensors:
+        if id(tensor) in cut:
+            setattr(owner, key, cut[id(tensor)])
+    _correct_layers(module, narrow, coupling.remove(removed))
+    _correct_heads(narrow, coupling, removed)
+    return narrow
+
+
+def masked_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> nn.Module:
+    """A copy of the module with these units zero wherever they are made, scaled or shifted."""
+    masked = copy.deepcopy(module)
+    tensors = {name: tensor for _, _, name, tensor in _tensors(masked)}
+    with torch.no_grad():
+        for name, axis, indices in coupling.written(removed):
+            if name in tensors:
+                tensors[name].index_fill_(axis, torch.from_numpy(indices), 0)
+    return masked
+
+
+def fitting(variant: Variant, coupling: Coupling) -> Coupling:
+    """`coupling` with only those groups that the module's code can do with fewer units of.
+
+    Each group that makes trouble is found by taking out units of it alone, and its reason is noted in `whole`.
+    Raises TechniqueError if trouble remains that no single group makes.
+    """
+    inputs, name = example(variant, None), type(variant.model).__name__
+    if not _trouble(variant, coupling, coupling.groups, inputs):
+        return coupling
+    alone = {group: _trouble(variant, coupling, [group], inputs) for group in coupling.groups}
+    fit = coupling.without(
+        {g: f"the code of {name} cannot do with fewer: {why}" for g, why in alone.items() if why}
+    )
+    if trouble := _trouble(variant, fit, fit.groups, inputs):
+        raise TechniqueError(
+            f"the code of {name} cannot do with fewer channels ({trouble}): export {variant.name!r} to ONNX "
+            "(labkit.ExportOnnx()) and prune that, which no code reads"
+        )
+    return fit
+
+
+def _trouble(
+    variant: Variant, coupling: Coupling, groups: Sequence[Group], inputs: tuple[Tensor, ...]
+) -> str:
+    """What goes wrong in the module without every second unit of the groups; "" if nothing does."""
+    removed = [group.units[::2] for group in groups]
+    with torch.no_grad():
+        try:
+            found = _answers(narrow_module(variant.model, coupling, removed), inputs)
+        except Exception as error:  # anything may be written in a forward
+            return innermost(error)
+        expected = _answers(masked_module(variant.model, coupling, removed), inputs)
+    for first, second in zip(found, expected, strict=True):
+        if not torch.allclose(first, second, _TOLERANCE, _TOLERANCE * float(second.abs().max())):
+            return "without it the outputs are others"
+    return ""
+
+
+def _answers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
+    result, _ = torch.utils._pytree.tree_flatten(module(*inputs))
+    return [value for value in result if isinstance(value, Tensor)]
+
+
+def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, Tensor]]:
+    """Every parameter and buffer: the layer that holds it, its name there, and its name in the module."""
+    for path, owner in module.named_modules():
+        for key, tensor in (*owner._parameters.items(), *owner._buffers.items()):
+            if tensor is not None:
+                yield owner, key, f"{path}.{key}" if path else key, tensor
+
+
+def _correct_layers(before: nn.Module, after: nn.Module, graph: onnx.ModelProto) -> None:
+    """Let every layer of a known kind know its new sizes; the groups of a convolution stand in the graph."""
+    groups = {
+        node.input[1]: each.i for node in graph.graph.node for each in node.attribute if each.name == "group"
+    }
+    for (path, layer), old in zip(after.named_modules(), before.modules(), strict=True):
+        weight = getattr(layer, "weight", None)
+        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
+        if isinstance(layer, nn.modules.conv._ConvNd):
+            layer.groups = int(groups.get(f"{path}.weight", layer.groups))
+            sizes = (shape[0], shape[1] * layer.groups)
+            layer.in_channels, layer.out_channels = sizes if layer.transposed else sizes[::-1]
+        elif isinstance(layer, nn.Linear):
+            layer.out_features, layer.in_features = shape
+        elif isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
+            layer.num_features = len(layer.running_mean)
+        elif isinstance(layer, nn.modules.batchnorm._NormBase) and shape:
+            layer.num_features = shape[0]
+        elif isinstance(layer, nn.GroupNorm) and isinstance(old, nn.GroupNorm) and shape:
+            layer.num_groups = shape[0] * old.num_groups // old.num_channels
+            layer.num_channels = shape[0]
+        elif isinstance(layer, nn.Embedding):
+            layer.num_embeddings, layer.embedding_dim = shape
+        elif isinstance(layer, nn.PReLU):
+            layer.num_parameters = shape[0]
+
+
+def _correct_heads(narrow: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> None:
+    """Attention keeps its number of heads, and often their whole width, as plain numbers beside its layers."""
+    gone = np.concatenate([np.empty(0, np.int64), *removed])
+    for group in coupling.groups:
+        heads, lost = len(group), int(np.isin(group.units, gone).sum())
+        owners = {
+            member.tensor.rpartition(".")[0].rpartition(".")[0]: member.indices.shape[1]
+            for member in group.of_role("makes")
+            if member.indices.shape[1] > 1
+        }
+        for path, width in owners.items() if lost else ():
+            owner = narrow.get_submodule(path)
+            numbers = {name: value for name, value in vars(owner).items() if type(value) is int}
+            for name, value in numbers.items():
+                if value == heads and "head" in name and not name.endswith(("dim", "size")):
+                    setattr(owner, name, value - lost)
+                elif value == heads * width:
+                    setattr(owner, name, value - lost * width)

@@ -1,0 +1,143 @@
+"""Reshape and its like: which axis of the new shape the channels are, and the new shape once some are gone.
+
+A shape of [N, C, H, W] is read in blocks that hold the same numbers before and after: N → N, and C·H·W → F if the
+image is flattened. In a block that is put together every channel is found again H·W times. In one that is cut, as
+[N, T, 96] → [N, T, 4, 24], only one of the new axes can shrink and stay rectangular: either a whole head goes, or
+the same place from every head. Heads go where they turn out to be independent of each other (`Ledger.wanted`),
+otherwise what leaves the most to choose from.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+import onnx
+
+from labkit.prune.coupling.axis import Axes, Axis, Numbers
+from labkit.prune.coupling.reading import Kept, Reading, Unruled, Write, concerned, left
+
+
+def reshape(reading: Reading) -> list[Axes]:
+    """Reshape and Flatten: the same numbers in the same order under another shape."""
+    x, sizes = reading.input(0), reading.sizes(reading.node.output[0])
+    result = {place: Axis(1, why="it has one index") for place, size in enumerate(sizes) if size == 1}
+    for sources, places in _blocks(x, sizes):
+        result.update(zip(places, _regroup(reading, sources, places, sizes), strict=True))
+    axes = tuple(result[place] for place in range(len(sizes)))
+    return [_with_shape(reading, axes) if reading.node.op_type == "Reshape" else axes]
+
+
+def expand(reading: Reading) -> list[Axes]:
+    """Axes of one index are repeated; the others stay what they are."""
+    x, sizes = reading.input(0), reading.sizes(reading.node.output[0])
+    long = {len(sizes) - len(x) + place: axis for place, axis in enumerate(x) if axis.size > 1}
+    result = tuple(long.get(place, Axis(size, why="it is repeated")) for place, size in enumerate(sizes))
+    return [_with_shape(reading, tuple(Axis(a.size, a.numbers, a.why, parts=a.parts) for a in result))]
+
+
+def resize(reading: Reading) -> list[Axes]:
+    """The image grows or shrinks; the channels stay what they are."""
+    x, sizes = reading.input(0), reading.sizes(reading.node.output[0])
+    result = []
+    for axis, size in zip(x, sizes, strict=True):
+        if axis.size != size:
+            reading.ledger.keep(axis, f"{reading.title()} mixes them")
+        result.append(axis if axis.size == size else Axis(size, why="it is a place in an image"))
+    if reading.has(3) and not reading.attribute("axes", []):
+        return [_with_shape(reading, tuple(result), position=3)]
+    return [tuple(result)]
+
+
+def _blocks(x: Axes, sizes: Sequence[int]) -> Iterator[tuple[list[Axis], list[int]]]:
+    """The shortest runs of axes of more than one index, before and after, that hold as many numbers: (axes, places)."""
+    before = [axis for axis in x if axis.size > 1]
+    after = [place for place, size in enumerate(sizes) if size > 1]
+    while before or after:
+        sources, places = [before.pop(0)], [after.pop(0)]
+        old, new = sources[0].size, sizes[places[0]]
+        while old != new:
+            if old < new:
+                sources.append(before.pop(0))
+                old *= sources[-1].size
+            else:
+                places.append(after.pop(0))
+                new *= sizes[places[-1]]
+        yield sources, places
+
+
+def _regroup(reading: Reading, sources: list[Axis], places: list[int], sizes: Sequence[int]) -> list[Axis]:
+    """The new axes of one block."""
+    if len(sources) == len(places) == 1:
+        return sources
+    numbered = [axis for axis in sources if axis.numbers is not None]
+    parts = frozenset().union(*(axis.parts for axis in sources))
+    lengths = [sizes[place] for place in places]
+    if not numbered:
+        return [Axis(length, why=sources[0].why, parts=parts) for length in lengths]
+    free = max(numbered, key=lambda axis: axis.size)
+    for axis in numbered:
+        if axis is not free:
+            reading.ledger.keep(axis, f"{reading.title()} joins two axes, and one of them can shrink")
+    numbers = _spread(free, sources).reshape(lengths)
+    views = [np.moveaxis(numbers, place, 0).reshape(length, -1) for place, length in enumerate(lengths)]
+    chosen = next((i for i, view in enumerate(views) if (view == view[:, :1]).all()), None)
+    has_choice = chosen is None
+    if chosen is None:
+        chosen = _choose(reading, places, lengths)
+        reading.ledger.tie_numbers(views[chosen][:, :1], views[chosen])
+    why = f"{reading.title()} cuts an axis, and another part of it can shrink"
+    result = []
+    for index, place in enumerate(places):
+        own = parts | {(reading.index, place)} if has_choice else parts
+        left_over = views[index][:, 0] if index == chosen else None
+        result.append(Axis(lengths[index], left_over, why, parts=own))
+    return result
+
+
+def _spread(free: Axis, sources: list[Axis]) -> Numbers:
+    """The numbers of one axis of a block, repeated along all the others."""
+    place = next(index for index, axis in enumerate(sources) if axis is free)
+    assert free.numbers is not None  # noqa: S101 - it was chosen for having them
+    aligned = free.numbers.reshape([-1 if index == place else 1 for index in range(len(sources))])
+    return np.broadcast_to(aligned, [axis.size for axis in sources])
+
+
+def _choose(reading: Reading, places: list[int], lengths: list[int]) -> int:
+    """Which of the new axes is to shrink: the one that was found to be the right one, else the longest that may."""
+
+    def rank(index: int) -> tuple[bool, bool, int]:
+        part = (reading.index, places[index])
+        return part in reading.wanted, part not in reading.unwanted, lengths[index]
+
+    return max(range(len(places)), key=rank)
+
+
+def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
+    """Have the shape that the node is given, its input at `position`, follow the cut.
+
+    Where the graph computes it, what is fixed is written down, and the one size that is free is left to be found.
+    """
+    given, name = reading.constant(position), reading.node.output[0]
+    free = reading.free(name)
+    if given is None and (len(free) > 1 or reading.node.op_type != "Reshape"):
+        for axis in axes:
+            reading.ledger.keep(axis, f"the graph computes the shape that {reading.title()} makes")
+        return axes
+    if given is None:
+        wanted = [-1 if place in free else axis.size for place, axis in enumerate(axes)]
+    else:
+        wanted = [int(size) for size in given.reshape(-1)]
+        if len(wanted) != len(axes):
+            raise Unruled(f"{reading.title()} is given a shape of another rank")
+
+    def other_shape(node: onnx.NodeProto, kept: Kept, write: Write) -> None:
+        if concerned(axes, kept):
+            shape = [
+                left(axis, kept) if axis.numbers is not None and size > 0 else size
+                for axis, size in zip(axes, wanted, strict=True)
+            ]
+            node.input[position] = write(np.array(shape, np.int64))
+
+    reading.when_cut(other_shape)
+    return axes

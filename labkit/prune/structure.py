@@ -1,0 +1,149 @@
+"""One model, its couplings, and what it looks like without some of its channels: for PyTorch and for ONNX alike.
+
+The graph that the couplings were read from is there in both cases. So whatever only needs to know *what would be*
+(counting multiply-adds, timing, scoring) looks at the narrow graph; the model itself is cut once, in the end.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import onnx
+import torch
+from onnx import numpy_helper
+
+from labkit.data import Dataset
+from labkit.errors import TechniqueError
+from labkit.measure.lock import Patience
+from labkit.models import build, refit
+from labkit.onnx_graph import open_graph
+from labkit.onnx_graph.as_torch import as_torch
+from labkit.prune.coupling import Coupling, find_coupling
+from labkit.prune.coupling.axis import Numbers
+from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
+from labkit.runtimes import reference_runtime
+from labkit.technique import probe
+from labkit.variant import Array, Variant
+
+_TOLERANCE = 1e-3
+_MOST_REASONS = 3
+
+
+@dataclass(frozen=True, eq=False)
+class Structure:
+    """A variant and the couplings of its graph."""
+
+    variant: Variant
+    coupling: Coupling
+
+    def values(self, name: str) -> Array:
+        """The numbers of an initializer of the graph; a module's parameters have their own names in it."""
+        tensor = next(each for each in self.coupling.model.graph.initializer if each.name == name)
+        return numpy_helper.to_array(tensor)
+
+    def graph(self, removed: Sequence[Numbers]) -> Variant:
+        """The graph without these units, as an ONNX variant."""
+        return _as_onnx(self.variant, self.coupling.remove(removed))
+
+    def narrow(self, removed: Sequence[Numbers]) -> Any:
+        """The model without these units, in its own format: an ONNX file's bytes, or a module.
+
+        A module of one of labkit's architectures stays one, with other widths in its `config`; where the config
+        cannot tell these widths, and for any other module, it is a module without a `config`, which runs and exports.
+        Raises TechniqueError if the result does not compute what the model does with these channels at zero.
+        """
+        if self.variant.format == "onnx":
+            narrow, masked = self.graph(removed), _as_onnx(self.variant, self.coupling.masked(removed))
+            self._check(narrow, masked)
+            return narrow.model
+        module = narrow_module(self.variant.model, self.coupling, removed)
+        masked = dataclasses.replace(
+            self.variant, model=masked_module(self.variant.model, self.coupling, removed)
+        )
+        self._check(dataclasses.replace(self.variant, model=module), masked)
+        return _rebuilt(module)
+
+    def products(
+        self, dataset: Dataset, batches: int, batch_size: int, seed: int
+    ) -> Iterator[dict[str, Array]]:
+        """For each batch of training samples, every weight times its gradient of the loss: g·w, under its name."""
+        module = (
+            as_torch(self.coupling.model) if self.variant.format == "onnx" else self.variant.model
+        ).eval()
+        if self.variant.format == "onnx":
+            stored = {each.name for each in self.coupling.model.graph.initializer}
+            weights = {name: module.constant(name) for name in stored}
+            weights = {name: each for name, each in weights.items() if each.requires_grad}
+        else:
+            weights = {name: each for name, each in module.named_parameters() if each.requires_grad}
+        train, patience = dataset.split("train"), Patience()
+        order = np.random.default_rng(seed).permutation(len(train))[: batches * batch_size]
+        for start in range(0, len(order), batch_size):
+            batch = train.take(order[start : start + batch_size])
+            feeds = self.variant.feeds(batch.inputs)
+            with patience.shared():
+                output = module(*(torch.from_numpy(feeds[spec.name]) for spec in self.variant.inputs))
+                loss = dataset.task.loss(output, torch.from_numpy(batch.target))
+                gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+            yield {
+                name: (gradient * weight).detach().numpy()
+                for (name, weight), gradient in zip(weights.items(), gradients, strict=True)
+                if gradient is not None
+            }
+
+    def _check(self, narrow: Variant, masked: Variant) -> None:
+        found, expected = (_answers(variant) for variant in (narrow, masked))
+        for name, array in expected.items():
+            if not np.allclose(found[name], array, _TOLERANCE, _TOLERANCE * float(np.abs(array).max())):
+                raise TechniqueError(
+                    f"{self.variant.name!r} without the chosen channels does not compute what it does with them at "
+                    f"zero: its output {name!r} differs. A rule of labkit's misreads this graph; please report it"
+                )
+
+
+def read_structure(variant: Variant) -> Structure:
+    """Find what hangs together in a PyTorch or ONNX variant.
+
+    Raises TechniqueError if it cannot be traced or run, or no channel of it can go: then it says why not.
+    """
+    if variant.format == "onnx":
+        coupling = find_coupling(open_graph(variant.payload))
+    else:
+        coupling = fitting(variant, find_coupling(trace(variant)))
+    if not coupling.groups:
+        reasons = "; ".join(
+            f"{name} because {why}" for name, why in list(coupling.whole.items())[:_MOST_REASONS]
+        )
+        raise TechniqueError(
+            f"no channel of {variant.name!r} can be removed: "
+            + (f"kept whole are {reasons}" if reasons else "it has no layer with stored weights")
+        )
+    return Structure(variant, coupling)
+
+
+def _as_onnx(variant: Variant, model: onnx.ModelProto) -> Variant:
+    return dataclasses.replace(variant, format="onnx", model=model.SerializeToString())
+
+
+def _answers(variant: Variant) -> Mapping[str, Array]:
+    with reference_runtime(variant).load(variant) as session:
+        return session.run(probe(variant))
+
+
+def _rebuilt(module: torch.nn.Module) -> torch.nn.Module:
+    """The module as its architecture builds it with these widths, if it can."""
+    config = getattr(module, "config", None)
+    if config is None:
+        return module
+    shapes = {name: tuple(tensor.shape) for name, tensor in module.state_dict().items()}
+    fitted = refit(build, config, shapes)
+    if fitted is None:
+        del module.config
+        return module
+    rebuilt = build(fitted)
+    rebuilt.load_state_dict(module.state_dict())
+    return rebuilt.eval()
