@@ -26,6 +26,7 @@ FEATURES = ("everywhere", "row", "columns", "cells", "before")
 _LARGEST_COUNT = 2**17
 _MOST = 20 * UNIT  # log-odds beyond ±20 bits are treated as ±20
 _WEIGHT_UNIT, _BIAS_UNIT = 32, 64  # a weight of 32 is 1; a bias of 1 is 64/256 bits
+_SCALE = np.array([_BIAS_UNIT, 1, 1, 1, 1], dtype=np.int32)
 
 
 @functools.cache
@@ -47,27 +48,26 @@ def log2(counts: Array) -> Array:
 
 
 class Likelihood:
-    """The stored weights at work. weights: int8 [phases, F], F of FEATURES in their order."""
+    """The stored weights at work. weights: int8 [phases, F], F of FEATURES in their order; what is left out is 0."""
 
     def __init__(self, weights: Array) -> None:
-        self.weights = weights.astype(np.int32)
+        full = np.zeros((len(weights), len(FEATURES)), dtype=np.int32)
+        full[:, : weights.shape[1]] = weights
+        self._bias, self._row, self._columns, _, self._before = full.T * _SCALE[:, None]
+        self._cells = full[:, 3:4] * log2(np.arange(256)) // _WEIGHT_UNIT
 
     def ones(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
         """The probability in parts of ONE that each cell was kept: int64 [c, r].
 
-        row: int32 [r]; columns: F − 3 of int32 [c]; cells: [c, r], counts below 256.
+        row: int32 [r]; columns: one or two of int32 [c]; cells: [c, r], counts below 256.
         """
-        bias, of_row, of_columns, of_cells, *of_before = self.weights[phase]
-        near = of_cells * log2(np.arange(256)) // _WEIGHT_UNIT
-        here = bias * _BIAS_UNIT + sum(
-            weight * each // _WEIGHT_UNIT for weight, each in zip([of_columns, *of_before], columns, strict=True)
-        )
-        odds = near[cells]
-        odds += (of_row * row // _WEIGHT_UNIT)[None, :]
-        odds += here[:, None]
-        np.clip(odds, -_MOST, _MOST, out=odds)
-        odds += _MOST
-        return probability_table()[odds]
+        odds = self._cells[phase][cells]
+        odds += self._row[phase] * row // _WEIGHT_UNIT
+        here = self._columns[phase] * columns[0]
+        if len(columns) > 1:
+            here = here + self._before[phase] * columns[1]
+        odds += (here // _WEIGHT_UNIT + self._bias[phase] + _MOST)[:, None]
+        return probability_table().take(odds, mode="clip")
 
 
 class Sample:

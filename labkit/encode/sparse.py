@@ -21,10 +21,11 @@ from dataclasses import dataclass, field
 import numpy as np
 
 from labkit.encode.coder import Coder, code_bits, shares
-from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2, log_table
+from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2
 from labkit.variant import Array
 
 _BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
+_FLAGS = 16  # flags coded at once, or as many more as make up whole lines
 
 
 @dataclass(frozen=True)
@@ -79,7 +80,7 @@ def describe(
 
     grid: int32 [rows, columns], 0 or 1 + an entry of the codebook; signs: int8 [K], of the entries.
     """
-    likelihood = Likelihood(_padded(settings.weights))
+    likelihood = Likelihood(settings.weights)
     values = _Values(signs, settings.by_sign)
     found = np.zeros(shape, dtype=np.int32)
     rows, columns = alive(coder, grid, shape, settings, known)
@@ -101,7 +102,10 @@ def describe(
 
 
 def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]:
-    """The weights that fit this matrix best, with the bits that its positions then cost; see `Sample.fit`."""
+    """The weights that fit this matrix best, with the bits that its positions then cost; see `Sample.fit`.
+
+    Every step counts as a tenth of a bit more, so that of equals the faster layout wins.
+    """
     asked = Sample(settings.phases, known.features(grid.shape))
     kept: list[list[Array]] = [[] for _ in range(settings.phases)]
     rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
@@ -112,7 +116,8 @@ def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]
         kept[phase].append(there.ravel())
         at, row = np.nonzero(there)
         around.learn(line, line[at], row, np.zeros(len(row), np.int8))
-    return asked.fit(kept)
+    weights, bits = asked.fit(kept)
+    return weights, bits + 0.1 * sum(map(len, kept))
 
 
 def alive(
@@ -123,7 +128,7 @@ def alive(
         return np.arange(shape[0]), np.arange(shape[1])
     before = known.of_columns(shape[1])
     found = []
-    for axis, width, counts in ((0, 16, known.rows), (1, settings.width, before)):
+    for axis, width, counts in ((0, _FLAGS, known.rows), (1, -(-_FLAGS // settings.width) * settings.width, before)):
         flags = None if grid is None else grid.any(1 - axis).astype(np.int32)
         found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
     return found[0], found[1]
@@ -158,38 +163,41 @@ def _lines(columns: Array, settings: Settings) -> Iterator[tuple[int, Array]]:
 
 
 class _Around:
-    """What is known by now around every cell of the rows that are alive."""
+    """What is known by now around every cell of the rows that are alive.
+
+    Each kept weight adds to the twelve cells around it: 1 to the count, or 2 to those next to it, and as much of its
+    sign. Both lie in one number, count + 256 · signs.
+    """
 
     def __init__(self, shape: tuple[int, int], rows: Array, settings: Settings, known: Known) -> None:
         w = settings.width
-        self._reach = 2 * w + 2
-        self._near = np.array([2, 2, 2, 2, 1, 1, 1, 1, 1, 1, 1, 1], dtype=np.uint8)
-        self._step = np.array([1, -1, w, -w, w + 1, w - 1, -w - 1, 1 - w, 2, -2, 2 * w, -2 * w])
-        size = (shape[1] + 2 * self._reach, len(rows))
-        self._count, self._sign = np.zeros(size, np.uint8), np.zeros(size, np.int8)
-        self._kept = np.zeros(len(rows), dtype=np.int64) if known.rows is None else known.rows[rows]
+        self._margin, self._rows = 2 * w + 2, len(rows)
+        steps = [1, -1, w, -w, w + 1, w - 1, -w - 1, 1 - w, 2, -2, 2 * w, -2 * w]
+        self._steps = np.array(steps)[:, None] * self._rows
+        self._share = np.array([2] * 4 + [1] * 8, dtype=np.int16)[:, None]
+        self._cells = np.zeros((shape[1] + 2 * self._margin, self._rows), dtype=np.int16)
+        self._kept = np.zeros(self._rows, dtype=np.int64) if known.rows is None else known.rows[rows]
         self._passed = settings.head_start + known.columns
         self._before = known.of_columns(shape[1])
 
     def features(self, line: Array) -> tuple[Array, list[Array], Array]:
         """(row, columns, cells), as `Likelihood.ones` takes them."""
-        cells = self._count[line + self._reach]
-        row = log2(self._kept) - log_table()[min(2 * self._passed, len(log_table()) - 1)]
+        cells = self._cells[line + self._margin] & 255
+        row = log2(self._kept) - log2(np.array(self._passed))
         columns = [log2(cells.sum(1, dtype=np.int64))]
         if self._before is not None:
             columns.append(log2(self._before[line]))
         return row, columns, cells
 
     def sign(self, column: Array, row: Array) -> Array:
-        """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. [n], [n] → [n]."""
-        return np.sign(self._sign[column + self._reach, row]) + 1
+        """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. [n], [n] → int16 [n]."""
+        return np.sign(self._cells[column + self._margin, row] >> 8) + 1
 
     def learn(self, line: Array, column: Array, row: Array, signs: Array) -> None:
-        """The cells of `line` are known: those at (column, row) were kept, with these signs."""
-        places = (column + self._reach + self._step[:, None], np.broadcast_to(row, (len(self._step), len(row))))
-        np.add.at(self._count, places, np.broadcast_to(self._near[:, None], places[0].shape))
-        np.add.at(self._sign, places, self._near.astype(np.int8)[:, None] * signs.astype(np.int8))
-        self._kept += np.bincount(row, minlength=len(self._kept))
+        """The cells of `line` are known: those at (column, row) were kept, with these signs. int8 [n]."""
+        places = (column + self._margin) * self._rows + row + self._steps
+        np.add.at(self._cells.reshape(-1), places.ravel(), (self._share * (1 + 256 * signs.astype(np.int16))).ravel())
+        self._kept += np.bincount(row, minlength=self._rows)
         self._passed += len(line)
 
 
@@ -199,6 +207,7 @@ class _Values:
     def __init__(self, signs: Array, by_sign: bool) -> None:
         self._entries, self._by_sign = len(signs), by_sign
         self._seen = np.ones((3, len(signs)), dtype=np.int64)
+        self._shares, self._new = shares(self._seen), 0
 
     def code(self, coder: Coder, entries: Array | None, sign: Array) -> Array:
         """entries: int32 [n] or None; sign: [n] of 0, 1, 2. Returns the entries."""
@@ -208,13 +217,10 @@ class _Values:
         found = np.zeros(len(sign), dtype=np.int32)
         for start in range(0, len(sign), _BLOCK):
             part = slice(start, start + _BLOCK)
-            widths = shares(self._seen)[case[part]]
-            found[part] = coder.symbols(None if entries is None else entries[part], widths, "values")
+            known = None if entries is None else entries[part]
+            found[part] = coder.symbols(known, self._shares[case[part]], "values")
             np.add.at(self._seen, (case[part], found[part]), 2)
+            self._new += len(found[part])
+            if 4 * self._new > self._seen.sum() - self._new:  # an eighth of what was known: it is time to look
+                self._shares, self._new = shares(self._seen), 0
         return found
-
-
-def _padded(weights: Array) -> Array:
-    """A matrix of one column stores no weights for its neighbours: they are 0."""
-    missing = max(0, 4 - weights.shape[1])
-    return np.pad(weights, ((0, 0), (0, missing)))
