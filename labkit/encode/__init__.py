@@ -6,6 +6,7 @@ own here, to be read: bit packing, run-length, relative indices, Huffman, and a 
 
 from __future__ import annotations
 
+from labkit.encode.anatomy import Anatomy, anatomy, dissect
 from labkit.encode.container import StreamReader, decode, encode, load_encoded, save_encoded
 
-__all__ = ["StreamReader", "decode", "encode", "load_encoded", "save_encoded"]
+__all__ = ["Anatomy", "StreamReader", "anatomy", "decode", "dissect", "encode", "load_encoded", "save_encoded"]

@@ -31,6 +31,10 @@ class Codebook:
         """−1, 0 or 1 for every value: int8 [K]; 0 where it is no number."""
         return np.sign(np.nan_to_num(self.values)).astype(np.int8)
 
+    def with_zero(self) -> Array:
+        """What each entry stands for, 0.0 first: float32 [K + 1]."""
+        return np.concatenate([np.zeros(1, np.float32), self.values])
+
     def to_bytes(self) -> bytes:
         """K in one byte, then the exponent if there is one, then the values."""
         head = bytes([len(self.values)])

@@ -20,7 +20,7 @@ import numpy as np
 
 from labkit.doors import door
 from labkit.encode.metadata import pack_metadata, unpack_metadata
-from labkit.encode.tensors import Context, Record, decode_tensor, encode_tensor
+from labkit.encode.tensors import Context, decode_tensor, encode_tensor
 from labkit.encode.varint import varint
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular, write_atomically
@@ -41,10 +41,10 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
     ClusterWeights) shrinks most. Raises ModelFileError unless the variant is a PyTorch one of labkit's architectures.
     """
     description = pack_metadata(variant)
-    records = [record for _, record in encode_records(variant, progress or silent)]
+    records = _records(variant, progress or silent)
     parts = [MAGIC, bytes([VERSION]), varint(len(description)), description]
     for record in records:
-        parts += [varint(len(record.data)), record.data]
+        parts += [varint(len(record)), record]
     body = b"".join(parts)
     content = body + zlib.crc32(body).to_bytes(4, "big")
     if decode(content).fingerprint() != variant.fingerprint():
@@ -52,13 +52,12 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
     return content
 
 
-def encode_records(variant: Variant, progress: Progress) -> Iterator[tuple[str, Record]]:
-    """Every tensor's name and record, in the order of the file."""
+def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     tensors = variant.model.state_dict()
     context = Context()
     for index, (name, tensor) in enumerate(tensors.items()):
         progress(index / len(tensors), f"coding {name}")
-        yield name, encode_tensor(tensor.detach().cpu().numpy(), context)
+        yield encode_tensor(tensor.detach().cpu().numpy(), context)
 
 
 @door
@@ -102,7 +101,7 @@ class StreamReader:
     """
 
     def __init__(self, file: BinaryIO, size_bytes: int, what: str = "the coded file") -> None:
-        self._file, self._left, self._crc, self._what = file, size_bytes, 0, what
+        self._file, self.left, self._crc, self._what = file, size_bytes, 0, what
         check_magic(self._take(4), what)
         self.description = unpack_metadata(self._take(self._number()), what)
         self.shapes = _shapes(self.description["config"], size_bytes, what)
@@ -110,14 +109,19 @@ class StreamReader:
     def __iter__(self) -> Iterator[tuple[str, Array]]:
         """Name and array of each tensor, in the network's order. Raises ModelFileError for damage."""
         context = Context()
-        for name, (shape, dtype) in self.shapes.items():
-            data = self._take(self._number())
+        for name, data in self.records():
             try:
-                yield name, decode_tensor(data, shape, dtype, context)
+                tensor = decode_tensor(data, *self.shapes[name], context)
             except ModelFileError as error:
                 raise ModelFileError(f"{self._what}, tensor {name}: {error}") from None
+            yield name, tensor
+
+    def records(self) -> Iterator[tuple[str, bytes]]:
+        """Name and bytes of each tensor's record."""
+        for name in self.shapes:
+            yield name, self._take(self._number())
         crc = self._crc
-        if self._left != 4 or int.from_bytes(self._take(4), "big") != crc:
+        if self.left != 4 or int.from_bytes(self._take(4), "big") != crc:
             raise ModelFileError(f"{self._what} is damaged or cut off (its checksum differs): copy it again")
 
     def variant(self, tensors: dict[str, Array]) -> Variant:
@@ -135,9 +139,9 @@ class StreamReader:
         return Variant(format="torch", model=model.eval(), lineage=(step,), **fields)
 
     def _take(self, count: int) -> bytes:
-        if count > self._left or len(data := self._file.read(count)) < count:
-            raise ModelFileError(f"{self._what} is cut off: {count} bytes should follow where {self._left} are left")
-        self._left -= count
+        if count > self.left or len(data := self._file.read(count)) < count:
+            raise ModelFileError(f"{self._what} is cut off: {count} bytes should follow where {self.left} are left")
+        self.left -= count
         self._crc = zlib.crc32(data, self._crc)
         return data
 

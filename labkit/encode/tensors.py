@@ -14,12 +14,14 @@ import dataclasses
 import math
 import zlib
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
+from labkit.encode.entropy import least_bits
 from labkit.encode.sparse import Known, Settings, describe, sample
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
@@ -52,49 +54,47 @@ class Context:
 
 
 @dataclass(frozen=True)
-class Record:
-    """A tensor's bytes, and what they are for: part → bytes in the file, part → the bound of its symbols in bits."""
+class Dissection:
+    """A tensor's record taken apart: the tensor, the kind, part → bytes, and part → the bound of its symbols in bits.
 
-    data: bytes
+    grid: the entries of a coded tensor's codebook, int32 [rows, columns]; None for the other kinds.
+    """
+
+    tensor: Array
     kind: str
     parts: Mapping[str, int]
-    bounds: Mapping[str, float] = field(default_factory=dict)
+    bounds: Mapping[str, float]
+    grid: Array | None = None
 
 
-def encode_tensor(tensor: Array, context: Context) -> Record:
+def encode_tensor(tensor: Array, context: Context) -> bytes:
     """The smallest record of a tensor; `context` learns from it."""
     plain = np.ascontiguousarray(tensor)
-    candidates = [Record(bytes([STORED]) + _little(plain), KINDS[STORED], {"head": 1, "values": plain.nbytes})]
-    candidates.append(_packed(PACKED, plain))
+    records = [bytes([STORED]) + _little(plain), _packed(PACKED, plain)]
     if plain.dtype == np.float32:
         with np.errstate(over="ignore", invalid="ignore"):
             half = plain.astype(np.float16)
         if half.astype(np.float32).tobytes() == plain.tobytes():
-            candidates.append(_packed(HALF, half))
+            records.append(_packed(HALF, half))
         entries = split(plain)
         if entries is not None:
             grid = entries[0].reshape(_matrix(plain.shape))
-            candidates.append(_coded(grid, entries[1], context.known(plain.shape)))
-    best = min(candidates, key=lambda record: len(record.data))
-    if best.kind == KINDS[CODED]:
+            records.append(_coded(grid, entries[1], context.known(plain.shape)))
+    best = min(records, key=len)
+    if best[0] & 3 == CODED:
         context.learn(plain.shape, grid)
     return best
 
 
-def decode_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generic], context: Context) -> Array:
+def decode_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Array:
     """The tensor of a record; `context` learns from it. Raises ModelFileError for a record of anything else."""
-    if not data:
-        raise ModelFileError("a tensor's record is empty")
-    count, kind = int(np.prod(shape, dtype=np.int64)), data[0] & 3
+    count, kind = int(np.prod(shape, dtype=np.int64)), _kind(data, dtype)
     if kind == CODED:
-        if dtype != np.float32:
-            raise ModelFileError(f"a coded tensor should be {dtype}, and codebooks are of float32: damaged")
-        grid, codebook = _read_coded(data, _matrix(shape), context.known(shape))
+        coded = _Coded(data, _matrix(shape), context.known(shape))
+        grid = coded.grid()
         context.learn(shape, grid)
-        return np.concatenate([np.zeros(1, np.float32), codebook.values])[grid].reshape(shape)
+        return coded.codebook.with_zero()[grid].reshape(shape)
     stored = np.dtype(np.float16) if kind == HALF else dtype
-    if data[0] > HALF or kind == HALF and dtype != np.float32:
-        raise ModelFileError("a tensor's record is of no known kind")
     plain = data[1:] if kind == STORED else _inflate(data[1:], count * stored.itemsize)
     if len(plain) != count * stored.itemsize:
         raise ModelFileError(f"a tensor of {count} numbers has {len(plain)} bytes: damaged")
@@ -103,41 +103,74 @@ def decode_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[np.generi
     return np.frombuffer(plain, stored.newbyteorder("<")).astype(dtype).reshape(shape)
 
 
-def _coded(grid: Array, codebook: Codebook, known: Known) -> Record:
-    book = codebook.to_bytes()
+def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Dissection:
+    """`decode_tensor`, with every byte of the record told apart."""
+    kind, known = _kind(data, dtype), context.known(shape)
+    tensor = decode_tensor(data, shape, dtype, context)
+    if kind != CODED:
+        planes = np.frombuffer(_little(tensor), np.uint8).reshape(-1, tensor.itemsize).T
+        bound = 16.0 * tensor.size if kind == HALF else sum(least_bits(plane) for plane in planes)
+        return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
+    coded = _Coded(data, _matrix(shape), known)
+    grid, price = coded.grid(), Price()
+    if coded.settings is not None:
+        describe(price, grid, grid.shape, coded.codebook.signs, coded.settings, known)
+    stream = len(data) - coded.start
+    values = round(stream * price.bits.get("values", 0.0) / max(sum(price.bits.values()), 1e-9))
+    parts = {"head": 1, "codebook": coded.after_codebook - 1, "settings": coded.start - coded.after_codebook}
+    parts |= {"positions": stream - values, "values": values}
+    return Dissection(tensor, KINDS[kind], parts, price.bits, grid)
+
+
+def _kind(data: bytes, dtype: np.dtype[Any]) -> int:
+    """The kind of a record that is to hold a tensor of this type; ModelFileError if there is none such."""
+    kind = data[0] & 3 if data else -1
+    if kind < 0 or (kind != CODED and data[0] > HALF) or (kind in (CODED, HALF) and dtype != np.float32):
+        raise ModelFileError(f"a record of {dtype} is of no known kind: damaged")
+    return kind
+
+
+def _coded(grid: Array, codebook: Codebook, known: Known) -> bytes:
+    start = codebook.to_bytes()
+    head = CODED | codebook.form << 2
     if not len(codebook.values):
-        return Record(bytes([CODED | codebook.form << 2]) + book, KINDS[CODED], {"head": 1, "codebook": len(book)})
+        return bytes([head]) + start
     settings = _best_settings(grid, codebook, known)
-    writer, price = Writer(), Price()
+    writer = Writer()
     describe(writer, grid, grid.shape, codebook.signs, settings, known)
-    describe(price, grid, grid.shape, codebook.signs, settings, known)
-    head = CODED | codebook.form << 2 | _BY_SIGN * settings.by_sign
-    head |= _DENSE * settings.dense | _TWO_PHASES * (settings.phases == 2)
-    stored = b"" if settings.dense else settings.weights.tobytes()
-    how = varint(settings.width) + varint(settings.head_start) + stored
-    stream = writer.finish()
-    values = round(len(stream) * price.bits.get("values", 0.0) / max(sum(price.bits.values()), 1e-9))
-    parts = {"head": 1, "codebook": len(book), "settings": len(how)}
-    parts |= {"positions": len(stream) - values, "values": values}
-    return Record(bytes([head]) + book + how + stream, KINDS[CODED], parts, price.bits)
+    head |= _BY_SIGN * settings.by_sign | _DENSE * settings.dense | _TWO_PHASES * (settings.phases == 2)
+    start += varint(settings.width) + varint(settings.head_start) + settings.weights.tobytes()
+    return bytes([head]) + start + writer.finish()
 
 
-def _read_coded(data: bytes, shape: tuple[int, int], known: Known) -> tuple[Array, Codebook]:
-    head = data[0]
-    codebook, size = read_codebook(data[1:], head >> 2 & 3)
-    at = 1 + size
-    if not len(codebook.values):
-        return np.zeros(shape, np.int32), codebook
-    width, at = read_varint(data, at)
-    head_start, at = read_varint(data, at)
-    phases = 2 if head & _TWO_PHASES else 1
-    features = 0 if head & _DENSE else known.features(shape)
-    weights = np.frombuffer(data[at : at + phases * features], np.int8)
-    if not 1 <= width <= max(shape[1], 1) or len(weights) < phases * features or head & 128:
-        raise ModelFileError("the settings of a coded tensor are damaged")
-    settings = Settings(width, phases, head_start, weights.reshape(phases, features), bool(head & _BY_SIGN))
-    stream = data[at + phases * features :]
-    return describe(Reader(stream), None, shape, codebook.signs, settings, known), codebook
+class _Coded:
+    """A record of kind 3 as far as its settings; `start` is where the range coder's bytes begin."""
+
+    def __init__(self, data: bytes, shape: tuple[int, int], known: Known) -> None:
+        head = data[0]
+        self._data, self._shape, self._known = data, shape, known
+        self.codebook, size = read_codebook(data[1:], head >> 2 & 3)
+        self.settings: Settings | None = None
+        self.start = self.after_codebook = 1 + size
+        if not len(self.codebook.values):
+            return
+        width, at = read_varint(data, self.after_codebook)
+        head_start, at = read_varint(data, at)
+        phases = 2 if head & _TWO_PHASES else 1
+        features = 0 if head & _DENSE else known.features(shape)
+        weights = np.frombuffer(data[at : at + phases * features], np.int8)
+        if not 1 <= width <= shape[1] or len(weights) < phases * features or head & 128:
+            raise ModelFileError("the settings of a coded tensor are damaged")
+        weights = weights.reshape(phases, features)
+        self.settings = Settings(width, phases, head_start, weights, bool(head & _BY_SIGN))
+        self.start = at + phases * features
+
+    def grid(self) -> Array:
+        """The codebook's entries: int32 [rows, columns]."""
+        if self.settings is None:
+            return np.zeros(self._shape, np.int32)
+        reader = Reader(self._data[self.start :])
+        return describe(reader, None, self._shape, self.codebook.signs, self.settings, self._known)
 
 
 def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
@@ -180,10 +213,9 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     return rows, int(np.prod(shape[1:], dtype=np.int64))
 
 
-def _packed(kind: int, plain: Array) -> Record:
+def _packed(kind: int, plain: Array) -> bytes:
     planes = np.frombuffer(_little(plain), np.uint8).reshape(-1, plain.itemsize).T.tobytes()
-    squeezed = _deflate(planes)
-    return Record(bytes([kind]) + squeezed, KINDS[kind], {"head": 1, "values": len(squeezed)})
+    return bytes([kind]) + _deflate(planes)
 
 
 def _little(plain: Array) -> bytes:
