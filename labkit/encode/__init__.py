@@ -7,6 +7,17 @@ own here, to be read: bit packing, run-length, relative indices, Huffman, and a 
 from __future__ import annotations
 
 from labkit.encode.anatomy import Anatomy, anatomy, dissect
+from labkit.encode.cluster import ClusterWeights
 from labkit.encode.container import StreamReader, decode, encode, load_encoded, save_encoded
 
-__all__ = ["Anatomy", "StreamReader", "anatomy", "decode", "dissect", "encode", "load_encoded", "save_encoded"]
+__all__ = [
+    "Anatomy",
+    "ClusterWeights",
+    "StreamReader",
+    "anatomy",
+    "decode",
+    "dissect",
+    "encode",
+    "load_encoded",
+    "save_encoded",
+]

@@ -1,6 +1,6 @@
-"""Bit packing: numbers that need 3 bits take 3 bits, not the 32 of an integer.
+r"""Bit packing: numbers that need 3 bits take 3 bits, not the 32 of an integer.
 
-    pack([5, 0, 7], bits=3)   101 000 111, then zeros up to a whole byte: b"\\xa3\\x80"
+    pack([5, 0, 7], bits=3)   101 000 111, then zeros up to a whole byte: b"\xa3\x80"
 
 The most significant bit of a number comes first, and the first number lies in the first byte's high bits.
 """

@@ -29,7 +29,8 @@ class Codebook:
     @property
     def signs(self) -> Array:
         """−1, 0 or 1 for every value: int8 [K]; 0 where it is no number."""
-        return np.sign(np.nan_to_num(self.values)).astype(np.int8)
+        signs: Array = np.sign(np.nan_to_num(self.values)).astype(np.int8)
+        return signs
 
     def with_zero(self) -> Array:
         """What each entry stands for, 0.0 first: float32 [K + 1]."""

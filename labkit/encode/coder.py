@@ -11,13 +11,13 @@ The compiled coder is constriction's (Bamler 2022), which takes arrays; `range_c
 
 from __future__ import annotations
 
+import functools
 from typing import Any, Protocol
 
-import constriction
 import numpy as np
 
 from labkit.encode.range_coder import PRECISION, shortest
-from labkit.errors import ModelFileError
+from labkit.errors import ModelFileError, UnavailableError
 from labkit.variant import Array
 
 ONE = 2**PRECISION
@@ -45,7 +45,7 @@ def code_bits(coder: Coder, known: Array | None, ones: Array, part: str) -> Arra
 
 def shares(counts: Array) -> Array:
     """Widths that are as unequal as the counts, none below 1, each row ONE in all. int64 [n, K] → int64 [n, K]."""
-    widths = 1 + counts * (ONE - counts.shape[1]) // counts.sum(1, keepdims=True)
+    widths: Array = 1 + counts * (ONE - counts.shape[1]) // counts.sum(1, keepdims=True)
     widths[:, -1] += ONE - widths.sum(1)
     return widths
 
@@ -54,12 +54,13 @@ class Writer:
     """Codes what it is given."""
 
     def __init__(self) -> None:
-        self._encoder = constriction.stream.queue.RangeEncoder()
+        self._encoder = _library().queue.RangeEncoder()
 
     def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+        """Code what is known, and return it."""
         assert known is not None  # noqa: S101 - a writer is always told
         if len(known):
-            self._encoder.encode(known.astype(np.int32), _MODEL, _weights(widths))
+            self._encoder.encode(known.astype(np.int32), _model(), _weights(widths))
         return known
 
     def finish(self) -> bytes:
@@ -76,13 +77,14 @@ class Reader:
 
     def __init__(self, data: bytes) -> None:
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
-        self._decoder = constriction.stream.queue.RangeDecoder(words)
+        self._decoder = _library().queue.RangeDecoder(words)
 
     def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+        """Find out the next symbols. Raises ModelFileError where no message could go on so."""
         if not len(widths):
             return np.zeros(0, np.int32)
         try:
-            found: Array = self._decoder.decode(_MODEL, _weights(widths))
+            found: Array = self._decoder.decode(_model(), _weights(widths))
         except AssertionError:
             raise ModelFileError("the coded weights are damaged: no symbol has this code") from None
         return found
@@ -95,13 +97,27 @@ class Price:
         self.bits: dict[str, float] = {}
 
     def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+        """Add up what these symbols cost."""
         assert known is not None  # noqa: S101
         cost = PRECISION - np.log2(widths[np.arange(len(known)), known])
         self.bits[part] = self.bits.get(part, 0.0) + float(cost.sum())
         return known
 
 
-_MODEL: Any = constriction.stream.model.Categorical(perfect=False)
+def _library() -> Any:
+    """The compiled coder, or UnavailableError with the line that installs it."""
+    try:
+        import constriction
+    except ImportError:
+        raise UnavailableError(
+            "coded weights need the package constriction: pip install 'constriction>=0.5,<0.6'"
+        ) from None
+    return constriction.stream
+
+
+@functools.cache
+def _model() -> Any:
+    return _library().model.Categorical(perfect=False)
 
 
 def _weights(widths: Array) -> Array:

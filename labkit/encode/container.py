@@ -48,16 +48,16 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
     body = b"".join(parts)
     content = body + zlib.crc32(body).to_bytes(4, "big")
     if decode(content).fingerprint() != variant.fingerprint():
-        raise ModelFileError(f"the coded file of {variant.name!r} does not decode to it: a bug in labkit, please report")
+        raise ModelFileError(f"{variant.name!r} does not come back from its coded file: a bug in labkit")
     return content
 
 
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     tensors = variant.model.state_dict()
     context = Context()
-    for index, (name, tensor) in enumerate(tensors.items()):
+    for index, name in enumerate(_meta_tensors(variant.model.config)):  # in the order of whoever builds it anew
         progress(index / len(tensors), f"coding {name}")
-        yield encode_tensor(tensor.detach().cpu().numpy(), context)
+        yield encode_tensor(tensors[name].detach().cpu().numpy(), context)
 
 
 @door
@@ -86,7 +86,7 @@ def decode(content: bytes, what: str = "the coded file") -> Variant:
 
 @door
 def load_encoded(path: str | Path) -> Variant:
-    """The variant of a .lkz file; its lineage says that it came from a file. Raises ModelFileError, as `decode` does."""
+    """The variant of a .lkz file, its lineage naming the file. Raises ModelFileError, as `decode` does."""
     path = Path(path)
     return decode(read_regular(path, ModelFileError, LARGEST_BYTES, "coded weights"), str(path))
 
@@ -140,7 +140,9 @@ class StreamReader:
 
     def _take(self, count: int) -> bytes:
         if count > self.left or len(data := self._file.read(count)) < count:
-            raise ModelFileError(f"{self._what} is cut off: {count} bytes should follow where {self.left} are left")
+            raise ModelFileError(
+                f"{self._what} is cut off: {count} bytes should follow where {self.left} are left"
+            )
         self.left -= count
         self._crc = zlib.crc32(data, self._crc)
         return data
@@ -161,18 +163,15 @@ def check_magic(head: bytes, what: str) -> None:
     if head[:3] != MAGIC:
         raise ModelFileError(f"{what} is no file of coded weights: it should begin with {MAGIC.decode()}")
     if head[3:4] != bytes([VERSION]):
-        raise ModelFileError(f"{what} is of version {head[3:4].hex()}, this labkit reads {VERSION}: update labkit")
+        raise ModelFileError(
+            f"{what} is of version {head[3:4].hex()}, this labkit reads {VERSION}: update labkit"
+        )
 
 
 def _shapes(config: Any, size_bytes: int, what: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Every tensor's shape and type, found without allocating one; ModelFileError if they are too many bytes."""
-    import torch
-
-    from labkit.models import build
-
     try:
-        with torch.device("meta"):  # costs nothing, whatever widths the config claims
-            tensors = build(config).state_dict()
+        tensors = _meta_tensors(config)
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{what}: its architecture cannot be built ({str(error)[:200]})") from None
     total = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
@@ -182,3 +181,13 @@ def _shapes(config: Any, size_bytes: int, what: str) -> dict[str, tuple[tuple[in
         name: (tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
         for name, tensor in tensors.items()
     }
+
+
+def _meta_tensors(config: Any) -> dict[str, Any]:
+    """The tensors of an architecture in its own order, without their numbers: whatever widths it has, it costs nothing."""
+    import torch
+
+    from labkit.models import build
+
+    with torch.device("meta"):
+        return dict(build(config).state_dict())

@@ -39,7 +39,9 @@ def merges(counts: Sequence[int] | Array) -> list[Merge]:
     Of nodes that are equally rare, the one with the smallest first symbol goes first, so that the tree is the
     same everywhere.
     """
-    nodes = [(int(count), (symbol,)) for symbol, count in enumerate(counts) if count > 0]
+    nodes: list[tuple[int, tuple[int, ...]]] = [
+        (int(count), (symbol,)) for symbol, count in enumerate(counts) if count > 0
+    ]
     heapq.heapify(nodes)
     steps = []
     while len(nodes) > 1:
@@ -82,7 +84,9 @@ def encode(symbols: Array, lengths: Array) -> bytes:
     codes = np.array(canonical_codes(lengths), dtype=object)
     used = np.unique(symbols)
     if used.size and (used[0] < 0 or used[-1] >= len(codes) or (np.asarray(lengths)[used] == 0).any()):
-        raise ConfigError("a symbol that occurs has no code: make the lengths from the counts of this message")
+        raise ConfigError(
+            "a symbol that occurs has no code: make the lengths from the counts of this message"
+        )
     bits = np.frombuffer("".join(codes[symbols]).encode(), np.uint8) - ord("0")
     return np.packbits(bits).tobytes()
 
@@ -103,7 +107,9 @@ def decode(data: bytes, lengths: Array, count: int) -> Array:
     entry = np.searchsorted(starts, window, side="right") - 1
     symbol = order[entry]
     step = np.asarray(lengths, dtype=np.int64)[symbol]
-    step[window - starts[entry] >> (np.uint64(LONGEST) - step.astype(np.uint64)) > 0] = 0  # a way that is no code
+    step[window - starts[entry] >> (np.uint64(LONGEST) - step.astype(np.uint64)) > 0] = (
+        0  # a way that is no code
+    )
     found, at, steps = [], 0, step.tolist()
     for _ in range(count):
         if at >= len(steps) or not steps[at]:

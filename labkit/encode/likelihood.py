@@ -32,19 +32,22 @@ _SCALE = np.array([_BIAS_UNIT, 1, 1, 1, 1], dtype=np.int32)
 @functools.cache
 def log_table() -> Array:
     """UNIT · log2(n) for n = 0 … 2^17, rounded; 0 for 0. int32."""
-    return np.round(UNIT * np.log2(np.maximum(np.arange(_LARGEST_COUNT + 1), 1))).astype(np.int32)
+    table: Array = np.round(UNIT * np.log2(np.maximum(np.arange(_LARGEST_COUNT + 1), 1))).astype(np.int32)
+    return table
 
 
 @functools.cache
 def probability_table() -> Array:
     """ONE / (1 + 2^(−t / UNIT)) for t = −20 … 20 bits, rounded, within 1 … ONE − 1. int64."""
     t = np.arange(-_MOST, _MOST + 1) / UNIT
-    return np.clip(np.round(ONE / (1 + 2.0**-t)), 1, ONE - 1).astype(np.int64)
+    table: Array = np.clip(np.round(ONE / (1 + 2.0**-t)), 1, ONE - 1).astype(np.int64)
+    return table
 
 
 def log2(counts: Array) -> Array:
-    """log2(count + ½) in 1/UNIT, for whole numbers from 0 on. Any shape → int32 of the same."""
-    return log_table()[np.minimum(2 * counts.astype(np.int64) + 1, _LARGEST_COUNT)]
+    """The logarithm of (count + ½) to base 2 in 1/UNIT, for whole numbers from 0 on. Any shape → int32 of the same."""
+    logarithms: Array = log_table()[np.minimum(2 * counts.astype(np.int64) + 1, _LARGEST_COUNT)]
+    return logarithms
 
 
 class Likelihood:
@@ -67,7 +70,8 @@ class Likelihood:
         if len(columns) > 1:
             here = here + self._before[phase] * columns[1]
         odds += (here // _WEIGHT_UNIT + self._bias[phase] + _MOST)[:, None]
-        return probability_table().take(odds, mode="clip")
+        ones: Array = probability_table().take(odds, mode="clip")
+        return ones
 
 
 class Sample:

@@ -18,24 +18,27 @@ from labkit.variant import Variant, read_preprocessing
 from labkit.variant.tensors import read_specs
 
 DICTIONARY = (
-    '"inner":[[64,64,64]],"stages":[16,32,64],"expansion":4,"depth":4,"heads":4,"patch":4,"first_stride":1,'
-    '"architecture":"resnet8","architecture":"vit","architecture":"mobilenet","architecture":"resnet20"'
-    '"T-shirt/top","Trouser","Pullover","Dress","Coat","Sandal","Shirt","Sneaker","Bag","Ankle boot"'
-    '"int64""regression","labels":[],"layout":null,"mean":[0.0],"std":[1.0],"preprocessing":{}'
-    '"scale":0.0625,"mean":[0.3053],"std":[0.3763],[0.286],"std":[0.353],"shape":["batch",1,32,32],"digits'
-    '+distill+prune_channels+factorize_low_rank+prune_magnitude+cluster_weights","config":{'
-    '"architecture":"lenet300","hidden":[300,100],"dropout":0.2,{"channels":[20,50],"hidden":500,"dropout":0.3,'
-    '"input_shape":[1,28,28],"num_outputs":10,"architecture":"lenet5"},"task":"classification",'
-    '"labels":["0","1","2","3","4","5","6","7","8","9"],"inputs":[{"name":"image","dtype":"float32",'
-    '"shape":["batch",1,28,28],"layout":"NCHW"}],"outputs":[{"name":"logits","dtype":"float32",'
-    '"shape":["batch",10],"layout":null}],"preprocessing":{"image":{"scale":0.00392156862745098,'
-    '"mean":[0.1307],"std":[0.3082],"layout":"NCHW"}}}{"name":"lenet5@mnist+prune_magnitude+cluster_weights'
-).encode()
+    b'"inner":[[64,64,64]],"stages":[16,32,64],"expansion":4,"depth":4,"heads":4,"patch":4,"first_stride":1,'
+    b'"architecture":"resnet8","architecture":"vit","architecture":"mobilenet","architecture":"resnet20"'
+    b'"T-shirt/top","Trouser","Pullover","Dress","Coat","Sandal","Shirt","Sneaker","Bag","Ankle boot"'
+    b'"int64""regression","labels":[],"layout":null,"mean":[0.0],"std":[1.0],"preprocessing":{}'
+    b'"scale":0.0625,"mean":[0.3053],"std":[0.3763],[0.286],"std":[0.353],"shape":["batch",1,32,32],"digits'
+    b'+distill+prune_channels+factorize_low_rank+prune_magnitude+cluster_weights","config":{'
+    b'"architecture":"lenet300","hidden":[300,100],"dropout":0.2,{"channels":[20,50],"hidden":500,"dropout":0.3,'
+    b'"input_shape":[1,28,28],"num_outputs":10,"architecture":"lenet5"},"task":"classification",'
+    b'"labels":["0","1","2","3","4","5","6","7","8","9"],"inputs":[{"name":"image","dtype":"float32",'
+    b'"shape":["batch",1,28,28],"layout":"NCHW"}],"outputs":[{"name":"logits","dtype":"float32",'
+    b'"shape":["batch",10],"layout":null}],"preprocessing":{"image":{"scale":0.00392156862745098,'
+    b'"mean":[0.1307],"std":[0.3082],"layout":"NCHW"}}}{"name":"lenet5@mnist+prune_magnitude+cluster_weights'
+)
 _LARGEST_BYTES = 1_000_000
 
 
 def pack_metadata(variant: Variant) -> bytes:
-    """The deflated description of a PyTorch variant. Raises ModelFileError for one that could not be rebuilt from it."""
+    """The deflated description of a PyTorch variant.
+
+    Raises ModelFileError for one that could not be rebuilt from it.
+    """
     config = getattr(variant.model, "config", None)
     if variant.format != "torch" or config is None:
         raise ModelFileError(
@@ -76,7 +79,15 @@ def unpack_metadata(data: bytes, what: str) -> dict[str, Any]:
             "outputs": read_specs(document["outputs"], "outputs"),
             "preprocessing": {name: read_preprocessing(v) for name, v in document["preprocessing"].items()},
         }
-    except (zlib.error, ValueError, KeyError, TypeError, AttributeError, RecursionError, ConfigError) as error:
+    except (
+        zlib.error,
+        ValueError,
+        KeyError,
+        TypeError,
+        AttributeError,
+        RecursionError,
+        ConfigError,
+    ) as error:
         raise ModelFileError(f"{what}: its description is damaged ({str(error)[:200]})") from None
 
 

@@ -46,7 +46,7 @@ class Settings:
     @property
     def dense(self) -> bool:
         """Whether every cell is kept."""
-        return self.weights.shape[1] == 0
+        return not self.weights.shape[1]
 
 
 @dataclass
@@ -128,8 +128,11 @@ def alive(
         return np.arange(shape[0]), np.arange(shape[1])
     before = known.of_columns(shape[1])
     found = []
-    for axis, width, counts in ((0, _FLAGS, known.rows), (1, -(-_FLAGS // settings.width) * settings.width, before)):
-        flags = None if grid is None else grid.any(1 - axis).astype(np.int32)
+    for axis, width, counts in (
+        (0, _FLAGS, known.rows),
+        (1, -(-_FLAGS // settings.width) * settings.width, before),
+    ):
+        flags = None if grid is None else np.asarray(grid.any(1 - axis), np.int32)
         found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
     return found[0], found[1]
 
@@ -141,7 +144,9 @@ def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, count
     """
     seen = np.ones((8, 2), dtype=np.int64)
     hint = np.zeros(count, dtype=np.int64) if counts is None else 4 * (counts > 0).astype(np.int64)
-    found = np.zeros(count + 2 * width + 2, dtype=np.int64)  # a margin before, so that the first line has one above
+    found = np.zeros(
+        count + 2 * width + 2, dtype=np.int64
+    )  # a margin before, so that the first line has one above
     for start in range(0, count, width):
         place = np.arange(start, min(start + width, count))
         above = found[place] + found[place + 1] + found[place + 2]
@@ -191,12 +196,17 @@ class _Around:
 
     def sign(self, column: Array, row: Array) -> Array:
         """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. [n], [n] → int16 [n]."""
-        return np.sign(self._cells[column + self._margin, row] >> 8) + 1
+        signs: Array = np.sign(self._cells[column + self._margin, row] >> 8)
+        return signs + 1
 
     def learn(self, line: Array, column: Array, row: Array, signs: Array) -> None:
         """The cells of `line` are known: those at (column, row) were kept, with these signs. int8 [n]."""
         places = (column + self._margin) * self._rows + row + self._steps
-        np.add.at(self._cells.reshape(-1), places.ravel(), (self._share * (1 + 256 * signs.astype(np.int16))).ravel())
+        np.add.at(
+            self._cells.reshape(-1),
+            places.ravel(),
+            (self._share * (1 + 256 * signs.astype(np.int16))).ravel(),
+        )
         self._kept += np.bincount(row, minlength=self._rows)
         self._passed += len(line)
 
@@ -221,6 +231,8 @@ class _Values:
             found[part] = coder.symbols(known, self._shares[case[part]], "values")
             np.add.at(self._seen, (case[part], found[part]), 2)
             self._new += len(found[part])
-            if 4 * self._new > self._seen.sum() - self._new:  # an eighth of what was known: it is time to look
+            if (
+                4 * self._new > self._seen.sum() - self._new
+            ):  # an eighth of what was known: it is time to look
                 self._shares, self._new = shares(self._seen), 0
         return found

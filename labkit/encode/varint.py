@@ -8,7 +8,7 @@ _LARGEST = 2**35
 
 
 def varint(number: int) -> bytes:
-    """300 → b"\\xac\\x02"."""
+    r"""The bytes of a number from 0 on: 300 → b"\xac\x02"."""
     parts = []
     while number > 127:
         parts.append(number & 127 | 128)
