@@ -45,10 +45,10 @@ def register(app: typer.Typer) -> None:
         module = fit(recipe, start, data, progress_line(), checkpoint=checkpoint)
         made = start.derive(start.name, recipe.step(start), model=module)
         made.save(out)
-        _tell(made, out, data, json)
+        tell(made, out, data, json)
 
-    for command, methods in METHODS.items():
-        _register_technique(app, command, methods)
+    for command in _MAKES:
+        _register_technique(app, command, METHODS[command])
 
 
 def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, str]) -> None:
@@ -91,7 +91,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
             model = change_format(model, "onnx", data).variant
         made = technique(model, data, progress_line())
         save_as(made, out)
-        _tell(made, out, data, json)
+        tell(made, out, data, json)
 
 
 def _configured(cls: Any, name: str, settings: list[str]) -> Any:
@@ -102,7 +102,7 @@ def _configured(cls: Any, name: str, settings: list[str]) -> Any:
     return made
 
 
-def _tell(variant: Any, out: Path, data: Any, json: bool) -> None:
+def tell(variant: Any, out: Path, data: Any, json: bool) -> None:
     """Say what was made, and how good it is on the validation split, if there is one."""
     facts = {
         "name": variant.name,

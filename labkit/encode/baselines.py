@@ -85,7 +85,11 @@ def _csr(tensor: Array) -> bytes:
     matrix = grid.reshape(grid.shape[0] if grid.ndim else 1, -1)
     row, column = np.nonzero(matrix)
     counts = np.bincount(row, minlength=len(matrix)).astype(np.uint16)
-    planes = [_planes(counts), _planes(column.astype(np.uint16)), matrix[row, column].astype(np.uint8).tobytes()]
+    planes = [
+        _planes(counts),
+        _planes(column.astype(np.uint16)),
+        matrix[row, column].astype(np.uint8).tobytes(),
+    ]
     return b"".join(planes) + codebook.to_bytes()
 
 

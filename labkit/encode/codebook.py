@@ -56,7 +56,9 @@ def read_codebook(data: bytes, form: int) -> tuple[Codebook, int]:
     if form == INT8:
         exponent = int.from_bytes(data[1:2], "big", signed=True)
         whole = np.frombuffer(data[2:end], np.int8)
-        return Codebook(np.ldexp(whole.astype(np.float64), exponent).astype(np.float32), form, exponent), end
+        with np.errstate(over="ignore"):
+            values = np.ldexp(whole.astype(np.float64), exponent).astype(np.float32)
+        return Codebook(values, form, exponent), end
     values = np.frombuffer(data[1:end], "<f2" if form == FLOAT16 else "<f4").astype(np.float32)
     return Codebook(values, form), end
 

@@ -55,7 +55,9 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     tensors = variant.model.state_dict()
     context = Context()
-    for index, name in enumerate(_meta_tensors(variant.model.config)):  # in the order of whoever builds it anew
+    for index, name in enumerate(
+        _meta_tensors(variant.model.config)
+    ):  # in the order of whoever builds it anew
         progress(index / len(tensors), f"coding {name}")
         yield encode_tensor(tensors[name].detach().cpu().numpy(), context)
 
@@ -184,7 +186,7 @@ def _shapes(config: Any, size_bytes: int, what: str) -> dict[str, tuple[tuple[in
 
 
 def _meta_tensors(config: Any) -> dict[str, Any]:
-    """The tensors of an architecture in its own order, without their numbers: whatever widths it has, it costs nothing."""
+    """The tensors of an architecture in its own order, without numbers: it costs nothing, whatever its widths."""
     import torch
 
     from labkit.models import build
