@@ -16,6 +16,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     },
     "prune": {"magnitude": "prune_magnitude", "weights": "prune_weights", "channels": "prune_channels"},
     "distill": {"soft_targets": "distill"},
+    "encode": {"cluster": "cluster_weights"},
 }
 """Command → method → the technique's name. The first method of each is its default."""
 

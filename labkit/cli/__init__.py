@@ -18,6 +18,7 @@ import typer
 import labkit.cli.convert as convert
 import labkit.cli.course as course
 import labkit.cli.data as data
+import labkit.cli.encode as encode
 import labkit.cli.experiment as experiment
 import labkit.cli.explain as explain
 import labkit.cli.inspect as inspect
@@ -39,6 +40,7 @@ app = typer.Typer(
 )
 model.register(app)
 convert.register(app)
+encode.register(app)
 inspect.register(app)
 optimize.register(app)
 experiment.register(app)

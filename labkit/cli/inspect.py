@@ -19,7 +19,7 @@ def register(app: typer.Typer) -> None:
         file: Annotated[
             str,
             typer.Argument(
-                help=".onnx, .pt2, .tflite, .xml (OpenVINO), .keras, .safetensors, or a model's folder."
+                help=".onnx, .pt2, .tflite, .xml (OpenVINO), .keras, .safetensors, .lkz, or a model's folder."
             ),
         ],
         every: Annotated[
@@ -34,7 +34,16 @@ def register(app: typer.Typer) -> None:
         draw: Annotated[Path | None, typer.Option(help="Draw the graph into this SVG file.")] = None,
         json: Json = False,
     ) -> None:
-        """Say what a model file holds: operators, shapes, parameters and multiply-adds of each layer."""
+        """Say what a model file holds: operators, shapes, parameters and multiply-adds of each layer.
+
+        Of coded weights (.lkz): where every byte went, and its bound.
+        """
+        if file.lower().endswith(".lkz"):
+            from labkit.encode import anatomy
+
+            parts = anatomy(file)
+            print_json(parts.to_json()) if json else print(parts.table())
+            return
         from labkit.inspection import inspect_file, layer_table, summary
         from labkit.inspection.table import MOST_LAYERS
 

@@ -47,10 +47,10 @@ def register(app: typer.Typer) -> None:
         module = fit(recipe, start, data, progress_line(), checkpoint=checkpoint)
         made = start.derive(start.name, recipe.step(start), model=module)
         made.save(out)
-        _tell(made, out, data, json)
+        tell(made, out, data, json)
 
-    for command, methods in METHODS.items():
-        _register_technique(app, command, methods)
+    for command in _MAKES:
+        _register_technique(app, command, METHODS[command])
 
 
 def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, str]) -> None:
@@ -99,7 +99,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
             say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
             made = change_format(made, "onnx", data).variant
         save_as(made, out)
-        _tell(made, out, data, json)
+        tell(made, out, data, json)
 
 
 def _configured(cls: Any, name: str, settings: list[str]) -> Any:
@@ -110,7 +110,7 @@ def _configured(cls: Any, name: str, settings: list[str]) -> Any:
     return made
 
 
-def _tell(variant: Any, out: Path, data: Any, json: bool) -> None:
+def tell(variant: Any, out: Path, data: Any, json: bool) -> None:
     """Say what was made, and how good it is on the validation split, if there is one."""
     facts = {
         "name": variant.name,

@@ -9,17 +9,24 @@ from labkit.errors import ConfigError, ModelFileError
 from labkit.files import check_writable, read_json, write_atomically
 from labkit.variant import FORMATS, Format, Variant, get_format
 
+_CODED = ".lkz"
+
 
 @door
 def save_as(variant: Variant, out: str | Path) -> list[Path]:
     """Write `variant` to `out`, and return what was written, the model's own files last.
 
     `out` may be a file with the format's own ending: then that is the model and nothing else is written (OpenVINO's
-    weights lie beside it in a `.bin`). Anything else is a folder that keeps the whole variant; the model lies in it
-    under a name made of its content. Raises ConfigError for the ending of another format.
+    weights lie beside it in a `.bin`). `.lkz` is a file of coded weights, for a PyTorch variant. Anything else is a
+    folder that keeps the whole variant; the model lies in it under a name made of its content. Raises ConfigError for
+    the ending of another format.
     """
     out, shape = Path(out), get_format(variant.format)
     check_out(variant.format, out)
+    if out.suffix.lower() == _CODED:
+        from labkit.encode import save_encoded
+
+        return [save_encoded(variant, out)]
     if _is_file(shape, out):
         if shape.kind == "file":
             write_atomically(out, variant.payload)
@@ -36,6 +43,12 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
 def check_out(format_: str, out: Path) -> None:
     """Raise now what `save_as` would raise at the end: another format's ending, or a place that cannot be written."""
     shape, ending = get_format(format_), out.suffix.lower()
+    if ending == _CODED:
+        if format_ != "torch":
+            raise ConfigError(
+                f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}"
+            )
+        return check_writable(out.absolute().parent)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
         instead = f"end it in {shape.suffix!r}, or give a folder" if shape.suffix else "give a folder"

@@ -51,6 +51,10 @@ def load_model(name_or_path: str | Path, patience: float = 1.0) -> Variant:
         if variant.format in READERS:  # somebody's own folder is as foreign as somebody's own file
             inspect(path, variant.format, variant.model, patience)
         return variant
+    if path.suffix.lower() == ".lkz":
+        from labkit.encode import load_encoded
+
+        return load_encoded(path)
     try:
         format_of(path)
     except ConfigError:

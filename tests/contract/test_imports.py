@@ -24,7 +24,7 @@ ORDER = [
     {"technique", "formats"},
     {"measure"},
     {"train"},
-    {"convert", "quantize", "prune", "distill"},
+    {"convert", "quantize", "prune", "distill", "encode"},
     {"microscope"},
     {"inspection", "explain"},
     {"zoo", "pipeline"},

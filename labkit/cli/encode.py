@@ -1,0 +1,131 @@
+"""Commands that end in a file to weigh: encode, and apply, which runs a recipe of several steps."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from labkit.cli.model import tell
+from labkit.cli.options import Json, Model, Settings, data_of
+from labkit.cli.terminal import parse_settings, print_json, progress_line
+from labkit.methods import METHODS
+
+if TYPE_CHECKING:
+    from labkit.technique import Technique
+
+_OUT = "A file.lkz of coded weights; or a folder for the variant with all that is known of it."
+_DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `app`."""
+
+    @app.command()
+    def encode(
+        variant: Model,
+        out: Annotated[Path, typer.Option(help=_OUT)],
+        method: Annotated[
+            str, typer.Option(help=f"Apply first: {', '.join(METHODS['encode'])}. Nothing by default.")
+        ] = "",
+        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        settings: Settings = [],  # noqa: B006 - typer reads the default
+        show: Annotated[
+            bool, typer.Option("--show", help="Show where every byte went, and what other compressors take.")
+        ] = False,
+        json: Json = False,
+    ) -> None:
+        """Write a model as a file of coded weights, smallest for one that was pruned and clustered."""
+        from labkit.errors import ConfigError, nearest
+        from labkit.pipeline import make_technique
+
+        if method and method not in METHODS["encode"]:
+            raise ConfigError(f"unknown method {method!r} for encode; {nearest(method, METHODS['encode'])}")
+        if not method and (settings or out.suffix.lower() != ".lkz"):
+            raise ConfigError(
+                f"without --method, encode only writes coded weights: end {out} in .lkz, and leave out --set"
+            )
+        technique = make_technique(METHODS["encode"][method], parse_settings(settings)) if method else None
+        _run(variant, technique, out, dataset, show, json)
+
+    @app.command()
+    def apply(
+        variant: Model,
+        recipe: Annotated[
+            Path, typer.Option(help="A TOML file: for each step [[step]], technique = …, its fields.")
+        ],
+        out: Annotated[Path, typer.Option(help="A folder, a file.lkz, or a file of the last step's format.")],
+        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        json: Json = False,
+    ) -> None:
+        """Run a recipe of several steps, such as prune, fine-tune, cluster: one file, one command."""
+        from labkit.pipeline import Pipeline
+
+        _run(variant, Pipeline.load(recipe), out, dataset, False, json)
+
+
+def _run(
+    name: str, technique: Technique | None, out: Path, dataset: str | None, show: bool, json: bool
+) -> None:
+    from labkit.convert import check_out, save_as
+    from labkit.data import load_dataset
+    from labkit.errors import ConfigError
+    from labkit.files import check_writable
+    from labkit.strategy import fit_to
+    from labkit.zoo import load_model
+
+    if technique is None or out.suffix.lower() == ".lkz":
+        check_out("torch", out)
+    check_writable(out.absolute().parent)
+    dataset = data_of(name, dataset)
+    if dataset is None and technique is not None and technique.needs_dataset:
+        raise ConfigError(
+            f"{technique.name} needs samples, and {name} does not say of which data: pass --dataset"
+        )
+    model = load_model(name)
+    data = load_dataset(dataset) if dataset else None
+    if data is not None:
+        model = fit_to(model, data)
+    made = model if technique is None else technique(model, data, progress_line())
+    save_as(made, out)
+    if out.suffix.lower() != ".lkz":
+        tell(made, out, data, json)
+        return
+    _tell_coded(made, out, data, show, json)
+
+
+def _tell_coded(made: Any, out: Path, data: Any, show: bool, json: bool) -> None:
+    """Say how small it became and, if asked, why."""
+    from labkit.encode import anatomy
+    from labkit.encode.baselines import baselines
+    from labkit.measure.quality import evaluate
+
+    found = anatomy(out)
+    others = baselines(made) if show or json else ()
+    facts: dict[str, Any] = {"name": made.name, "out": str(out), **found.to_json()}
+    facts["baselines"] = {each.name: each.bytes for each in others}
+    words = "quality not measured: no --dataset"
+    if data is not None:
+        scores = evaluate(made, data, "validation")
+        quality, (low, high) = data.task.quality(scores), data.task.interval(scores)
+        facts |= {"metric": data.task.metric, "quality": quality, "quality_ci95": [low, high]}
+        words = (
+            f"{data.task.metric} {quality:.4f} [{low:.4f}, {high:.4f}] on {len(scores)} validation samples"
+        )
+    if json:
+        print_json(facts)
+        return
+    print(
+        f"{made.name}: {found.size_bytes:,} bytes, {found.ratio:.1f}× smaller than its {found.decoded_bytes:,} "
+        f"bytes of weights; {words}; saved in {out}"
+    )
+    if show:
+        print(f"\n{found.table()}\n\nThe same weights in other hands, in bytes and beside ours:")
+        for each in others:
+            size = (
+                f"{each.bytes:>11,} {each.bytes / found.size_bytes:>8.2f}×"
+                if each.bytes
+                else f"{'':>11} {each.note}"
+            )
+            print(f"{each.name:<20} {size}")

@@ -1,0 +1,238 @@
+"""A sparse matrix of codebook entries, described to a coder: which cells are kept, and which entry each holds.
+
+Pruning by magnitude does not scatter. Kept weights lie in few rows (units that matter) and few columns (inputs
+that matter), and beside each other (strokes of a kernel, neighbouring pixels). The description follows that:
+
+1. Which rows and which columns hold anything. All else is never looked at again.
+2. Line by line, `width` columns at a time (a line of pixels, of a kernel), in two halves: every second column,
+   then those between, which then have neighbours on both sides. A cell's probability comes from counts of
+   what is known by then (`likelihood.py`).
+3. Of each kept cell the codebook entry, adaptively: its probabilities are the counts so far, separately for cells
+   whose neighbours are mostly negative, balanced, mostly positive.
+
+A step codes hundreds of cells at once, so that numpy does the work.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+
+import numpy as np
+
+from labkit.encode.coder import Coder, code_bits, shares
+from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2
+from labkit.variant import Array
+
+_BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
+_FLAGS = 16  # flags coded at once, or as many more as make up whole lines
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the reader has to be told before: how the columns lie, and what makes a cell likely.
+
+    width: columns of a line; phases: in how many parts a line is coded; head_start: columns that a row is taken
+    to have passed, with half a weight kept, before the first; weights: int8 [phases, F], F = 0 where every cell is
+    kept; by_sign: whether the neighbours' signs are looked at.
+    """
+
+    width: int
+    phases: int
+    head_start: int
+    weights: Array
+    by_sign: bool
+
+    @property
+    def dense(self) -> bool:
+        """Whether every cell is kept."""
+        return not self.weights.shape[1]
+
+
+@dataclass
+class Known:
+    """What stands in the file before this matrix and may help with it; int64 counts of kept weights.
+
+    before: [units] of the layer before; rows: [r] of this layer's weight, for its bias.
+    """
+
+    before: Array | None = None
+    rows: Array | None = None
+    columns: int = field(default=0)  # how many columns `rows` was counted in
+
+    def features(self, shape: tuple[int, int]) -> int:
+        """How many of FEATURES a matrix of this shape can use."""
+        if shape[1] == 1:
+            return 2
+        return len(FEATURES) - (self.of_columns(shape[1]) is None)
+
+    def of_columns(self, columns: int) -> Array | None:
+        """For every column, how many weights its unit kept in the layer before; None if the numbers do not fit."""
+        if self.before is None or columns % len(self.before):
+            return None
+        return np.repeat(self.before, columns // len(self.before))
+
+
+def describe(
+    coder: Coder, grid: Array | None, shape: tuple[int, int], signs: Array, settings: Settings, known: Known
+) -> Array:
+    """Code the matrix, or read it where `grid` is None, and return it.
+
+    grid: int32 [rows, columns], 0 or 1 + an entry of the codebook; signs: int8 [K], of the entries.
+    """
+    likelihood = Likelihood(settings.weights)
+    values = _Values(signs, settings.by_sign)
+    found = np.zeros(shape, dtype=np.int32)
+    rows, columns = alive(coder, grid, shape, settings, known)
+    around = _Around(shape, rows, settings, known)
+    for phase, line in _lines(columns, settings):
+        there = None if grid is None else grid[np.ix_(rows, line)].T
+        if settings.dense:
+            kept = np.ones((len(line), len(rows)), dtype=bool)
+        else:
+            ones = likelihood.ones(phase, *around.features(line))
+            answer = None if there is None else (there > 0).ravel().astype(np.int32)
+            kept = code_bits(coder, answer, ones.ravel(), "positions").reshape(ones.shape) > 0
+        at, row = np.nonzero(kept)
+        column = line[at]
+        entries = values.code(coder, None if there is None else there[kept] - 1, around.sign(column, row))
+        found[rows[row], column] = 1 + entries
+        around.learn(line, column, row, signs[entries])
+    return found
+
+
+def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]:
+    """The weights that fit this matrix best, with the bits that its positions then cost; see `Sample.fit`.
+
+    Every step counts as a tenth of a bit more, so that of equals the faster layout wins.
+    """
+    asked = Sample(settings.phases, known.features(grid.shape))
+    kept: list[list[Array]] = [[] for _ in range(settings.phases)]
+    rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
+    around = _Around(grid.shape, rows, settings, known)
+    for phase, line in _lines(columns, settings):
+        there = grid[np.ix_(rows, line)].T > 0
+        asked.ones(phase, *around.features(line))
+        kept[phase].append(there.ravel())
+        at, row = np.nonzero(there)
+        around.learn(line, line[at], row, np.zeros(len(row), np.int8))
+    weights, bits = asked.fit(kept)
+    return weights, bits + 0.1 * sum(map(len, kept))
+
+
+def alive(
+    coder: Coder, grid: Array | None, shape: tuple[int, int], settings: Settings, known: Known
+) -> tuple[Array, Array]:
+    """Which rows and which columns hold anything: their indices, int64 [r], int64 [c]."""
+    if settings.dense:
+        return np.arange(shape[0]), np.arange(shape[1])
+    before = known.of_columns(shape[1])
+    found = []
+    for axis, width, counts in (
+        (0, _FLAGS, known.rows),
+        (1, -(-_FLAGS // settings.width) * settings.width, before),
+    ):
+        flags = None if grid is None else np.asarray(grid.any(1 - axis), np.int32)
+        found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
+    return found[0], found[1]
+
+
+def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts: Array | None) -> Array:
+    """Flags, a line at a time; the probabilities are counts of what was seen in the same circumstances.
+
+    Circumstances: whether `counts` knows anything there, and how many of the three above are set.
+    """
+    seen = np.ones((8, 2), dtype=np.int64)
+    hint = np.zeros(count, dtype=np.int64) if counts is None else 4 * (counts > 0).astype(np.int64)
+    found = np.zeros(
+        count + 2 * width + 2, dtype=np.int64
+    )  # a margin before, so that the first line has one above
+    for start in range(0, count, width):
+        place = np.arange(start, min(start + width, count))
+        above = found[place] + found[place + 1] + found[place + 2]
+        case = hint[place] + above
+        line = coder.symbols(None if flags is None else flags[place], shares(seen[case]), "positions")
+        found[place + width + 1] = line
+        np.add.at(seen, (case, line), 2)
+    return found[width + 1 : width + 1 + count] > 0
+
+
+def _lines(columns: Array, settings: Settings) -> Iterator[tuple[int, Array]]:
+    """The columns that are coded at once, with their phase."""
+    line, phase = columns // settings.width, columns % settings.width % settings.phases
+    step = line * settings.phases + phase
+    order = np.argsort(step, kind="stable")
+    for part in np.split(order, np.flatnonzero(np.diff(step[order])) + 1):
+        if len(part):
+            yield int(phase[part[0]]), columns[part]
+
+
+class _Around:
+    """What is known by now around every cell of the rows that are alive.
+
+    Each kept weight adds to the twelve cells around it: 1 to the count, or 2 to those next to it, and as much of its
+    sign. Both lie in one number, count + 256 · signs.
+    """
+
+    def __init__(self, shape: tuple[int, int], rows: Array, settings: Settings, known: Known) -> None:
+        w = settings.width
+        self._margin, self._rows = 2 * w + 2, len(rows)
+        steps = [1, -1, w, -w, w + 1, w - 1, -w - 1, 1 - w, 2, -2, 2 * w, -2 * w]
+        self._steps = np.array(steps)[:, None] * self._rows
+        self._share = np.array([2] * 4 + [1] * 8, dtype=np.int16)[:, None]
+        self._cells = np.zeros((shape[1] + 2 * self._margin, self._rows), dtype=np.int16)
+        self._kept = np.zeros(self._rows, dtype=np.int64) if known.rows is None else known.rows[rows]
+        self._passed = settings.head_start + known.columns
+        self._before = known.of_columns(shape[1])
+
+    def features(self, line: Array) -> tuple[Array, list[Array], Array]:
+        """(row, columns, cells), as `Likelihood.ones` takes them."""
+        cells = self._cells[line + self._margin] & 255
+        row = log2(self._kept) - log2(np.array(self._passed))
+        columns = [log2(cells.sum(1, dtype=np.int64))]
+        if self._before is not None:
+            columns.append(log2(self._before[line]))
+        return row, columns, cells
+
+    def sign(self, column: Array, row: Array) -> Array:
+        """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. [n], [n] → int16 [n]."""
+        signs: Array = np.sign(self._cells[column + self._margin, row] >> 8)
+        return signs + 1
+
+    def learn(self, line: Array, column: Array, row: Array, signs: Array) -> None:
+        """The cells of `line` are known: those at (column, row) were kept, with these signs. int8 [n]."""
+        places = (column + self._margin) * self._rows + row + self._steps
+        np.add.at(
+            self._cells.reshape(-1),
+            places.ravel(),
+            (self._share * (1 + 256 * signs.astype(np.int16))).ravel(),
+        )
+        self._kept += np.bincount(row, minlength=self._rows)
+        self._passed += len(line)
+
+
+class _Values:
+    """Codebook entries, adaptively: each is as probable as it was frequent in the same circumstances so far."""
+
+    def __init__(self, signs: Array, by_sign: bool) -> None:
+        self._entries, self._by_sign = len(signs), by_sign
+        self._seen = np.ones((3, len(signs)), dtype=np.int64)
+        self._shares, self._new = shares(self._seen), 0
+
+    def code(self, coder: Coder, entries: Array | None, sign: Array) -> Array:
+        """entries: int32 [n] or None; sign: [n] of 0, 1, 2. Returns the entries."""
+        if self._entries == 1:
+            return np.zeros(len(sign), dtype=np.int32)
+        case = sign.astype(np.int64) if self._by_sign else np.zeros(len(sign), dtype=np.int64)
+        found = np.zeros(len(sign), dtype=np.int32)
+        for start in range(0, len(sign), _BLOCK):
+            part = slice(start, start + _BLOCK)
+            known = None if entries is None else entries[part]
+            found[part] = coder.symbols(known, self._shares[case[part]], "values")
+            np.add.at(self._seen, (case[part], found[part]), 2)
+            self._new += len(found[part])
+            if (
+                4 * self._new > self._seen.sum() - self._new
+            ):  # an eighth of what was known: it is time to look
+                self._shares, self._new = shares(self._seen), 0
+        return found

@@ -1,0 +1,239 @@
+"""One tensor as bytes, and back, in the smallest of four ways, each exact to the last bit.
+
+kind 0   stored: the tensor's own bytes, little-endian
+kind 1   packed: all first bytes, then all second bytes, …, deflated: exponents are alike, and stand together
+kind 2   the same in float16, where every value is one
+kind 3   coded: a codebook, and the entry of every weight by a range coder (`sparse.py`)
+
+The record's first byte holds the kind and, for kind 3, the codebook's form and what the settings have switched on.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+import zlib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from labkit.encode.codebook import Codebook, read_codebook, split
+from labkit.encode.coder import Price, Reader, Writer
+from labkit.encode.entropy import least_bits
+from labkit.encode.sparse import Known, Settings, describe, sample
+from labkit.encode.varint import read_varint, varint
+from labkit.errors import ModelFileError
+from labkit.variant import Array
+
+STORED, PACKED, HALF, CODED = range(4)
+KINDS = ("stored", "packed", "float16", "coded")
+_WIDEST = 64
+_DENSE, _BY_SIGN, _TWO_PHASES = 16, 32, 64
+
+
+@dataclass
+class Context:
+    """What the tensors before this one tell about it: how many weights each unit has kept."""
+
+    units: Array | None = None
+    columns: int = 0
+
+    def known(self, shape: tuple[int, ...]) -> Known:
+        """For a matrix, the units that lead into it; for a bias, the weights of its own units."""
+        if len(shape) > 1:
+            return Known(before=self.units)
+        same = self.units is not None and self.units.shape == tuple(shape)
+        return Known(rows=self.units, columns=self.columns) if same else Known()
+
+    def learn(self, shape: tuple[int, ...], grid: Array) -> None:
+        """Take over the counts of a coded matrix."""
+        if len(shape) > 1:
+            self.units, self.columns = (grid > 0).sum(1), int((grid > 0).any(0).sum())
+
+
+@dataclass(frozen=True)
+class Dissection:
+    """A tensor's record taken apart: the tensor, the kind, part → bytes, and part → the bound of its symbols in bits.
+
+    grid: the entries of a coded tensor's codebook, int32 [rows, columns]; None for the other kinds.
+    """
+
+    tensor: Array
+    kind: str
+    parts: Mapping[str, int]
+    bounds: Mapping[str, float]
+    grid: Array | None = None
+
+
+def encode_tensor(tensor: Array, context: Context) -> bytes:
+    """The smallest record of a tensor; `context` learns from it."""
+    plain = np.ascontiguousarray(tensor)
+    records = [bytes([STORED]) + _little(plain), _packed(PACKED, plain)]
+    if plain.dtype == np.float32:
+        with np.errstate(over="ignore", invalid="ignore"):
+            half = plain.astype(np.float16)
+        if half.astype(np.float32).tobytes() == plain.tobytes():
+            records.append(_packed(HALF, half))
+        entries = split(plain)
+        if entries is not None:
+            grid = entries[0].reshape(_matrix(plain.shape))
+            records.append(_coded(grid, entries[1], context.known(plain.shape)))
+    best = min(records, key=len)
+    if best[0] & 3 == CODED:
+        context.learn(plain.shape, grid)
+    return best
+
+
+def decode_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Array:
+    """The tensor of a record; `context` learns from it. Raises ModelFileError for a record of anything else."""
+    count, kind = int(np.prod(shape, dtype=np.int64)), _kind(data, dtype)
+    if kind == CODED:
+        coded = _Coded(data, _matrix(shape), context.known(shape))
+        grid = coded.grid()
+        context.learn(shape, grid)
+        return coded.codebook.with_zero()[grid].reshape(shape)
+    stored = np.dtype(np.float16) if kind == HALF else dtype
+    plain = data[1:] if kind == STORED else _inflate(data[1:], count * stored.itemsize)
+    if len(plain) != count * stored.itemsize:
+        raise ModelFileError(f"a tensor of {count} numbers has {len(plain)} bytes: damaged")
+    if kind != STORED:
+        plain = np.frombuffer(plain, np.uint8).reshape(stored.itemsize, count).T.tobytes()
+    return np.frombuffer(plain, stored.newbyteorder("<")).astype(dtype).reshape(shape)
+
+
+def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Dissection:
+    """`decode_tensor`, with every byte of the record told apart."""
+    kind, known = _kind(data, dtype), context.known(shape)
+    tensor = decode_tensor(data, shape, dtype, context)
+    if kind != CODED:
+        planes = np.frombuffer(_little(tensor), np.uint8).reshape(-1, tensor.itemsize).T
+        bound = 16.0 * tensor.size if kind == HALF else sum(least_bits(plane) for plane in planes)
+        return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
+    coded = _Coded(data, _matrix(shape), known)
+    grid, price = coded.grid(), Price()
+    if coded.settings is not None:
+        describe(price, grid, grid.shape, coded.codebook.signs, coded.settings, known)
+    stream = len(data) - coded.start
+    values = round(stream * price.bits.get("values", 0.0) / max(sum(price.bits.values()), 1e-9))
+    parts = {"head": 1, "codebook": coded.after_codebook - 1, "settings": coded.start - coded.after_codebook}
+    parts |= {"positions": stream - values, "values": values}
+    return Dissection(tensor, KINDS[kind], parts, price.bits, grid)
+
+
+def _kind(data: bytes, dtype: np.dtype[Any]) -> int:
+    """The kind of a record that is to hold a tensor of this type; ModelFileError if there is none such."""
+    kind = data[0] & 3 if data else -1
+    if kind < 0 or (kind != CODED and data[0] > HALF) or (kind in (CODED, HALF) and dtype != np.float32):
+        raise ModelFileError(f"a record of {dtype} is of no known kind: damaged")
+    return kind
+
+
+def _coded(grid: Array, codebook: Codebook, known: Known) -> bytes:
+    start = codebook.to_bytes()
+    head = CODED | codebook.form << 2
+    if not len(codebook.values):
+        return bytes([head]) + start
+    settings = _best_settings(grid, codebook, known)
+    writer = Writer()
+    describe(writer, grid, grid.shape, codebook.signs, settings, known)
+    head |= _BY_SIGN * settings.by_sign | _DENSE * settings.dense | _TWO_PHASES * (settings.phases == 2)
+    start += varint(settings.width) + varint(settings.head_start) + settings.weights.tobytes()
+    return bytes([head]) + start + writer.finish()
+
+
+class _Coded:
+    """A record of kind 3 as far as its settings; `start` is where the range coder's bytes begin."""
+
+    def __init__(self, data: bytes, shape: tuple[int, int], known: Known) -> None:
+        head = data[0]
+        self._data, self._shape, self._known = data, shape, known
+        self.codebook, size = read_codebook(data[1:], head >> 2 & 3)
+        self.settings: Settings | None = None
+        self.start = self.after_codebook = 1 + size
+        if not len(self.codebook.values):
+            return
+        width, at = read_varint(data, self.after_codebook)
+        head_start, at = read_varint(data, at)
+        phases = 2 if head & _TWO_PHASES else 1
+        features = 0 if head & _DENSE else known.features(shape)
+        weights = np.frombuffer(data[at : at + phases * features], np.int8)
+        if not 1 <= width <= shape[1] or len(weights) < phases * features or head & 128:
+            raise ModelFileError("the settings of a coded tensor are damaged")
+        weights = weights.reshape(phases, features)
+        self.settings = Settings(width, phases, head_start, weights, bool(head & _BY_SIGN))
+        self.start = at + phases * features
+
+    def grid(self) -> Array:
+        """The codebook's entries: int32 [rows, columns]."""
+        if self.settings is None:
+            return np.zeros(self._shape, np.int32)
+        reader = Reader(self._data[self.start :])
+        return describe(reader, None, self._shape, self.codebook.signs, self.settings, self._known)
+
+
+def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
+    """Of the few settings that are worth a try, those with the fewest bytes."""
+    kept, columns = int((grid > 0).sum()), grid.shape[1]
+    nothing = np.zeros((1, 0), np.int8)
+    best, least = Settings(min(columns, 64), 1, 0, nothing, False), math.inf
+    if kept < grid.size:
+        alive = int(grid.any(1).sum()) * int(grid.any(0).sum())
+        head_start = round(alive / (2 * kept))
+        for width, phases in _layouts(grid):
+            start = Settings(width, phases, head_start, nothing, False)
+            weights, bits = sample(grid, start, known)
+            if bits + 8 * weights.size < least:
+                best, least = dataclasses.replace(start, weights=weights), bits + 8 * weights.size
+    signed = dataclasses.replace(best, by_sign=True)
+    return min(best, signed, key=lambda settings: _bits(grid, codebook, settings, known))
+
+
+def _bits(grid: Array, codebook: Codebook, settings: Settings, known: Known) -> float:
+    price = Price()
+    describe(price, grid, grid.shape, codebook.signs, settings, known)
+    return sum(price.bits.values())
+
+
+def _layouts(grid: Array) -> list[tuple[int, int]]:
+    """Widths of a line to try, each with one phase and with two: columns at such distances are kept together."""
+    columns = grid.shape[1]
+    if columns == 1:
+        return [(1, 1)]
+    kept = grid > 0
+    together = {w: int((kept[:, w:] & kept[:, :-w]).sum()) for w in range(2, min(columns, _WIDEST))}
+    widths = {*sorted(together, key=lambda w: -together[w])[:2], min(columns, 16), min(columns, _WIDEST)}
+    return [(width, phases) for width in sorted(widths) for phases in (1, 2)]
+
+
+def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
+    """Outputs by inputs: [out, in, kh, kw] → (out, in · kh · kw); a vector has one column."""
+    rows = shape[0] if shape else 1
+    return rows, int(np.prod(shape[1:], dtype=np.int64))
+
+
+def _packed(kind: int, plain: Array) -> bytes:
+    planes = np.frombuffer(_little(plain), np.uint8).reshape(-1, plain.itemsize).T.tobytes()
+    return bytes([kind]) + _deflate(planes)
+
+
+def _little(plain: Array) -> bytes:
+    return plain.astype(plain.dtype.newbyteorder("<")).tobytes()
+
+
+def _deflate(data: bytes) -> bytes:
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
+    return packer.compress(data) + packer.flush()
+
+
+def _inflate(data: bytes, size: int) -> bytes:
+    """The `size` bytes that were deflated; never more, whatever the data would unpack to."""
+    unpacker = zlib.decompressobj(-15)
+    try:
+        plain = unpacker.decompress(data, size + 1)
+    except zlib.error as error:
+        raise ModelFileError(f"a packed tensor is damaged: {error}") from None
+    if not unpacker.eof or unpacker.unused_data:
+        raise ModelFileError("a packed tensor is cut off, or longer than its shape")
+    return plain
