@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from labkit.convert import CONVERTERS
 from labkit.data import Dataset
-from labkit.distill import Distill
+from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf
 from labkit.doors import door
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
@@ -51,6 +51,10 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     PruneMagnitude,
     PruneChannels,
     Distill,
+    DistillHints,
+    DistillAttention,
+    DistillDecoupled,
+    DistillSelf,
 )
 _LARGEST_FILE_BYTES = 100_000
 

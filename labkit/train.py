@@ -43,6 +43,7 @@ class Trains(Technique):
 
     batch_size: int = knob(32, "samples per step", min=1, max=4096)
     learning_rate: float = knob(0.1, "the highest rate of the schedule", above=0.0, max=10.0)
+    weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
     label_smoothing: float = knob(0.0, "share of the label given to all classes", min=0.0, below=1.0)
     augment: str = knob("shift", "random changes to images", choices=("none", "shift", "shift+flip"))
     max_samples: int = knob(0, "use only the first so many training samples; 0 for all", min=0)
@@ -65,7 +66,6 @@ class Train(Trains):
 
     epochs: int = knob(6, "passes over the training data", min=1, max=1000)
     batch_size: int = knob(64, "samples per step", min=1, max=4096, kw_only=True)
-    weight_decay: float = knob(5e-4, "pull of the weights towards zero", min=0.0, below=1.0)
     momentum: float = knob(0.9, "share of the last step kept (AdamW's beta1)", min=0.0, below=1.0)
     optimizer: str = knob(
         "sgd", "sgd with Nesterov momentum, or adamw (learning_rate of about 0.001)", choices=("sgd", "adamw")

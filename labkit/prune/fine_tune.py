@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from torch import nn
 
 from labkit.data import Dataset
-from labkit.distill import Taught
+from labkit.distill import Retaught
 from labkit.progress import Progress
 from labkit.technique import knob
 from labkit.train import Hook, fit
@@ -15,14 +15,14 @@ from labkit.variant import Variant
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuned(Taught):
+class FineTuned(Retaught):
     """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data.
 
-    With `alpha` above 0 the whole network teaches what is left of it, which mends more than the labels do alone.
+    With `alpha` above 0 the whole network teaches what is left of it, which mends more than the labels do alone; so may
+    another one, `teacher`.
     """
 
     fine_tune_epochs: int = knob(0, "epochs of training after the pruning", min=0, max=1000)
-    alpha: float = knob(0.0, "how much fine-tuning listens to the unpruned network", min=0.0, max=1.0)
     learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
 
     @property
