@@ -9,6 +9,7 @@ from labkit.distill.other_teacher import Retaught
 from labkit.distill.self_taught import DistillSelf
 from labkit.distill.soft_targets import Taught, distillation_loss
 from labkit.distill.student import Distill
+from labkit.distill.unseen import best_offset
 
 __all__ = [
     "Distill",
@@ -19,5 +20,6 @@ __all__ = [
     "Retaught",
     "Taught",
     "beside_baseline",
+    "best_offset",
     "distillation_loss",
 ]

@@ -44,7 +44,7 @@ class Retaught(Taught):
         for what, mine, theirs in zip(_SPOKEN, _language(variant), _language(other), strict=True):
             if mine != theirs:
                 raise TechniqueError(
-                    f"{other.name!r} cannot teach {variant.name!r}: its {what} are {theirs}, not {mine}"
+                    f"{other.name!r} cannot teach {variant.name!r}, they differ in their {what}: {theirs} and {mine}"
                 )
         return other
 
