@@ -15,6 +15,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.distillation import page as distillation
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
 
@@ -64,6 +65,7 @@ WORDS = {
     "two_workers_batch8": "two workers / one, batch 8",
     "two_workers_batch32": "two workers / one, batch 32",
     **quantization_words.WORDS,
+    **distillation.WORDS,
 }
 
 
@@ -71,7 +73,7 @@ IN_README = {"quantization": quantization_words.IN_README}
 """Benchmark name → the figures that the README shows, where it does not show all."""
 
 
-HAVE_A_PAGE = ("conversion", "quantization")
+HAVE_A_PAGE = ("conversion", "distillation", "quantization")
 """The benchmarks whose tables have a page of their own."""
 
 
@@ -192,6 +194,9 @@ def pages() -> dict[Path, str]:
     found = {ROOT / "README.md": readme, ROOT / "docs" / "benchmarks.md": benchmarks_page(documents)}
     if "conversion" in documents:
         found[ROOT / "docs" / "conversion.md"] = conversion_page(documents["conversion"])
+    if "distillation" in documents:
+        document = documents["distillation"]
+        found[ROOT / "docs" / "distillation.md"] = distillation.distillation_page(document, machine(document))
     if "quantization" in documents:
         document = documents["quantization"]
         found[ROOT / "docs" / "quantization.md"] = quantization_page(document, machine(document))

@@ -15,7 +15,13 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "equalize": "equalize",
     },
     "prune": {"magnitude": "prune_magnitude", "weights": "prune_weights", "channels": "prune_channels"},
-    "distill": {"soft_targets": "distill"},
+    "distill": {
+        "soft_targets": "distill",
+        "hints": "distill_hints",
+        "attention": "distill_attention",
+        "decoupled": "distill_decoupled",
+        "self": "distill_self",
+    },
     "encode": {"cluster": "cluster_weights"},
 }
 """Command → method → the technique's name. The first method of each is its default."""

@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from labkit.convert import CONVERTERS
 from labkit.data import Dataset
-from labkit.distill import Distill
+from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf
 from labkit.doors import door
 from labkit.encode import ClusterWeights
 from labkit.errors import ConfigError, nearest
@@ -54,6 +54,10 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     PruneChannels,
     Distill,
     ClusterWeights,
+    DistillHints,
+    DistillAttention,
+    DistillDecoupled,
+    DistillSelf,
 )
 _LARGEST_FILE_BYTES = 100_000
 

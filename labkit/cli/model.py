@@ -17,6 +17,7 @@ _MAKES = {"quantize": "onnx", "distill": "torch"}
 _OUT = (
     "A folder for the variant with all that is known of it; or, for what is made in ONNX, a file.onnx alone."
 )
+_BASELINE = "Train it a second time, on the labels alone, and say what the teacher was worth."
 _DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
 
 
@@ -27,7 +28,9 @@ def register(app: typer.Typer) -> None:
     def train(
         architecture: Annotated[
             str,
-            typer.Argument(metavar="MODEL", help="lenet300, lenet5, resnet8, resnet20, mobilenet or vit."),
+            typer.Argument(
+                metavar="MODEL", help="lenet300, lenet5, resnet8, resnet20, mobilenet, vit or mlp."
+            ),
         ],
         out: Out,
         dataset: DataOption = "digits",
@@ -63,6 +66,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         method: Annotated[str, typer.Option(help="The method; the first one by default.")] = "",
         dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
+        with_baseline: Annotated[bool, typer.Option("--with-baseline", help=_BASELINE)] = False,
         json: Json = False,
     ) -> None:
         from labkit.convert import check_out, save_as
@@ -94,12 +98,27 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         if technique.takes == ("onnx",) and model.format != "onnx":
             say(f"{model.name} is a {model.format} variant: converting it to ONNX first")
             model = change_format(model, "onnx", data).variant
-        made = technique(model, data, progress_line())
+        made, alone = (
+            _beside_baseline(technique, model, data)
+            if with_baseline
+            else (technique(model, data, progress_line()), None)
+        )
         if made.format == "torch" and not hasattr(made.model, "config"):
             say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
             made = change_format(made, "onnx", data).variant
         save_as(made, out)
-        tell(made, out, data, json)
+        tell(made, out, data, json, alone)
+
+
+def _beside_baseline(technique: Any, model: Any, data: Any) -> tuple[Any, Any]:
+    from labkit.distill import Taught, beside_baseline
+    from labkit.errors import ConfigError
+
+    if not isinstance(technique, Taught):
+        raise ConfigError(
+            f"--with-baseline: {technique.name} has no teacher that could be silent; leave it out"
+        )
+    return beside_baseline(technique, model, data, progress_line())
 
 
 def _configured(cls: Any, name: str, settings: list[str]) -> Any:
@@ -110,8 +129,8 @@ def _configured(cls: Any, name: str, settings: list[str]) -> Any:
     return made
 
 
-def tell(variant: Any, out: Path, data: Any, json: bool) -> None:
-    """Say what was made, and how good it is on the validation split, if there is one."""
+def tell(variant: Any, out: Path, data: Any, json: bool, alone: Any = None) -> None:
+    """Say what was made, and how good it is on the validation split, if there is one; and its baseline, likewise."""
     facts = {
         "name": variant.name,
         "out": str(out),
@@ -128,10 +147,25 @@ def tell(variant: Any, out: Path, data: Any, json: bool) -> None:
         from labkit.measure.quality import evaluate
 
         scores = evaluate(variant, data, "validation")
-        (low, high), metric, quality = data.task.interval(scores), data.task.metric, data.task.quality(scores)
-        facts |= {"metric": metric, "quality": quality, "quality_ci95": [low, high], "n_samples": len(scores)}
-        words = f"{metric} {quality:.4f} [{low:.4f}, {high:.4f}] on {len(scores)} validation samples"
+        measured, words = _quality(data.task, scores)
+        facts |= measured | {"n_samples": len(scores)}
+        words += f" on {len(scores)} validation samples"
+        if alone is not None:
+            baseline = evaluate(alone, data, "validation")
+            paired = data.task.compare(baseline, scores)
+            facts["baseline"], told = _quality(data.task, baseline)
+            facts["difference"], facts["difference_ci95"] = paired.difference, list(paired.ci95)
+            words += (
+                f"; on the labels alone it has {told}, difference {paired.difference:+.4f} "
+                f"[{paired.ci95[0]:+.4f}, {paired.ci95[1]:+.4f}]: {paired.verdict}"
+            )
     if json:
         print_json(facts)
     else:
         print(f"{variant.name}: {variant.size_bytes:,} bytes, {words}; saved in {out}")
+
+
+def _quality(task: Any, scores: Any) -> tuple[dict[str, Any], str]:
+    (low, high), quality = task.interval(scores), task.quality(scores)
+    facts = {"metric": task.metric, "quality": quality, "quality_ci95": [low, high]}
+    return facts, f"{task.metric} {quality:.4f} [{low:.4f}, {high:.4f}]"

@@ -5,19 +5,23 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from labkit.data.dataset import SPLITS, Dataset, Split
+import numpy as np
+
+from labkit.data.dataset import NO_LABEL, SPLITS, Dataset, Split
 from labkit.data.named import DATASETS, cache_folder, card, load_named, location, registry
 from labkit.doors import door
 from labkit.errors import DataError
 
 __all__ = [
     "DATASETS",
+    "NO_LABEL",
     "SPLITS",
     "Dataset",
     "Split",
     "cache_folder",
     "card",
     "load_dataset",
+    "load_unlabelled",
     "location",
     "registry",
 ]
@@ -44,3 +48,20 @@ def load_dataset(name_or_path: str | Path) -> Dataset:
         reason = "is not an .npz file or a folder of images per class" if there else "does not exist"
         raise DataError(f"{path} {reason}")
     return load_named(str(name_or_path))
+
+
+@door
+def load_unlabelled(name_or_path: str | Path) -> Split:
+    """The training samples of a dataset without their labels: each target is NO_LABEL.
+
+    An `.npz` needs no targets for it: an array `x`, or `x_train`, is enough. Raises as `load_dataset` does.
+    """
+    from labkit.data import own
+
+    path = Path(name_or_path)
+    if name_or_path not in DATASETS and path.suffix == ".npz" and os.path.isfile(path):
+        samples = own.load_unlabelled(path)
+        if samples is not None:
+            return samples
+    train = load_dataset(name_or_path).split("train")
+    return Split(train.inputs, np.full(len(train), NO_LABEL))

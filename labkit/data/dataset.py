@@ -23,6 +23,8 @@ from labkit.variant import Preprocessing, Variant
 
 Array = NDArray[Any]
 SPLITS = ("train", "calibration", "validation", "test")
+NO_LABEL = -1
+"""The target of a sample that has none; a loss that reads it fails."""
 _CALIBRATION_SAMPLES = 512
 
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
-from labkit.data.dataset import Array, Dataset, Split, make_splits
+from labkit.data.dataset import NO_LABEL, Array, Dataset, Split, make_splits
 from labkit.environment import memory_limit
 from labkit.errors import DataError
 from labkit.task import get_task
@@ -32,6 +32,22 @@ _LARGEST_RATIO = 500
 
 def load_npz(path: Path) -> Dataset:
     """Read an `.npz`; DataError names the array that is missing, damaged or does not fit the others."""
+    parts, labels = _read(path)
+    return assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
+
+
+def load_unlabelled(path: Path) -> Split | None:
+    """The samples of an `.npz` without targets, each target NO_LABEL; None if it has targets."""
+    parts, _ = _read(path)
+    arrays = parts.get("train", parts.get("all", {}))
+    if not arrays or any(name in arrays for name in _TARGETS):
+        return None
+    count = len(np.atleast_1d(next(iter(arrays.values()))))
+    return _split(path, "unlabelled", {**arrays, _TARGETS[0]: np.full(count, NO_LABEL)})
+
+
+def _read(path: Path) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
+    """The arrays of each part, by name, and the classes' names."""
     _refuse_bomb(path)
     try:
         with np.load(path, allow_pickle=False) as archive:
@@ -47,7 +63,7 @@ def load_npz(path: Path) -> Dataset:
         stem, _, suffix = key.rpartition("_")
         part, name = (PARTS[suffix], stem) if stem and suffix in PARTS else ("all", key)
         parts.setdefault(part, {})[name] = array
-    return assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
+    return parts, labels
 
 
 def refuse_more_than_memory(path: Path, unpacked: int) -> None:

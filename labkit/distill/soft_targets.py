@@ -7,16 +7,19 @@ sits in its small probabilities, and a temperature T > 1 makes them large enough
 
 Softening divides the gradient by about T²; the factor T² puts it back, so that α keeps its meaning when T
 changes. With α = 0 the teacher is silent: the same student under the same budget, which is what a
-distilled one has to beat.
+distilled one has to beat. With α = 1 no label is read at all: any image will do to learn from.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from labkit.data import Dataset
@@ -25,6 +28,8 @@ from labkit.errors import TechniqueError
 from labkit.technique import knob
 from labkit.train import Loss, Trains
 from labkit.variant import Variant
+
+Match = Callable[[Tensor, Tensor, Tensor], Tensor]
 
 
 def distillation_loss(
@@ -37,14 +42,42 @@ def distillation_loss(
 ) -> Tensor:
     """α · T² · KL(teacher ‖ student) + (1 − α) · cross-entropy, the mean over the batch (Hinton et al. 2015).
 
-    student_logits, teacher_logits: [N, C]; target: [N] class indices. Returns []. KL is taken between the
-    softmaxes of the logits divided by the temperature and is zero only where they are equal.
+    student_logits, teacher_logits: [N, C]; target: [N] class indices, never looked at if alpha is 1. Returns [].
+    KL is taken between the softmaxes of the logits divided by the temperature and is zero only where they are equal.
     """
     log_teacher = (teacher_logits / temperature).log_softmax(-1)
     log_student = (student_logits / temperature).log_softmax(-1)
-    divergence = (log_teacher.exp() * (log_teacher - log_student)).sum(-1).mean()
-    hard = cross_entropy(student_logits, target, label_smoothing=label_smoothing)
-    return alpha * temperature**2 * divergence + (1 - alpha) * hard
+    soft = temperature**2 * divergence(log_teacher, log_student).mean()
+    return beside_labels(soft, student_logits, target, alpha, label_smoothing)
+
+
+def divergence(log_p: Tensor, log_q: Tensor) -> Tensor:
+    """KL(p ‖ q) of each sample, from logarithms of probabilities: [N, C], [N, C] → [N]."""
+    return (log_p.exp() * (log_p - log_q)).sum(-1)
+
+
+def beside_labels(
+    soft: Tensor, student_logits: Tensor, target: Tensor, alpha: float, label_smoothing: float
+) -> Tensor:
+    """α · soft + (1 − α) · cross-entropy with the labels, which are not looked at if α is 1."""
+    if alpha == 1:
+        return soft
+    return alpha * soft + (1 - alpha) * cross_entropy(student_logits, target, label_smoothing=label_smoothing)
+
+
+def listening(teacher: nn.Module, match: Match) -> Loss:
+    """A loss of `fit`: `match(output, the teacher's answer to the same augmented batch, target)`.
+
+    The teacher is a copy in evaluation mode: its dropout is off, its batch statistics stay as they are.
+    """
+    module = copy.deepcopy(teacher).eval()
+
+    def loss(output: Tensor, target: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
+        with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=current().has_bf16):
+            answer = module(*inputs).float()
+        return match(output, answer, target)
+
+    return loss
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -63,15 +96,25 @@ class Taught(Trains):
                 f"{variant.name!r} does: train a smaller network on the data itself (labkit.train.Train)"
             )
 
+    def match(self, output: Tensor, answer: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch from the student's and the teacher's logits, [N, C] both, and the labels [N] → []."""
+        return distillation_loss(output, answer, target, self.temperature, self.alpha, self.label_smoothing)
+
     def loss_from(self, teacher: Variant) -> Loss | None:
-        """The loss of `fit`, in which the teacher answers the same augmented batch; None if it is to be silent."""
-        if self.alpha == 0:
-            return None
-        module = copy.deepcopy(teacher.model).eval()
+        """The loss of `fit` in which the teacher answers the same augmented batch; None if it is to be silent."""
+        return listening(as_module(teacher), self.match) if self.alpha > 0 else None
 
-        def loss(output: Tensor, target: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
-            with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=current().has_bf16):
-                soft = module(*inputs).float()
-            return distillation_loss(output, soft, target, self.temperature, self.alpha, self.label_smoothing)
+    def on_labels_alone(self) -> Self:
+        """The same technique with a silent teacher: what shows how much of the result is the teacher's doing."""
+        return dataclasses.replace(self, alpha=0.0)
 
-        return loss
+
+def as_module(teacher: Variant) -> nn.Module:
+    """What answers for a teacher in PyTorch, whether it is a PyTorch variant or an ONNX one."""
+    if teacher.format == "onnx":
+        from labkit.onnx_graph import open_graph
+        from labkit.onnx_graph.as_torch import as_torch
+
+        return as_torch(open_graph(teacher.payload))
+    module: nn.Module = teacher.model
+    return module

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from abc import abstractmethod
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -12,6 +13,7 @@ from torch import nn
 from labkit.data import Dataset
 from labkit.distill.soft_targets import Taught
 from labkit.distill.start import STARTS, copy_weights
+from labkit.distill.transfer import with_images_of, without_classes
 from labkit.errors import TechniqueError
 from labkit.models import MODELS, build
 from labkit.progress import Progress
@@ -22,17 +24,65 @@ from labkit.variant import Variant
 _WIDTHS = ("channels", "hidden", "stages", "inner")
 
 
-@dataclass(frozen=True)
-class Distill(Taught):
-    """Train a new, smaller network on the answers of the variant that it is given, the teacher.
+@dataclass(frozen=True, kw_only=True)
+class Distills(Taught):
+    """A technique that trains a new network on the answers of the variant that it is given, the teacher.
 
-    The student takes the teacher's inputs, preprocessing and classes; `start` says what its first weights are.
+    The student takes the teacher's inputs, preprocessing and classes. What it learns from is the dataset's training
+    images; or those of another dataset (`transfer`), for which alpha must be 1 because they have no labels here; or
+    those of some classes only (`without`).
+    """
+
+    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    needs_dataset: ClassVar[bool] = True
+
+    epochs: int = knob(12, "passes over the training data", min=1, max=1000)
+    transfer: str = knob("", "another dataset to learn from, its labels unread: a name or a path")
+    without: str = knob("", "classes of which the student sees no image, such as 3 or 7,8")
+
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """Raise TechniqueError if labels would be read where there are none."""
+        super().requires(variant, dataset)
+        if self.transfer and self.alpha < 1:
+            raise TechniqueError(
+                f"transfer={self.transfer!r} has no labels for {variant.name!r}'s classes, and alpha={self.alpha} "
+                "would read them: set alpha=1.0"
+            )
+        if self.transfer and self.without:
+            raise TechniqueError(
+                f"without={self.without!r} goes by labels, and transfer={self.transfer!r} has none: set one of the two"
+            )
+
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""
+        assert dataset is not None  # noqa: S101 - `requires` has checked it
+        if self.transfer:
+            dataset = with_images_of(dataset, self.transfer)
+        if self.without:
+            dataset = without_classes(dataset, self.without)
+        module: Any = self.fresh_student(variant)
+        name = f"{module.config['architecture']}@{dataset.name}+{self.name}"
+        student = variant.derive(name, self.step(variant), model=module)
+        return dataclasses.replace(student, model=self.teach(student, variant, dataset, progress))
+
+    @abstractmethod
+    def fresh_student(self, teacher: Variant) -> nn.Module:
+        """The student before it has learned anything: it takes the teacher's image and answers with its classes."""
+
+    def teach(self, student: Variant, teacher: Variant, dataset: Dataset, progress: Progress) -> nn.Module:
+        """A trained copy of the student's network."""
+        return fit(self.recipe(self.epochs), student, dataset, progress, self.loss_from(teacher))
+
+
+@dataclass(frozen=True)
+class Distill(Distills):
+    """Train a new, smaller network on the softened answers of the variant that it is given, the teacher.
+
+    `start` says what the student's first weights are.
     """
 
     name: ClassVar[str] = "distill"
     title: ClassVar[str] = "Distillation into a smaller student"
-    takes: ClassVar[tuple[str, ...]] = ("torch",)
-    needs_dataset: ClassVar[bool] = True
 
     student: str = knob("resnet8", "the student's architecture", choices=MODELS)
     width: float = knob(0.5, "share of the architecture's own channels", above=0.0, max=1.0)
@@ -40,7 +90,6 @@ class Distill(Taught):
     start: str = knob(
         "random", "the student's first weights: random, or every k-th block of its teacher", choices=STARTS
     )
-    epochs: int = knob(12, "passes over the training data", min=1, max=1000)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless the teacher turns images of one size into one row of numbers each."""
@@ -52,15 +101,6 @@ class Distill(Taught):
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
                 f"[batch, classes]; {variant.name!r} has other inputs or outputs"
             )
-
-    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
-        """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""
-        assert dataset is not None  # noqa: S101 - `requires` has checked it
-        name = f"{self.student}@{dataset.name}+{self.name}"
-        student = variant.derive(name, self.step(variant), model=self.fresh_student(variant))
-        return dataclasses.replace(
-            student, model=fit(self.recipe(self.epochs), student, dataset, progress, self.loss_from(variant))
-        )
 
     def fresh_student(self, teacher: Variant) -> nn.Module:
         """An untrained student that takes the teacher's image and answers with the teacher's classes."""
@@ -75,12 +115,17 @@ class Distill(Taught):
         )
         if self.first_stride > 1:
             smaller["first_stride"] = self.first_stride  # an architecture without one says so
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.seed)
-            student = build({**whole, **smaller}).eval()
+        student = fresh({**whole, **smaller}, self.seed)
         if self.start == "teacher":
             copy_weights(teacher, student)
         return student
+
+
+def fresh(config: dict[str, Any], seed: int) -> nn.Module:
+    """The architecture of `config` with random weights that follow from the seed."""
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return build(config).eval()
 
 
 def scaled(widths: Any, factor: float) -> Any:

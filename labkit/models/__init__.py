@@ -16,7 +16,7 @@ from typing import Any
 from torch import nn
 
 from labkit.errors import ConfigError, nearest
-from labkit.models import lenet, mobilenet, resnet, vit
+from labkit.models import lenet, mlp, mobilenet, resnet, vit
 from labkit.models.refit import refit
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
@@ -26,6 +26,7 @@ _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[s
     "resnet20": (resnet.ResNet, resnet.defaults(3)),
     "mobilenet": (mobilenet.MobileNet, mobilenet.DEFAULTS),
     "vit": (vit.ViT, vit.DEFAULTS),
+    "mlp": (mlp.MLP, mlp.DEFAULTS),
 }
 MODELS = tuple(_ARCHITECTURES)
 
@@ -33,7 +34,8 @@ __all__ = ["MODELS", "build", "refit"]
 
 _REQUIRED = ("architecture", "input_shape", "num_outputs")
 _LARGEST_WIDTH = 8192
-_LARGEST = {"blocks": 64, "depth": 64, "expansion": 16}
+_MOST_LAYERS = 64
+_LARGEST = {"blocks": _MOST_LAYERS, "depth": _MOST_LAYERS, "expansion": 16}
 """Of what multiplies the layers or the widths, instead of `_LARGEST_WIDTH`."""
 
 
@@ -69,7 +71,9 @@ def _check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout={dropout!r} must lie in 0 ≤ p < 1")
     for field, reference in {"input_shape": [1, 1, 1], "num_outputs": 1, **defaults}.items():
-        if field != "dropout":
+        if field == "hidden" and isinstance(reference, list):
+            _check_layers(config[field])
+        elif field != "dropout":
             _check_form(field, config[field], reference)
             _check_numbers(field, _numbers(config[field], reference))
 
@@ -83,6 +87,13 @@ def _check_form(field: str, value: Any, reference: Any) -> None:
         raise ConfigError(
             f"inner holds a width for each block, {_count(reference[0])} a stage, got {value!r}"
         )
+
+
+def _check_layers(hidden: Any) -> None:
+    """A list of any length: each width is a layer of its own."""
+    if not 1 <= _count(hidden) <= _MOST_LAYERS:
+        raise ConfigError(f"hidden must be a list of 1..{_MOST_LAYERS} widths, one a layer, got {hidden!r}")
+    _check_numbers("hidden", list(hidden))
 
 
 def _check_numbers(field: str, numbers: list[Any]) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from labkit.data import Dataset
-from labkit.distill import Taught
+from labkit.distill import Retaught
 from labkit.onnx_graph import open_graph, set_constant
 from labkit.onnx_graph.as_torch import OnnxModule, as_torch
 from labkit.progress import Progress
@@ -17,14 +17,14 @@ from labkit.variant import Variant
 
 
 @dataclass(frozen=True, kw_only=True)
-class FineTuned(Taught):
+class FineTuned(Retaught):
     """A technique that trains its result for `fine_tune_epochs`; with 0 it needs no data.
 
-    With `alpha` above 0 the whole network teaches what is left of it, which mends more than the labels do alone.
+    With `alpha` above 0 the whole network teaches what is left of it, which mends more than the labels do alone; so may
+    another one, `teacher`.
     """
 
     fine_tune_epochs: int = knob(0, "epochs of training after the pruning", min=0, max=1000)
-    alpha: float = knob(0.0, "how much fine-tuning listens to the unpruned network", min=0.0, max=1.0)
     learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
 
     @property
@@ -51,12 +51,9 @@ class FineTuned(Taught):
         if pruned.format == "torch":
             return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)
         graph = open_graph(pruned.payload)
-        student, teacher = (
-            dataclasses.replace(each, format="torch", model=as_torch(open_graph(each.payload)))
-            for each in (pruned, whole)
-        )
+        student = dataclasses.replace(pruned, format="torch", model=as_torch(open_graph(pruned.payload)))
         recipe = dataclasses.replace(recipe, precision="float32")
-        trained = fit(recipe, student, dataset, progress, self.loss_from(teacher), after_step)
+        trained = fit(recipe, student, dataset, progress, self.loss_from(whole), after_step)
         assert isinstance(trained, OnnxModule)  # noqa: S101 - a copy of what went in
         for name, values in trained.constants().items():
             set_constant(graph, name, values.numpy())

@@ -20,10 +20,9 @@ import torch
 from onnx import numpy_helper
 
 from labkit.data import Dataset, Split
-from labkit.distill import Taught
+from labkit.distill import Retaught
 from labkit.measure.lock import Patience
 from labkit.onnx_graph import join_bias, open_graph
-from labkit.onnx_graph.as_torch import as_torch
 from labkit.progress import Progress, part
 from labkit.quantize.calibration.calibrate import pick
 from labkit.quantize.gate import Quantizes, Work, start
@@ -39,7 +38,7 @@ _FREEZE_AFTER = 0.5
 
 
 @dataclass(frozen=True)
-class QuantizeAware(Taught, Quantizes):
+class QuantizeAware(Retaught, Quantizes):
     """Train an ONNX model on the grid that it will be stored on: 4 bits for weights and activations, or others."""
 
     name: ClassVar[str] = "quantize_aware"
@@ -56,7 +55,6 @@ class QuantizeAware(Taught, Quantizes):
     )
     calibration_samples: int = knob(256, "samples that choose where the grids begin", min=1, max=100_000)
     learning_rate: float = knob(0.01, "the highest rate of the schedule", above=0.0, max=10.0, kw_only=True)
-    alpha: float = knob(0.0, "how much it listens to the float model", min=0.0, max=1.0, kw_only=True)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Plan, calibrate, train, and write what was learned as QDQ.
@@ -90,10 +88,9 @@ class QuantizeAware(Taught, Quantizes):
         """A trained copy of `module`."""
         recipe = dataclasses.replace(self.recipe(self.epochs), precision="float32")
         student = dataclasses.replace(variant, format="torch", model=module)
-        teacher = dataclasses.replace(student, model=as_torch(open_graph(variant.payload)))
         steps = steps_per_epoch(self, dataset) * self.epochs
         hook = _after_step(int(_FREEZE_AFTER * steps))
-        trained = fit(recipe, student, dataset, progress, self.loss_from(teacher), hook)
+        trained = fit(recipe, student, dataset, progress, self.loss_from(variant), hook)
         assert isinstance(trained, FakeQuantized)  # noqa: S101 - a copy of what went in
         return trained
 

@@ -21,7 +21,11 @@ QUICK = {
     "train": {"epochs": 1, "max_samples": 64},
     "quantize_mixed": {"points": 3, "calibration_samples": 32, "check_samples": 64, "max_drop_pp": 100.0},
     "quantize_aware": {"epochs": 1, "max_samples": 64, "max_drop_pp": 100.0},
-    "distill": {"epochs": 1, "student": "lenet5", "max_samples": 64},
+    **{
+        method: {"epochs": 1, "student": "lenet5", "max_samples": 64}
+        for method in ("distill", "distill_hints", "distill_attention", "distill_decoupled")
+    },
+    "distill_self": {"epochs": 1, "max_samples": 64},
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_channels": {"fine_tune_epochs": 1, "max_samples": 64},
     "cluster_weights": {"fine_tune_epochs": 1, "max_samples": 64},

@@ -70,6 +70,9 @@ def test_alpha_zero_is_the_plain_cross_entropy_and_alpha_one_needs_no_label():
     other = TARGET.flip(0)
     one, two = (distillation_loss(student, teacher, target, 4.0, 1.0) for target in (TARGET, other))
     assert float(one) == float(two)
+    assert float(distillation_loss(student, teacher, TARGET - 1_000, 4.0, 1.0)) == float(one), (
+        "no label is read"
+    )
 
 
 def test_a_student_that_agrees_has_nothing_to_learn_from_the_teacher():
@@ -98,6 +101,13 @@ def test_without_the_factor_the_gradient_would_vanish():
     temperature = 100.0
     found, limit = gradient(temperature, 1 / temperature**2)
     assert float(found.abs().max()) < 1e-3 * float(limit.abs().max())
+
+
+def test_the_gradient_keeps_its_size_when_the_temperature_changes():
+    sizes = [float(gradient(temperature, 1.0)[0].norm()) for temperature in (2.0, 5.0, 20.0, 50.0)]
+    assert max(sizes) < 1.5 * min(sizes)
+    bare = [size / temperature**2 for size, temperature in zip(sizes, (2.0, 5.0, 20.0, 50.0), strict=True)]
+    assert bare[0] > 100 * bare[-1], "it is the factor T² that does it"
 
 
 def test_large_logits_stay_finite():

@@ -17,6 +17,7 @@ from labkit.errors import ConfigError, ModelFileError, TechniqueError
 from labkit.measure.counting import count
 from labkit.measure.quality import evaluate
 from labkit.models import MODELS, build
+from labkit.models.mlp import MLP
 from labkit.models.mobilenet import InvertedResidual
 from labkit.models.vit import Attention
 from labkit.progress import silent
@@ -28,6 +29,7 @@ DIGITS = {"input_shape": [1, 32, 32], "num_outputs": 10}
 SMALL = {
     "mobilenet": {"stages": [8, 12, 16], "blocks": [1, 2, 2], "hidden": 64, "first_stride": 2},
     "vit": {"patch": 8, "hidden": 48, "depth": 2},
+    "mlp": {"hidden": [64, 32]},
 }
 
 
@@ -68,6 +70,28 @@ def test_lenet300_is_three_matrices_with_relu_between():
     for layer in (model.fc1, model.fc2):
         x = (x @ layer.weight.T + layer.bias).clamp(min=0)
     assert torch.allclose(model(image), x @ model.fc3.weight.T + model.fc3.bias, atol=1e-6)
+
+
+def test_an_mlp_has_a_layer_for_each_width():
+    config = {"architecture": "mlp", "input_shape": [1, 28, 28], "num_outputs": 10}
+    assert parameters(config) == 2_395_210
+    assert f"{parameters(config):,} parameters" in str(MLP.__doc__)
+    deep = build({**config, "hidden": [5, 6, 7]})
+    assert [list(weight.shape) for weight in deep.parameters() if weight.ndim == 2] == [
+        [5, 784],
+        [6, 5],
+        [7, 6],
+        [10, 7],
+    ]
+
+
+def test_an_mlp_is_the_formula_written_out():
+    model = build({"architecture": "mlp", **DIGITS, "hidden": [12, 8], "dropout": 0.5}).eval()
+    image = torch.randn(3, 1, 32, 32)
+    x = image.flatten(1)
+    for layer in (model.hidden[0], model.hidden[3]):
+        x = torch.relu(x @ layer.weight.T + layer.bias)
+    assert torch.allclose(model(image), x @ model.fc.weight.T + model.fc.bias, atol=1e-6)
 
 
 @pytest.mark.parametrize(("architecture", "millions"), [("resnet8", 0.08), ("resnet20", 0.27)])
@@ -133,7 +157,7 @@ def test_vit_tells_the_same_patches_in_another_order_apart():
     assert torch.allclose(model(image), model(swapped), atol=1e-5)
 
 
-@pytest.mark.parametrize("architecture", ["mobilenet", "vit"])
+@pytest.mark.parametrize("architecture", SMALL)
 def test_the_new_architectures_compute_the_same_after_export(architecture):
     variant = variant_of({"architecture": architecture}, (1, 28, 28))
     exported = ExportOnnx()(variant)
@@ -285,6 +309,13 @@ def test_a_bad_config_names_the_field_the_value_and_what_is_allowed(change, says
         ({"architecture": "vit", "hidden": 96.0}, "hidden holds 96.0"),
         ({"architecture": "vit", "expansion": 17}, "expansion holds 17"),
         ({"architecture": "vit", "dropout": -0.1}, "dropout=-0.1 must lie in"),
+        (
+            {"architecture": "mlp", "hidden": 300},
+            r"hidden must be a list of 1\.\.64 widths, one a layer, got 300",
+        ),
+        ({"architecture": "mlp", "hidden": []}, r"hidden must be a list of 1\.\.64 widths"),
+        ({"architecture": "mlp", "hidden": [300, 0]}, "hidden holds 0"),
+        ({"architecture": "mlp", "hidden": [300] * 65}, r"hidden must be a list of 1\.\.64 widths"),
         ({"architecture": "vit", "first_stride": 1}, "unknown field 'first_stride' for vit"),
     ],
 )

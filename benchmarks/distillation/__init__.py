@@ -1,0 +1,1 @@
+"""Hinton's experiments on MNIST, again: `python -m benchmarks.distillation`."""

@@ -1,0 +1,88 @@
+"""Another teacher for what is pruned or quantized: a larger network than the one that is being made smaller.
+
+A technique that retrains its result has a teacher at hand, the network before it was changed. It need not be the
+best one: a larger network of the same task may know more, and can be named instead.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+from labkit.data import Dataset
+from labkit.distill.soft_targets import Taught
+from labkit.errors import TechniqueError
+from labkit.technique import knob
+from labkit.train import Loss
+from labkit.variant import Step, Variant
+
+_SHIPPED = Path(__file__).parents[1] / "zoo"
+_FORMATS = ("torch", "onnx")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Retaught(Taught):
+    """A technique that trains what it has made of a variant; the teacher is that variant itself, or `teacher`."""
+
+    alpha: float = knob(0.0, "how much the training listens to the teacher", min=0.0, max=1.0)
+    teacher: str = knob("", "who that is: a shipped network or a saved variant's folder; empty: itself")
+
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """Raise TechniqueError where the other teacher would not be heard, or takes or answers something else."""
+        super().requires(variant, dataset)
+        if self.teacher and self.alpha == 0:
+            raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
+        self.teacher_of(variant)
+
+    def teacher_of(self, variant: Variant) -> Variant:
+        """Whose answers the training hears; TechniqueError if they are not about what `variant` is shown."""
+        if not self.teacher:
+            return variant
+        other = _load(self.teacher)
+        for what, mine, theirs in zip(_SPOKEN, _language(variant), _language(other), strict=True):
+            if mine != theirs:
+                raise TechniqueError(
+                    f"{other.name!r} cannot teach {variant.name!r}, they differ in their {what}: {theirs} and {mine}"
+                )
+        return other
+
+    def loss_from(self, teacher: Variant) -> Loss | None:
+        """As in `Taught`, but the other teacher answers, if one is named."""
+        return super().loss_from(self.teacher_of(teacher))
+
+    def step(self, *parents: Variant) -> Step:
+        """The lineage entry: another teacher is a parent too."""
+        others = (_load(self.teacher),) if self.teacher else ()
+        return super().step(*parents, *others)
+
+    def on_labels_alone(self) -> Self:
+        """With nobody to be heard, nobody is named."""
+        return dataclasses.replace(self, alpha=0.0, teacher="")
+
+
+_SPOKEN = ("inputs", "outputs", "classes", "preprocessing")
+
+
+def _language(variant: Variant) -> tuple[Any, ...]:
+    """What two variants must have in common if one is to judge the other's answers."""
+    inputs = [(spec.name, spec.dtype, spec.shape[1:]) for spec in variant.inputs]
+    return inputs, [spec.shape[1:] for spec in variant.outputs], variant.labels, dict(variant.preprocessing)
+
+
+def _load(name_or_folder: str) -> Variant:
+    shipped = _SHIPPED / name_or_folder
+    folder = shipped if (shipped / "variant.json").is_file() else Path(name_or_folder)
+    if not (folder / "variant.json").is_file():
+        raise TechniqueError(
+            f"teacher={name_or_folder!r} is neither a shipped network, such as resnet20@digits, nor a saved "
+            "variant's folder: save it there first, with variant.save(folder)"
+        )
+    teacher = Variant.load(folder)
+    if teacher.format not in _FORMATS:
+        raise TechniqueError(
+            f"teacher={name_or_folder!r} is {teacher.format}; a teacher answers in PyTorch: give a variant in "
+            f"{' or '.join(_FORMATS)}"
+        )
+    return teacher
