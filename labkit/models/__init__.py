@@ -20,8 +20,8 @@ from labkit.models import lenet, mlp, mobilenet, resnet, vit
 from labkit.models.refit import refit
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
-    "lenet300": (lenet.LeNet300, lenet.LENET300),
-    "lenet5": (lenet.LeNet5, lenet.LENET5),
+    "lenet300": (mlp.MLP, mlp.LENET300),
+    "lenet5": (lenet.LeNet5, lenet.DEFAULTS),
     "resnet8": (resnet.ResNet, resnet.defaults(1)),
     "resnet20": (resnet.ResNet, resnet.defaults(3)),
     "mobilenet": (mobilenet.MobileNet, mobilenet.DEFAULTS),

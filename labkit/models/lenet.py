@@ -1,8 +1,7 @@
-"""LeNet-300-100 and LeNet-5, as Caffe shipped them: linear layers, convolutions and pooling, nothing else."""
+"""LeNet-5, as Caffe shipped it: convolutions, pooling and two linear layers, nothing else."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,32 +10,7 @@ from torch import Tensor, nn
 
 from labkit.errors import ConfigError
 
-LENET300: dict[str, Any] = {"hidden": [300, 100], "dropout": 0.0}
-LENET5: dict[str, Any] = {"channels": [20, 50], "hidden": 500, "dropout": 0.0}
-
-
-class LeNet300(nn.Module):
-    """LeNet-300-100: three linear layers with ReLU between them (LeCun et al. 1998).
-
-    input [N, C, H, W] → logits [N, num_outputs]. At 1×28×28 and 10 outputs it has 266,610 parameters,
-    the number that the compression papers divide by.
-    """
-
-    def __init__(self, config: Mapping[str, Any]) -> None:
-        super().__init__()
-        first, second = config["hidden"]
-        self.fc1 = nn.Linear(math.prod(config["input_shape"]), first)
-        self.fc2 = nn.Linear(first, second)
-        self.dropout = nn.Dropout(config["dropout"])
-        self.fc3 = nn.Linear(second, config["num_outputs"])
-        self.config = dict(config)
-
-    def forward(self, image: Tensor) -> Tensor:
-        """Image [N, C, H, W] → logits [N, num_outputs]."""
-        x = torch.relu(self.fc1(image.flatten(1)))
-        x = torch.relu(self.fc2(self.dropout(x)))
-        logits: Tensor = self.fc3(self.dropout(x))
-        return logits
+DEFAULTS: dict[str, Any] = {"channels": [20, 50], "hidden": 500, "dropout": 0.0}
 
 
 class LeNet5(nn.Module):

@@ -27,6 +27,7 @@ QUICK = {
     },
     "distill_self": {"epochs": 1, "max_samples": 64},
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},
+    "prune_weights": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_channels": {"fine_tune_epochs": 1, "max_samples": 64},
     "cluster_weights": {"fine_tune_epochs": 1, "max_samples": 64},
 }

@@ -195,7 +195,7 @@ def test_a_student_of_half_the_width_is_smaller(architecture, lenet):
         Distill(student=architecture, start="teacher").fresh_student(lenet)
 
 
-@pytest.mark.parametrize("architecture", SMALL)
+@pytest.mark.parametrize("architecture", ["mobilenet", "vit"])
 def test_with_widths_that_no_config_tells_it_runs_and_exports_but_is_saved_as_onnx(architecture, tmp_path):
     pruned = PruneChannels()(variant_of({"architecture": architecture, **SMALL[architecture]}))
     assert not hasattr(pruned.model, "config")
@@ -283,7 +283,6 @@ def test_a_bad_config_names_the_field_the_value_and_what_is_allowed(change, says
     ("change", "says"),
     [
         ({"architecture": "mobilnet"}, "did you mean 'mobilenet'"),
-        ({"architecture": "lenet300", "hidden": 300}, "hidden must be a list of 2, got 300"),
         ({"architecture": "lenet300", "hidden": [300, 0]}, "hidden holds 0"),
         ({"architecture": "mobilenet", "stages": [16, 32]}, r"stages must be a list of 3, got \[16, 32\]"),
         ({"architecture": "mobilenet", "stages": [[16], 32, 64]}, r"stages holds \[16\]"),
