@@ -23,7 +23,7 @@ from labkit.encode.gaps import to_gaps
 from labkit.encode.huffman import code_lengths
 from labkit.variant import Array, Variant
 
-_GAP_BITS = range(2, 13)
+_GAP_BITS = range(2, 9)
 
 
 @dataclass(frozen=True)
@@ -57,7 +57,7 @@ def baselines(variant: Variant) -> tuple[Baseline, ...]:
 def deep_compression_bytes(tensor: Array) -> int:
     """What Deep Compression takes: relative indices and codebook entries, both Huffman-coded, with their tables.
 
-    The gap's width is the best of 2 … 12 bits, chosen per tensor; a table stores each code's length in a byte, up to
+    The gap's width is the best of 2 … 8 bits, chosen per tensor; a table stores each code's length in a byte, up to
     the last symbol that occurs. A tensor without a codebook is stored as it is.
     """
     entries = _entries(tensor)

@@ -92,9 +92,7 @@ def _smallest(values: Array) -> Codebook:
 
 def _common_exponent(values: Array) -> int | None:
     """The largest e for which every value is a whole number −127 … 127 times 2^e; None if there is none."""
-    if not len(values):
-        return 0
-    if not np.isfinite(values).all() or (values == 0).any():
+    if not len(values) or not np.isfinite(values).all() or (values == 0).any():
         return None
     mantissa, exponent = np.frexp(values.astype(np.float64))
     bits = (mantissa * 2**24).astype(np.int64)  # float32 has 24 of them

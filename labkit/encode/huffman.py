@@ -100,6 +100,8 @@ def decode(data: bytes, lengths: Array, count: int) -> Array:
     order, starts = _order(lengths)
     if count > 8 * len(data) or (count and not len(order)):
         raise ModelFileError(f"{len(data)} bytes cannot hold {count} codes: the coded weights are truncated")
+    if not count:
+        return np.zeros(0, dtype=np.int64)
     bits = np.unpackbits(np.frombuffer(data + bytes(LONGEST // 8), np.uint8)).astype(np.uint64)
     window = np.zeros(8 * len(data), dtype=np.uint64)
     for place in range(LONGEST):

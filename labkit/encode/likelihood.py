@@ -109,8 +109,7 @@ def _fit(x: Array, y: Array) -> tuple[Array, float]:
 
     x: [n, F] in bits, the first column 1; y: [n] of 0 and 1. Returns [F] and the cost in bits.
     """
-    most = 400_000
-    stride = -(-len(x) // most)
+    stride = -(-len(x) // _MOST_CELLS)
     x, y, scale = x[::stride].astype(np.float64), y[::stride].astype(np.float64), np.log(2.0)
     share = np.clip(y.mean(), 1e-6, 1 - 1e-6)
     weights = np.zeros(x.shape[1])
@@ -130,6 +129,7 @@ def _fit(x: Array, y: Array) -> tuple[Array, float]:
 
 
 _DECAY = 0.02
+_MOST_CELLS = 100_000  # every so many-th cell is enough to fit five numbers
 
 
 def _loss(x: Array, y: Array, weights: Array) -> float:

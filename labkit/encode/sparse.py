@@ -231,8 +231,6 @@ class _Values:
             found[part] = coder.symbols(known, self._shares[case[part]], "values")
             np.add.at(self._seen, (case[part], found[part]), 2)
             self._new += len(found[part])
-            if (
-                4 * self._new > self._seen.sum() - self._new
-            ):  # an eighth of what was known: it is time to look
+            if 5 * self._new > self._seen.sum():  # grown by a quarter or so: it is time to look again
                 self._shares, self._new = shares(self._seen), 0
         return found

@@ -108,8 +108,8 @@ def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], co
     kind, known = _kind(data, dtype), context.known(shape)
     tensor = decode_tensor(data, shape, dtype, context)
     if kind != CODED:
-        planes = np.frombuffer(_little(tensor), np.uint8).reshape(-1, tensor.itemsize).T
-        bound = 16.0 * tensor.size if kind == HALF else sum(least_bits(plane) for plane in planes)
+        stored = tensor.astype(np.float16) if kind == HALF else tensor
+        bound = sum(least_bits(plane) for plane in _planes(stored))
         return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
     coded = _Coded(data, _matrix(shape), known)
     grid, price = coded.grid(), Price()
@@ -214,8 +214,12 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
 
 
 def _packed(kind: int, plain: Array) -> bytes:
-    planes = np.frombuffer(_little(plain), np.uint8).reshape(-1, plain.itemsize).T.tobytes()
-    return bytes([kind]) + _deflate(planes)
+    return bytes([kind]) + _deflate(_planes(plain).tobytes())
+
+
+def _planes(plain: Array) -> Array:
+    """All first bytes, then all second bytes, …: uint8 [itemsize, n]."""
+    return np.frombuffer(_little(plain), np.uint8).reshape(-1, plain.itemsize).T
 
 
 def _little(plain: Array) -> bytes:

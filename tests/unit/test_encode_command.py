@@ -1,0 +1,121 @@
+"""`labkit encode`, `labkit apply` and `labkit inspect`: from a model to a file that is weighed, and back."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import sys
+
+import pytest
+import torch
+
+from labkit.cli import main
+from labkit.encode import anatomy
+from labkit.models import build
+from labkit.zoo import load_model
+
+RECIPE = """
+[[step]]
+technique = "prune_magnitude"
+sparsity = 0.8
+
+[[step]]
+technique = "cluster_weights"
+conv_levels = 4
+bias_levels = 2
+"""
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, lenet):
+    """Run `labkit` where a small variant lies in "model": (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = build({**lenet.model.config, "channels": [3, 4], "hidden": 12}).eval()
+    dataclasses.replace(lenet, model=module, name="small").save("model")
+    (tmp_path / "recipe.toml").write_text(RECIPE)
+
+    def call(*words):
+        monkeypatch.setattr(sys, "argv", ["labkit", *words])
+        status = 0
+        try:
+            main()
+        except SystemExit as end:
+            status = end.code or 0
+        captured = capsys.readouterr()
+        return status, captured.out, captured.err
+
+    return call
+
+
+def test_a_recipe_is_one_command_from_model_to_file(run, tmp_path):
+    status, out, err = run("apply", "model", "--recipe", "recipe.toml", "--out", "a.lkz")
+    assert (status, err) == (0, "")
+    size = (tmp_path / "a.lkz").stat().st_size
+    assert f"{size:,} bytes" in out and "saved in a.lkz" in out
+    assert "prune_magnitude+cluster_weights" in load_model(tmp_path / "a.lkz").name
+
+
+def test_a_recipe_may_end_in_another_format(run, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        '[[step]]\ntechnique = "prune_magnitude"\n[[step]]\ntechnique = "export_onnx"\n'
+    )
+    status, out, _ = run("apply", "model", "--recipe", "recipe.toml", "--out", "a.onnx")
+    assert status == 0 and "saved in a.onnx" in out
+    assert load_model(tmp_path / "a.onnx").format == "onnx"
+
+
+def test_a_model_is_coded_as_it_is_or_clustered_first(run, tmp_path):
+    assert run("encode", "model", "--out", "plain.lkz")[0] == 0
+    assert load_model(tmp_path / "plain.lkz").digest == load_model(tmp_path / "model").digest
+    assert (
+        run("encode", "model", "--method", "cluster", "--set", "linear_levels=3", "--out", "few.lkz")[0] == 0
+    )
+    assert (tmp_path / "few.lkz").stat().st_size < 0.25 * (tmp_path / "plain.lkz").stat().st_size
+    assert run("encode", "model", "--method", "cluster", "--out", "folder")[0] == 0
+    assert (tmp_path / "folder" / "variant.json").exists()
+
+
+def test_any_command_that_makes_a_pytorch_model_can_end_in_coded_weights(run, tmp_path):
+    status, _, err = run("prune", "model", "--out", "pruned.lkz")
+    assert (status, err) == (0, "") and load_model(tmp_path / "pruned.lkz").name == "small+prune_magnitude"
+    status, _, err = run("quantize", "model", "--method", "half", "--out", "half.lkz")
+    assert status == 1 and "which PyTorch variants have" in err
+
+
+def test_it_shows_where_every_byte_went_and_what_others_take(run, tmp_path):
+    status, out, _ = run(
+        "encode", "model", "--method", "cluster", "--out", "a.lkz", "--show", "--dataset", "digits"
+    )
+    assert status == 0 and "lzma -9e, sparse" in out and "on 225 validation samples" in out
+    assert anatomy(tmp_path / "a.lkz").table() in out
+    status, inspected, _ = run("inspect", "a.lkz")
+    assert inspected.strip() == anatomy(tmp_path / "a.lkz").table()
+
+
+def test_json_is_one_document(run, tmp_path):
+    document = json.loads(run("encode", "model", "--out", "a.lkz", "--json")[1])
+    assert document["size_bytes"] == (tmp_path / "a.lkz").stat().st_size
+    assert document["baselines"]["lzma -9e, dense"] > 0
+    assert json.loads(run("inspect", "a.lkz", "--json")[1])["size_bytes"] == document["size_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [
+        (("encode", "model", "--out", "folder"), "end folder in .lkz"),
+        (("encode", "model", "--out", "a.lkz", "--set", "linear_levels=3"), "leave out --set"),
+        (("encode", "model", "--method", "clustr", "--out", "a.lkz"), "did you mean 'cluster'"),
+        (("encode", "model", "--out", "model/variant.json/a.lkz"), "cannot write"),
+        (
+            ("encode", "model", "--method", "cluster", "--set", "fine_tune_epochs=1", "--out", "a.lkz"),
+            "pass --dataset",
+        ),
+        (("apply", "model", "--recipe", "none.toml", "--out", "a.lkz"), "cannot read none.toml"),
+        (("inspect", "model/variant.lkz"), "cannot read"),
+    ],
+)
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(words, says, run, tmp_path):
+    status, out, err = run(*words)
+    assert (status, out) == (1, "") and says in err and err.count("\n") == 1
+    assert {path.name for path in tmp_path.iterdir()} == {"model", "recipe.toml"}
