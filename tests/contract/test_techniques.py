@@ -23,6 +23,7 @@ QUICK = {
     "quantize_aware": {"epochs": 1, "max_samples": 64, "max_drop_pp": 100.0},
     "distill": {"epochs": 1, "student": "lenet5", "max_samples": 64},
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},
+    "prune_weights": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_channels": {"fine_tune_epochs": 1, "max_samples": 64},
 }
 here = [cls for cls in TECHNIQUES if not issubclass(cls, Converter) or cls.is_available().ok]
