@@ -65,8 +65,8 @@ def test_the_scan_leaves_the_network_as_it_was(lenet, digits):
     assert lenet.fingerprint() == before
 
 
-def test_the_scan_can_be_stopped(lenet, digits):
-    said = []
+def test_the_scan_can_be_stopped_and_leaves_the_network_whole(lenet, digits):
+    said, before = [], lenet.fingerprint()
 
     def stop(fraction, message):
         said.append((fraction, message))
@@ -75,6 +75,7 @@ def test_the_scan_can_be_stopped(lenet, digits):
     with pytest.raises(Cancelled):
         scan_layers(lenet, digits, (0.9, 0.95), progress=stop)
     assert said == [(1 / 8, "conv1 at 90%")]
+    assert lenet.fingerprint() == before
 
 
 def test_the_scan_refuses_what_it_cannot_do(lenet, digits):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import numpy as np
 import pytest
 import torch
 from hypothesis import given
@@ -142,8 +141,9 @@ def test_what_is_zero_already_goes_first_whatever_its_score(scope):
 
 
 def test_layers_are_found_by_their_path_and_shared_ones_once():
-    shared = nn.Linear(4, 4)
-    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(shared, shared))
+    first, tied = nn.Linear(4, 4), nn.Linear(4, 4)
+    tied.weight = first.weight
+    module = nn.Sequential(nn.Conv2d(1, 2, 3), nn.BatchNorm2d(2), nn.Sequential(first, first, tied))
     assert list(prunable_layers(module)) == ["0", "2.0"]
 
 
@@ -172,4 +172,15 @@ def test_behind_each_zero_the_weight_goes_on_as_dynamic_network_surgery_has_it()
         hook(module)
         assert torch.allclose(module.weight, dense.masked_fill(mask, 0.0), atol=1e-6)
     assert came_back > 0, "the test saw no weight return"
-    assert np.isclose(hook.start, 0.0)
+
+
+@pytest.mark.parametrize("steps", [1, 7, 100, 251])
+def test_the_ramp_ends_exactly_at_the_sparsity_however_long_it_is(steps):
+    torch.manual_seed(0)
+    module = nn.Linear(10, 10)
+    hook = Gradual(module, Magnitude(), lambda w, s, sparsity: lowest(s, sparsity), 0.87, steps)
+    for step in range(1, steps + 3):
+        module.weight.grad = torch.zeros(10, 10)
+        hook(module)
+        zeros = int((module.weight == 0).sum())
+        assert zeros == 87 if step >= steps else zeros < 87

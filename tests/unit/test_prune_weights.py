@@ -133,6 +133,13 @@ def test_the_count_is_exact_and_the_same_seed_gives_the_same_bytes(criterion, sc
     assert technique(small, digits).payload == result.payload
 
 
+def test_every_criterion_and_every_seed_of_random_chooses_weights_of_its_own(small, digits):
+    at_once = [name for name in CRITERIA if name != "movement"]
+    made = [PruneWeights(0.9, criterion=name)(small, digits) for name in at_once]
+    made.append(PruneWeights(0.9, criterion="random", seed=1)(small))
+    assert len({variant.digest for variant in made}) == len(CRITERIA)
+
+
 @pytest.mark.parametrize("schedule", ["one_shot", "gradual"])
 def test_layer_counts_are_exact_in_every_layer(schedule, small, digits):
     result = PruneWeights(0.7, "layer", schedule=schedule, criterion="random", **FEW)(small, digits)
