@@ -3,6 +3,10 @@
 What is left falls as the pruning ratio rises, so the ratio is found by bisection. Counts are those of the narrow
 graph (`measure/counting.py`). Time is not counted but measured: on the runtime that is named, one thread, one sample,
 the narrow network and the original taking turns, so that whatever slows the machine slows both.
+
+Which widths a runtime likes is measured too: its kernels compute 4, 8 or 16 channels at a time, and which of these it
+is depends on the engine, the processor and the layers. The multiple is best whose network takes the least time for
+each multiply-add that it has left.
 """
 
 from __future__ import annotations
@@ -28,6 +32,7 @@ if TYPE_CHECKING:
     from labkit.prune.channels import PruneChannels
 
 TARGETS = ("ratio", "macs", "parameters", "bytes", "latency")
+MULTIPLES = (1, 4, 8, 16)
 _STEPS = {"macs": 12, "parameters": 12, "bytes": 12, "latency": 8}
 _LARGEST_RATIO = 0.99
 
@@ -69,6 +74,23 @@ def reach(
         )
         low, high = (low, middle) if share <= keep else (middle, high)
     return choose(high)
+
+
+def favourite_multiple(
+    structure: Structure, choose: Callable[[int], Sequence[Numbers]], runtime: str, progress: Progress
+) -> int:
+    """The multiple of channels that `runtime` likes best, of MULTIPLES: the least time a multiply-add.
+
+    choose: multiple → the units to remove. Multiples at which nothing would be removed are not tried.
+    """
+    original, costs = structure.graph([]), dict[int, float]()
+    for index, multiple in enumerate(MULTIPLES):
+        if removed := choose(multiple):
+            narrow = structure.graph(removed)
+            share = _count("macs", narrow) / _count("macs", original)
+            costs[multiple] = _time_left(original, narrow, runtime) / share
+        progress((index + 1) / len(MULTIPLES), f"timing widths that are multiples of {multiple}")
+    return min(costs, key=lambda multiple: costs[multiple], default=1)
 
 
 def _count(target: str, graph: Variant) -> float:
