@@ -14,6 +14,7 @@ likes, and `target="latency"` prunes until a share of the measured time is left.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -92,16 +93,16 @@ class PruneChannels(FineTuned):
         """The units to remove; TechniqueError if there are none, or the target cannot be reached."""
         rounded = self
         if self.round_to == 0:
+            progress(0.0, f"timing which widths {self.runtime} likes")
 
-            def choose(multiple: int) -> list[Numbers]:
-                return dataclasses.replace(self, round_to=multiple).choose(weighed, self.pruning_ratio)
+            def choose(multiple: int, ratio: float) -> list[Numbers]:
+                return dataclasses.replace(self, round_to=multiple).choose(weighed, ratio)
 
-            multiple = favourite_multiple(structure, choose, self.runtime, part(progress, 0.0, 0.5))
+            multiple = favourite_multiple(structure, choose, self.pruning_ratio, self.runtime)
             rounded = dataclasses.replace(self, round_to=multiple)
         if self.target != "ratio":
-            return reach(
-                self, structure, lambda ratio: rounded.choose(weighed, ratio), part(progress, 0.5, 1.0)
-            )
+            by_ratio = functools.partial(rounded.choose, weighed)
+            return reach(self.target, self.keep, self.runtime, structure, by_ratio, progress)
         removed = rounded.choose(weighed, self.pruning_ratio)
         if not removed:
             raise TechniqueError(

@@ -15,6 +15,7 @@ from labkit import QuantizeInt8
 from labkit.cli import app
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
+from labkit.measure.protocol import Protocol
 from labkit.measure.quality import evaluate
 from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, scan_channels, target
 from labkit.prune.structure import read_structure
@@ -118,11 +119,28 @@ def test_a_share_that_cannot_be_reached_says_what_is_left(cnn):
         PruneChannels(target="macs", keep=0.001)(cnn[0])
 
 
-def test_a_latency_is_met_by_measuring():
-    wide = small_cnn()
-    pruned = PruneChannels(target="latency", keep=0.6)(wide)
-    assert counted(pruned).macs < counted(wide).macs
-    assert target._time_left(wide, pruned, "onnxruntime") < 0.9
+def test_the_largest_network_that_is_fast_enough_is_kept_though_time_does_not_always_fall(cnn, monkeypatch):
+    """A clock that counts channels, but takes every seventh width for slow."""
+
+    def clock(original, narrow, runtime, protocol, progress):
+        widths = [tensors(each)["w1"].shape[0] for each in narrow]
+        return [width / 16 + (width == 7) for width in widths]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    for keep, width in ((0.5, 8), (0.3, 4), (0.8, 12)):
+        pruned = PruneChannels(target="latency", keep=keep)(cnn[0])
+        assert tensors(pruned)["w1"].shape[0] == width
+    with pytest.raises(
+        TechniqueError, match=r"keep=0.01 of the latency .* cannot be reached: 0.062 are left"
+    ):
+        PruneChannels(target="latency", keep=0.01)(cnn[0])
+
+
+def test_a_latency_is_met_by_measuring(cnn):
+    variant, _ = cnn
+    pruned = PruneChannels(target="latency", keep=0.6)(variant)
+    assert counted(pruned).macs < counted(variant).macs
+    assert target.time_shares(variant, [pruned], "onnxruntime", Protocol.brief())[0] < 0.9
 
 
 def test_a_width_that_is_asked_for_is_kept(cnn):
@@ -130,13 +148,15 @@ def test_a_width_that_is_asked_for_is_kept(cnn):
     assert shapes["w1"][0] == 8
 
 
-def test_the_multiple_is_the_one_with_the_least_time_a_multiply_add(cnn, monkeypatch):
+def test_widths_are_rounded_to_what_an_engine_computes_at_a_time(cnn, monkeypatch):
     """An engine that computes eight channels at a time: 9 to 16 of them take as long as 16."""
 
-    def in_eights(original, narrow, runtime):
-        return math.prod(-(-tensors(narrow)[name].shape[0] // 8) / 2 for name in ("w1", "w2"))
+    def in_eights(original, narrow, runtime, protocol):
+        return [
+            math.prod(-(-tensors(each)[name].shape[0] // 8) / 2 for name in ("w1", "w2")) for each in narrow
+        ]
 
-    monkeypatch.setattr(target, "_time_left", in_eights)
+    monkeypatch.setattr(target, "time_shares", in_eights)
     shapes = {n: v.shape for n, v in tensors(PruneChannels(0.4, round_to=0)(cnn[0])).items()}
     assert shapes["w1"][0] == 8
 
