@@ -1,15 +1,17 @@
 """Pruning: leave out what matters least.
 
 Single weights (`PruneMagnitude`, `PruneWeights`) or whole channels (`PruneChannels`), which also saves time.
-`scan_layers` tells which layers mind losing weights, `draw_tickets` finds the few that would have been enough.
+`scan_layers` tells which layers mind losing weights, `scan_channels` which mind losing channels;
+`draw_tickets` finds the few that would have been enough.
 """
 
 from __future__ import annotations
 
+from labkit.prune.channel_sensitivity import scan_channels
 from labkit.prune.channels import PruneChannels
 from labkit.prune.lottery import draw_tickets
 from labkit.prune.magnitude import PruneMagnitude
 from labkit.prune.sensitivity import scan_layers
 from labkit.prune.weights import PruneWeights
 
-__all__ = ["PruneChannels", "PruneMagnitude", "PruneWeights", "draw_tickets", "scan_layers"]
+__all__ = ["PruneChannels", "PruneMagnitude", "PruneWeights", "draw_tickets", "scan_channels", "scan_layers"]

@@ -7,12 +7,14 @@ attention from its queries, keys, values and what reads them. Before fine-tuning
 original would with those channels set to zero; fine-tuning then mends what that broke (Li et al. 2017).
 
 A CPU computes 8 or 16 channels at a time, and 10 of them in the time of 16. So fewer multiply-adds are not
-always less time: `round_to=8` keeps widths that fill its registers, and `target="latency"` measures.
+always less time: `round_to=8` keeps widths that fill its registers, `round_to=0` measures which multiple the runtime
+likes, and `target="latency"` prunes until a share of the measured time is left.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -28,7 +30,7 @@ from labkit.prune.coupling.axis import Numbers
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
 from labkit.prune.structure import Structure, read_structure
-from labkit.prune.target import TARGETS, reach
+from labkit.prune.target import TARGETS, favourite_multiple, reach
 from labkit.technique import knob
 from labkit.variant import Variant
 
@@ -50,15 +52,15 @@ class PruneChannels(FineTuned):
     pruning_ratio: float = knob(0.5, "fraction of the channels that is removed", above=0.0, below=1.0)
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
-    round_to: int = knob(1, "keep a multiple of this; CPUs like 8 or 16", min=1, max=64, unit="channels")
+    round_to: int = knob(
+        1, "keep a multiple of this; 0: of what the runtime likes, measured", min=0, max=64, unit="channels"
+    )
     ranking: str = knob(
         "layer", "the same fraction of each layer, or the least of all", choices=("layer", "global")
     )
     target: str = knob("ratio", "prune by pruning_ratio, or until `keep` of this is left", choices=TARGETS)
     keep: float = knob(0.5, "fraction of the target that is to be left", above=0.0, below=1.0)
-    runtime: str = knob(
-        "onnxruntime", "where target='latency' is measured", choices=("onnxruntime", "openvino")
-    )
+    runtime: str = knob("onnxruntime", "where time is measured", choices=("onnxruntime", "openvino"))
 
     @property
     def needs_dataset(self) -> bool:  # type: ignore[override]
@@ -78,23 +80,36 @@ class PruneChannels(FineTuned):
         progress(0.0, "reading which channels hang together")
         structure = read_structure(variant)
         weighed = self.weigh(structure, dataset)
-        removed: Sequence[Numbers]
-        if self.target == "ratio":
-            removed = self.choose(weighed, self.pruning_ratio)
-            if not removed:
-                raise TechniqueError(
-                    f"pruning_ratio={self.pruning_ratio} with round_to={self.round_to} removes no channel of "
-                    f"{variant.name!r}: raise the one or lower the other"
-                )
-        else:
-            removed = reach(
-                self, structure, lambda ratio: self.choose(weighed, ratio), part(progress, 0.0, 0.1)
-            )
+        removed = self._removed(structure, weighed, part(progress, 0.0, 0.1))
         result = variant.derive(
             f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(removed)
         )
         model = self.fine_tune(result, variant, dataset, part(progress, 0.1, 1.0))
         return dataclasses.replace(result, model=model)
+
+    def _removed(
+        self, structure: Structure, weighed: Mapping[Group, Importance], progress: Progress
+    ) -> Sequence[Numbers]:
+        """The units to remove; TechniqueError if there are none, or the target cannot be reached."""
+        rounded = self
+        if self.round_to == 0:
+            progress(0.0, f"timing which widths {self.runtime} likes")
+
+            def choose(multiple: int, ratio: float) -> list[Numbers]:
+                return dataclasses.replace(self, round_to=multiple).choose(weighed, ratio)
+
+            multiple = favourite_multiple(structure, choose, self.pruning_ratio, self.runtime)
+            rounded = dataclasses.replace(self, round_to=multiple)
+        if self.target != "ratio":
+            by_ratio = functools.partial(rounded.choose, weighed)
+            return reach(self.target, self.keep, self.runtime, structure, by_ratio, progress)
+        removed = rounded.choose(weighed, self.pruning_ratio)
+        if not removed:
+            raise TechniqueError(
+                f"pruning_ratio={self.pruning_ratio} with round_to={self.round_to} removes no channel of "
+                f"{structure.variant.name!r}: raise the one or lower the other"
+            )
+        return removed
 
     def weigh(self, structure: Structure, dataset: Dataset | None) -> dict[Group, Importance]:
         """The importance of every unit of the groups that may lose some: group → [U]."""

@@ -8,9 +8,9 @@ from typing import Any
 
 from labkit.data import Dataset
 from labkit.distill import Retaught
-from labkit.onnx_graph import open_graph, set_constant
-from labkit.onnx_graph.as_torch import OnnxModule, as_torch
+from labkit.onnx_graph.as_torch import OnnxModule
 from labkit.progress import Progress
+from labkit.prune.files import as_file, as_module
 from labkit.technique import knob
 from labkit.train import Hook, fit
 from labkit.variant import Variant
@@ -42,19 +42,15 @@ class FineTuned(Retaught):
     ) -> Any:
         """`pruned.model` after the fine-tuning that the knobs ask for: the model itself if that is none.
 
-        An ONNX file is trained as the module that PyTorch can carry out (`onnx_graph/as_torch`), its constants are
-        then put back; `after_step` is given that module. Raises TechniqueError if it has an operator without one.
+        An ONNX file is trained as the module that PyTorch makes of it, and `after_step` is given that. Raises
+        TechniqueError if it has an operator that PyTorch cannot do.
         """
         if dataset is None or not self.fine_tune_epochs:
             return pruned.model
+        if pruned.format == "onnx":
+            student, teacher = as_module(pruned), as_module(whole)
+            return as_file(pruned, self.fine_tune(student, teacher, dataset, progress, after_step))
         recipe = self.recipe(self.fine_tune_epochs)
-        if pruned.format == "torch":
-            return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)
-        graph = open_graph(pruned.payload)
-        student = dataclasses.replace(pruned, format="torch", model=as_torch(open_graph(pruned.payload)))
-        recipe = dataclasses.replace(recipe, precision="float32")
-        trained = fit(recipe, student, dataset, progress, self.loss_from(whole), after_step)
-        assert isinstance(trained, OnnxModule)  # noqa: S101 - a copy of what went in
-        for name, values in trained.constants().items():
-            set_constant(graph, name, values.numpy())
-        return graph.SerializeToString()
+        if isinstance(pruned.model, OnnxModule):  # a graph names the types that its operators compute in
+            recipe = dataclasses.replace(recipe, precision="float32")
+        return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)

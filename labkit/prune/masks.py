@@ -17,12 +17,19 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from labkit.onnx_graph.as_torch import OnnxModule
+
 SCOPES = ("global", "layer", "n:m")
 _LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
 
 
 def prunable_layers(module: nn.Module) -> dict[str, Tensor]:
-    """Layer → weight [out, in, …] of all convolutions and linear layers, in the network's order, shared ones once."""
+    """Layer → weight [out, in, …] of all convolutions and linear layers, in the network's order, shared ones once.
+
+    The weights of an ONNX graph have their own names, and those of a MatMul are [in, out].
+    """
+    if isinstance(module, OnnxModule):
+        return module.weights()
     found: dict[Tensor, str] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, _LAYERS):

@@ -1,14 +1,19 @@
 """How far to prune: until a share of the multiply-adds, the parameters, the bytes or the time is left.
 
-What is left falls as the pruning ratio rises, so the ratio is found by bisection. Counts are those of the narrow
-graph (`measure/counting.py`). Time is not counted but measured: on the runtime that is named, one thread, one sample,
-the narrow network and the original taking turns, so that whatever slows the machine slows both.
+What can be counted (`measure/counting.py`, on the narrow graph) falls as the pruning ratio rises, and the ratio is
+found by bisection. Time is not counted but measured, on the runtime that is named, one thread, one sample. It is noisy
+and does not always fall: one wrong answer would lead a bisection astray for good. So networks of many ratios and
+the original take turns in the same rounds, and then more of them between the two that enclose the goal.
+
+Which widths a runtime likes is measured too: its kernels compute 4, 8 or 16 channels at a time, and which of these it
+is depends on the engine, the processor and the layers. Networks of as many multiply-adds, rounded to different
+multiples, take turns; the best is the one with the least time a multiply-add.
 """
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING
 
 import numpy as np
 
@@ -17,58 +22,120 @@ from labkit.measure.counting import count
 from labkit.measure.protocol import Protocol
 from labkit.measure.records import Reason
 from labkit.measure.timing import Timed, time_sessions
-from labkit.progress import Progress
+from labkit.progress import Progress, part, silent
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.structure import Structure
 from labkit.runtimes import RunOptions, get_runtime
 from labkit.technique import probe
 from labkit.variant import Variant
 
-if TYPE_CHECKING:
-    from labkit.prune.channels import PruneChannels
-
 TARGETS = ("ratio", "macs", "parameters", "bytes", "latency")
-_STEPS = {"macs": 12, "parameters": 12, "bytes": 12, "latency": 8}
+MULTIPLES = (1, 4, 8, 16)
 _LARGEST_RATIO = 0.99
+_BISECTIONS = 12
+_RATIOS_A_ROUND = 8
+_BATCHES = 4
 
 Choose = Callable[[float], Sequence[Numbers]]
 """Pruning ratio → the units to remove."""
 
 
 def reach(
-    technique: PruneChannels, structure: Structure, choose: Choose, progress: Progress
+    target: str, keep: float, runtime: str, structure: Structure, choose: Choose, progress: Progress
 ) -> Sequence[Numbers]:
-    """The fewest units to remove so that at most `keep` of the target is left.
+    """The fewest units to remove so that at most the share `keep` of the target is left.
 
-    Raises TechniqueError if more is left even where one unit of each group stays, or the target cannot be counted.
+    Raises TechniqueError if more is left even where hardly a unit stays, or the target cannot be counted.
     """
-    target, keep = technique.target, technique.keep
-    original = structure.graph([])
+    if target == "latency":
+        return choose(_ratio_by_time(keep, runtime, structure, choose, progress))
+    return choose(_ratio_by_count(target, keep, structure, choose))
+
+
+def favourite_multiple(
+    structure: Structure, choose: Callable[[int, float], Sequence[Numbers]], ratio: float, runtime: str
+) -> int:
+    """Which of MULTIPLES the widths should be of, for `runtime`.
+
+    choose: (multiple, pruning ratio) → the units to remove. All are given as many multiply-adds as the ratio leaves
+    without rounding, or fewer where the next multiple would be too many; those that cannot are left out.
+    """
+    whole = _count("macs", structure.graph([]))
+    keep = _count("macs", structure.graph(choose(1, ratio))) / whole
+    graphs = {}
+    for multiple in MULTIPLES:
+        try:
+            found = _ratio_by_count("macs", keep, structure, functools.partial(choose, multiple))
+        except TechniqueError:
+            continue
+        graphs[multiple] = structure.graph(choose(multiple, found))
+    shares = time_shares(structure.graph([]), list(graphs.values()), runtime, Protocol.paired())
+    cost = {
+        multiple: share / _count("macs", graph)
+        for (multiple, graph), share in zip(graphs.items(), shares, strict=True)
+    }
+    return min(cost, key=lambda multiple: cost[multiple], default=1)
+
+
+def time_shares(
+    original: Variant,
+    narrow: Sequence[Variant],
+    runtime: str,
+    protocol: Protocol,
+    progress: Progress = silent,
+) -> list[float]:
+    """The time of each ONNX variant as a share of the original's: medians over blocks in which all took turns."""
+    engine, options = get_runtime(runtime), RunOptions(threads=1)
+    sessions = [engine.load(variant, options) for variant in (original, *narrow)]
+    try:
+        batches = [probe(original, batch_size=1, seed=seed) for seed in range(_BATCHES)]
+        timed = {str(index): Timed(session, batches) for index, session in enumerate(sessions)}
+        times = time_sessions(timed, protocol, progress=progress)
+    finally:
+        for session in sessions:
+            session.close()
+    first = times["0"].block_ms
+    return [float(np.median(times[str(index + 1)].block_ms / first)) for index in range(len(narrow))]
+
+
+def _ratio_by_count(target: str, keep: float, structure: Structure, choose: Choose) -> float:
+    """The lowest pruning ratio that leaves at most `keep` of what is counted."""
+    whole = _count(target, structure.graph([]))
 
     def left(ratio: float) -> float:
-        narrow = structure.graph(choose(ratio))
-        return (
-            _time_left(original, narrow, technique.runtime)
-            if target == "latency"
-            else _count(target, narrow) / _count(target, original)
-        )
+        return _count(target, structure.graph(choose(ratio))) / whole
 
     low, high = 0.0, _LARGEST_RATIO
-    least = left(high)
-    if least > keep:
-        raise TechniqueError(
-            f"keep={keep} of the {target} of {structure.variant.name!r} cannot be reached: {least:.3f} are left with "
-            f"hardly a channel in what may shrink; raise keep, or prune what='all' with round_to=1"
-        )
-    for step in range(_STEPS[target]):
+    if (least := left(high)) > keep:
+        raise _out_of_reach(target, keep, structure, least)
+    for _ in range(_BISECTIONS):
         middle = (low + high) / 2
-        share = left(middle)
-        progress(
-            (step + 1) / _STEPS[target],
-            f"{middle:.1%} of the channels removed leave {share:.1%} of the {target}",
-        )
-        low, high = (low, middle) if share <= keep else (middle, high)
-    return choose(high)
+        low, high = (low, middle) if left(middle) <= keep else (middle, high)
+    return high
+
+
+def _ratio_by_time(
+    keep: float, runtime: str, structure: Structure, choose: Choose, progress: Progress
+) -> float:
+    """The lowest pruning ratio that was seen to leave at most `keep` of the time."""
+    original, low, high = structure.graph([]), 0.0, _LARGEST_RATIO
+    for start, protocol in ((0.0, Protocol.brief()), (0.5, Protocol.paired())):
+        ratios = np.linspace(low, high, _RATIOS_A_ROUND + 1)[1:].tolist()
+        graphs = [structure.graph(choose(ratio)) for ratio in ratios]
+        shares = time_shares(original, graphs, runtime, protocol, part(progress, start, start + 0.5))
+        fitting = [index for index, share in enumerate(shares) if share <= keep]
+        if not fitting and start == 0.0:
+            raise _out_of_reach("latency", keep, structure, min(shares))
+        if fitting:
+            low, high = [low, *ratios][fitting[0]], ratios[fitting[0]]
+    return high
+
+
+def _out_of_reach(target: str, keep: float, structure: Structure, least: float) -> TechniqueError:
+    return TechniqueError(
+        f"keep={keep} of the {target} of {structure.variant.name!r} cannot be reached: {least:.3f} are left with "
+        "hardly a channel in what may shrink; raise keep, or prune what='all' with round_to=1"
+    )
 
 
 def _count(target: str, graph: Variant) -> float:
@@ -80,15 +147,3 @@ def _count(target: str, graph: Variant) -> float:
     if isinstance(found, Reason):
         raise TechniqueError(f"target={target!r} cannot be used: {found}; take target='parameters'")
     return float(found)
-
-
-def _time_left(original: Variant, narrow: Variant, runtime: str) -> float:
-    """The narrow graph's time as a share of the original's: the median over blocks in which they took turns."""
-    engine, options = get_runtime(runtime), RunOptions(threads=1)
-    with engine.load(original, options) as first, engine.load(narrow, options) as second:
-        timed = {
-            name: Timed(session, [probe(original, batch_size=1, seed=seed) for seed in range(4)])
-            for name, session in (("original", first), ("narrow", second))
-        }
-        times = time_sessions(timed, Protocol.brief())
-    return float(np.median(times["narrow"].block_ms / times["original"].block_ms))

@@ -19,6 +19,7 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
+from labkit.prune.files import as_file, as_module
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.masks import SCOPES, choose, prunable_weights, sparsity_of, zero
 from labkit.prune.schedule import SCHEDULES, Gradual, in_rounds
@@ -35,7 +36,7 @@ _TO_TWO_DECIMALS = 0.005
 class ZeroesWeights(FineTuned):
     """What all pruning of single weights shares: how many go, where they compete, and when."""
 
-    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
 
     sparsity: float = knob(0.5, "fraction of the weights that become zero", above=0.0, below=1.0)
     scope: str = knob(
@@ -62,6 +63,19 @@ class ZeroesWeights(FineTuned):
                 f"schedule={self.schedule!r} needs a fine-tuning to take place in: give fine_tune_epochs, such as 5"
             )
 
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """Also refuse groups of an ONNX file's weights, and a quantized file, whose weights are integers."""
+        super().requires(variant, dataset)
+        if variant.format == "onnx" and self.scope == "n:m":
+            raise TechniqueError(
+                "scope='n:m' counts along a layer's inputs, and an ONNX file stores products either way round: use "
+                "the PyTorch variant, or scope='layer'"
+            )
+        if variant.quantized:
+            raise TechniqueError(
+                f"{variant.name!r} is quantized already: prune first, and quantize the result"
+            )
+
     def make_criterion(self) -> Criterion:
         """What scores the weights; a fresh one for each run."""
         return CRITERIA["magnitude"]()
@@ -72,6 +86,9 @@ class ZeroesWeights(FineTuned):
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Zero the weights of a copy by the schedule; whatever is trained afterwards holds them at zero."""
+        if variant.format == "onnx":
+            pruned = self.apply(as_module(variant), dataset, progress)
+            return variant.derive(pruned.name, self.step(variant), model=as_file(variant, pruned.model))
         weights = prunable_weights(variant.model)
         if not weights:
             raise TechniqueError(f"{variant.name!r} has no convolution or linear layer to prune")

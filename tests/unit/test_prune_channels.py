@@ -308,7 +308,7 @@ def test_removing_nothing_is_an_error_even_with_fine_tuning(epochs, lenet, digit
         ({"pruning_ratio": 1.0}, r"pruning_ratio=1\.0"),
         ({"pruning_ratio": -0.1}, r"pruning_ratio=-0\.1"),
         ({"pruning_ratio": math.nan}, "pruning_ratio=nan"),
-        ({"round_to": 0}, "round_to=0 .* 1 ≤ round_to ≤ 64"),
+        ({"round_to": -1}, "round_to=-1 .* 0 ≤ round_to ≤ 64"),
         ({"importance": "l3"}, "importance='l3' is unknown; did you mean"),
         ({"what": "every"}, "what='every' is unknown"),
         ({"fine_tune_epochs": -1}, "fine_tune_epochs=-1"),

@@ -14,6 +14,9 @@ from labkit.onnx_graph.as_torch.node import Node, to_tensor
 from labkit.onnx_graph.as_torch.operators import OPERATORS
 from labkit.onnx_graph.graph import Graph
 
+_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
+"""Operator → its inputs that are weights, if they are stored."""
+
 
 class OnnxModule(nn.Module):
     """An ONNX graph that torch computes, and whose weights torch can train.
@@ -59,6 +62,12 @@ class OnnxModule(nn.Module):
     def constants(self) -> dict[str, Tensor]:
         """All of them, by the names that the graph gives them, as they are now."""
         return {name: self.constant(name).detach() for name in self._keys}
+
+    def weights(self) -> dict[str, Tensor]:
+        """What its convolutions and products multiply by, under the graph's names, in its order: [.., .., …]."""
+        names = [node.inputs[slot] for node in self.nodes for slot in _WEIGHTS.get(node.op_type, ())]
+        stored = {name: self.constant(name) for name in names if name in self._keys}
+        return {name: each for name, each in stored.items() if each.is_floating_point() and each.ndim > 1}
 
     def forward(self, *inputs: Tensor) -> Any:
         """The graph's output, or a tuple of its outputs; raises TechniqueError for what an operator cannot do."""

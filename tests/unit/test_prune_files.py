@@ -1,0 +1,221 @@
+"""ONNX in, ONNX out: a file loses channels or weights without the source that it was made from."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+
+import numpy as np
+import onnx
+import pytest
+from onnx.numpy_helper import from_array, to_array
+from typer.testing import CliRunner
+
+from labkit import QuantizeInt8
+from labkit.cli import app
+from labkit.errors import ConfigError, TechniqueError
+from labkit.measure.counting import count
+from labkit.measure.protocol import Protocol
+from labkit.measure.quality import evaluate
+from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, scan_channels, target
+from labkit.prune.structure import read_structure
+from labkit.technique import probe
+from tests.graphs import data_for, mlp, small_cnn
+
+
+@pytest.fixture(scope="module")
+def cnn():
+    variant = small_cnn()
+    return variant, data_for(variant)
+
+
+def tensors(variant):
+    graph = onnx.load_model_from_string(variant.payload).graph
+    return {each.name: to_array(each) for each in graph.initializer}
+
+
+def counted(variant):
+    return count(variant, probe(variant, batch_size=1))
+
+
+def accuracy(variant, dataset):
+    return float(evaluate(variant, dataset, "validation").mean())
+
+
+# --- channels ---
+
+
+def test_a_file_loses_channels_and_keeps_its_inputs_outputs_and_names(cnn):
+    variant, _ = cnn
+    pruned = PruneChannels(0.5)(variant)
+    assert pruned.format == "onnx" and pruned.inputs == variant.inputs and pruned.outputs == variant.outputs
+    shapes = {name: values.shape for name, values in tensors(pruned).items()}
+    assert shapes["w1"] == (8, 3, 3, 3) and shapes["w2"] == (8, 8, 3, 3) and shapes["w3"] == (512, 10)
+    assert set(shapes) == set(tensors(variant))
+    assert pruned.lineage[-1].technique == "prune_channels"
+
+
+def test_fine_tuning_a_file_mends_it_and_changes_no_shape(cnn):
+    variant, dataset = cnn
+    settings = {"augment": "none", "learning_rate": 0.01, "threads": 1}
+    broken = PruneChannels(0.6)(variant)
+    mended = PruneChannels(0.6, fine_tune_epochs=4, **settings)(variant, dataset)
+    assert {n: v.shape for n, v in tensors(mended).items()} == {
+        n: v.shape for n, v in tensors(broken).items()
+    }
+    assert accuracy(mended, dataset) > accuracy(broken, dataset) + 0.2
+
+
+def test_a_quantized_file_is_to_be_pruned_first(cnn):
+    quantized = QuantizeInt8()(*cnn)
+    for technique in (PruneChannels(), PruneMagnitude()):
+        with pytest.raises(TechniqueError, match="prune first, and quantize the result"):
+            technique(quantized)
+
+
+# --- which ---
+
+
+def test_taylor_hears_what_the_loss_depends_on_where_size_is_deceived():
+    """Half of the hidden channels are loud and nobody listens: their weights are large, their gradient is zero."""
+    loud = np.where(np.arange(64) < 32, 20.0, 1.0).astype(np.float32)
+    variant = mlp()
+    model = onnx.load_model_from_string(variant.payload)
+    for each in model.graph.initializer:
+        if each.name == "w1":
+            each.CopyFrom(from_array(to_array(each) * loud, "w1"))
+        if each.name == "w2":
+            each.CopyFrom(from_array(to_array(each) * (loud == 1.0)[:, None], "w2"))
+    variant = dataclasses.replace(variant, model=model.SerializeToString())
+    dataset = data_for(variant)
+    assert accuracy(PruneChannels(0.5, "taylor")(variant, dataset), dataset) == 1.0
+    assert accuracy(PruneChannels(0.5, "l1")(variant), dataset) < 0.5
+
+
+def test_ranked_globally_layers_lose_different_shares_and_the_same_in_all(cnn):
+    structure = read_structure(cnn[0])
+    technique = PruneChannels(0.5, ranking="global")
+    removed = technique.choose(technique.weigh(structure, None), 0.5)
+    assert sum(map(len, removed)) == pytest.approx(0.5 * sum(map(len, structure.coupling.groups)), abs=1)
+
+
+# --- how far ---
+
+
+@pytest.mark.parametrize("kind", ["macs", "parameters", "bytes"])
+@pytest.mark.parametrize("keep", [0.3, 0.7])
+def test_a_share_of_what_can_be_counted_is_reached_and_no_more_is_removed_than_that_takes(kind, keep, cnn):
+    def size(variant):
+        return variant.size_bytes if kind == "bytes" else getattr(counted(variant), kind)
+
+    variant, _ = cnn
+    pruned = PruneChannels(target=kind, keep=keep)(variant)
+    share = size(pruned) / size(variant)
+    assert keep - 0.13 < share <= keep  # one of 16 channels more would be too many
+
+
+def test_a_share_that_cannot_be_reached_says_what_is_left(cnn):
+    with pytest.raises(TechniqueError, match=r"keep=0.001 of the macs .* cannot be reached: 0\.\d+ are left"):
+        PruneChannels(target="macs", keep=0.001)(cnn[0])
+
+
+def test_the_largest_network_that_is_fast_enough_is_kept_though_time_does_not_always_fall(cnn, monkeypatch):
+    """A clock that counts channels, but takes every seventh width for slow."""
+
+    def clock(original, narrow, runtime, protocol, progress):
+        widths = [tensors(each)["w1"].shape[0] for each in narrow]
+        return [width / 16 + (width == 7) for width in widths]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    for keep, width in ((0.5, 8), (0.3, 4), (0.8, 12)):
+        pruned = PruneChannels(target="latency", keep=keep)(cnn[0])
+        assert tensors(pruned)["w1"].shape[0] == width
+    with pytest.raises(
+        TechniqueError, match=r"keep=0.01 of the latency .* cannot be reached: 0.062 are left"
+    ):
+        PruneChannels(target="latency", keep=0.01)(cnn[0])
+
+
+def test_a_latency_is_met_by_measuring(cnn):
+    variant, _ = cnn
+    pruned = PruneChannels(target="latency", keep=0.6)(variant)
+    assert counted(pruned).macs < counted(variant).macs
+    assert target.time_shares(variant, [pruned], "onnxruntime", Protocol.brief())[0] < 0.9
+
+
+def test_a_width_that_is_asked_for_is_kept(cnn):
+    shapes = {n: v.shape for n, v in tensors(PruneChannels(0.4, round_to=8)(cnn[0])).items()}
+    assert shapes["w1"][0] == 8
+
+
+def test_widths_are_rounded_to_what_an_engine_computes_at_a_time(cnn, monkeypatch):
+    """An engine that computes eight channels at a time: 9 to 16 of them take as long as 16."""
+
+    def in_eights(original, narrow, runtime, protocol):
+        return [
+            math.prod(-(-tensors(each)[name].shape[0] // 8) / 2 for name in ("w1", "w2")) for each in narrow
+        ]
+
+    monkeypatch.setattr(target, "time_shares", in_eights)
+    shapes = {n: v.shape for n, v in tensors(PruneChannels(0.4, round_to=0)(cnn[0])).items()}
+    assert shapes["w1"][0] == 8
+
+
+# --- which groups mind ---
+
+
+def test_the_scan_measures_each_group_alone_and_leaves_the_model(cnn):
+    variant, dataset = cnn
+    before = variant.fingerprint()
+    found = scan_channels(variant, dataset, ratios=(0.25, 0.75))
+    groups = [group.name for group in read_structure(variant).coupling.groups]
+    assert [each.group for each in found] == [name for name in groups for _ in range(2)]
+    assert variant.fingerprint() == before
+    assert all(each.removed == round(each.ratio * each.units) for each in found)
+    assert all(each.drop == pytest.approx(1.0 - each.quality) for each in found)  # whole, it is always right
+    with pytest.raises(ConfigError, match=r"ratio=1.5 is out of range"):
+        scan_channels(variant, dataset, ratios=(1.5,))
+
+
+# --- single weights ---
+
+
+@pytest.mark.parametrize("scope", ["global", "layer"])
+def test_the_smallest_weights_of_a_file_become_zero(scope, cnn):
+    variant, _ = cnn
+    before, after = tensors(variant), tensors(PruneMagnitude(0.7, scope=scope)(variant))
+    names = ("w1", "w2", "w3")
+    total, zeros = (sum(f(after[name]) for name in names) for f in (np.size, lambda x: int((x == 0).sum())))
+    assert zeros == pytest.approx(0.7 * total, abs=2)
+    for name, values in before.items():
+        stays = after[name] != 0
+        assert np.array_equal(after[name][stays], values[stays])
+        if name not in names:
+            assert np.array_equal(after[name], values), name
+
+
+def test_zeros_stay_zeros_while_a_file_is_fine_tuned(cnn):
+    variant, dataset = cnn
+    technique = PruneMagnitude(0.8, fine_tune_epochs=1, augment="none", learning_rate=0.01, threads=1)
+    tuned = tensors(technique(variant, dataset))
+    zeros = {name: values == 0 for name, values in tensors(PruneMagnitude(0.8)(variant)).items()}
+    assert all((tuned[name][zeros[name]] == 0).all() for name in ("w1", "w2", "w3"))
+    assert not np.array_equal(tuned["w1"], tensors(PruneMagnitude(0.8)(variant))["w1"])
+
+
+def test_runs_of_m_weights_are_refused_in_a_file(cnn):
+    with pytest.raises(TechniqueError, match="stores products either way round: use the PyTorch variant"):
+        PruneWeights(0.5, scope="n:m")(cnn[0])
+
+
+# --- the command ---
+
+
+@pytest.mark.parametrize("method", ["channels", "magnitude"])
+def test_a_file_goes_in_and_a_file_comes_out(method, cnn, tmp_path):
+    given, made = tmp_path / "model.onnx", tmp_path / "pruned.onnx"
+    given.write_bytes(cnn[0].payload)
+    result = CliRunner().invoke(app, ["prune", str(given), "--method", method, "--out", str(made)])
+    assert result.exit_code == 0, result.output
+    onnx.checker.check_model(onnx.load(made), full_check=True)
+    assert (made.stat().st_size < 0.6 * given.stat().st_size) == (method == "channels")
