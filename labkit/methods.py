@@ -16,7 +16,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     },
     "prune": {"magnitude": "prune_magnitude", "channels": "prune_channels"},
     "distill": {"soft_targets": "distill"},
-    "encode": {"cluster": "cluster_weights"},
+    "encode": {"cluster": "cluster_weights", "low_rank": "factorize_low_rank"},
 }
 """Command → method → the technique's name. The first method of each is its default."""
 
