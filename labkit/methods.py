@@ -22,7 +22,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "decoupled": "distill_decoupled",
         "self": "distill_self",
     },
-    "encode": {"cluster": "cluster_weights"},
+    "encode": {"cluster": "cluster_weights", "low_rank": "factorize_low_rank"},
 }
 """Command → method → the technique's name. The first method of each is its default."""
 

@@ -21,7 +21,7 @@ from labkit.convert import CONVERTERS
 from labkit.data import Dataset
 from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf
 from labkit.doors import door
-from labkit.encode import ClusterWeights
+from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
@@ -58,6 +58,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     DistillAttention,
     DistillDecoupled,
     DistillSelf,
+    FactorizeLowRank,
 )
 _LARGEST_FILE_BYTES = 100_000
 

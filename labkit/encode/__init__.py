@@ -9,10 +9,12 @@ from __future__ import annotations
 from labkit.encode.anatomy import Anatomy, anatomy, dissect
 from labkit.encode.cluster import ClusterWeights
 from labkit.encode.container import StreamReader, decode, encode, load_encoded, save_encoded
+from labkit.encode.low_rank import FactorizeLowRank
 
 __all__ = [
     "Anatomy",
     "ClusterWeights",
+    "FactorizeLowRank",
     "StreamReader",
     "anatomy",
     "decode",

@@ -17,6 +17,7 @@ from torch import nn
 
 from labkit.errors import ConfigError, nearest
 from labkit.models import lenet, mlp, mobilenet, resnet, vit
+from labkit.models.low_rank import with_ranks
 from labkit.models.refit import refit
 
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
@@ -43,7 +44,7 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     """A freshly initialised network from its config; what the config leaves out takes the architecture's default.
 
     config: `architecture` (one of MODELS), `input_shape` [C, H, W], `num_outputs`, and optionally the
-    architecture's own widths and `dropout` (0 ≤ p < 1).
+    architecture's own widths, `dropout` (0 ≤ p < 1), and `low_rank`: layers that are factorised, with their ranks.
     Raises ConfigError for an unknown architecture or field, or a width outside 1..8192.
     """
     name = config.get("architecture")
@@ -53,12 +54,13 @@ def build(config: Mapping[str, Any]) -> nn.Module:
     missing = [field for field in _REQUIRED if field not in config]
     if missing:
         raise ConfigError(f"the config of {name} lacks {', '.join(missing)}")
-    unknown = set(config) - set(_REQUIRED) - set(defaults)
+    unknown = set(config) - set(_REQUIRED) - set(defaults) - {"low_rank"}
     if unknown:
         raise ConfigError(f"unknown field {min(unknown)!r} for {name}; {nearest(min(unknown), defaults)}")
     merged = {**defaults, **config}
+    ranks = merged.pop("low_rank", {})
     _check(merged, defaults)
-    return make(merged)
+    return with_ranks(make(merged), ranks)
 
 
 def _check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:

@@ -295,7 +295,7 @@ CHOSEN = work.plan.tensors[layer.input]  # the tensor whose grid it shares
 ClippingExplorer(seen, tensor=CHOSEN, bits=4)
 
 # %% [markdown]
-# In plain code, and as a table, with a threshold of 80 %. The **clip rate** is the share of the values that are clipped:
+# In plain code, and as a table, with a threshold of 80 %. The **clip rate** is the share of values that are clipped:
 
 # %%
 sweep = sweep_clipping(seen[CHOSEN], bits=4)
@@ -797,9 +797,9 @@ check(
 #
 # Two lines from a handout. Both have been printed, and both are wrong.
 #
-# **1.** "8-bit quantization is Q(x) = ⌊255 x⌋." (⌊ ⌋ rounds *down*.) It has no scale and no zero point, so it is made for
-# one range alone. Which x does its 0 stand for, and which x its 255 (where 255 x is that number itself)? And how many
-# steps too small are its results *on average*, if x may be anything between? Answer with three numbers, such as
+# **1.** "8-bit quantization is Q(x) = ⌊255 x⌋." (⌊ ⌋ rounds *down*.) It has no scale and no zero point, so it is made
+# for one range alone. Which x does its 0 stand for, and which x its 255 (where 255 x is that number itself)? And how
+# many steps too small are its results *on average*, if x may be anything between? Answer with three numbers, such as
 # `(-3, 3, 0.1)`.
 
 # %%

@@ -29,6 +29,7 @@ QUICK = {
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_weights": {"fine_tune_epochs": 1, "max_samples": 64},
     "prune_channels": {"fine_tune_epochs": 1, "max_samples": 64},
+    "factorize_low_rank": {"fine_tune_epochs": 1, "max_samples": 64},
     "cluster_weights": {"fine_tune_epochs": 1, "max_samples": 64},
 }
 here = [cls for cls in TECHNIQUES if not issubclass(cls, Converter) or cls.is_available().ok]
