@@ -12,6 +12,7 @@ from labkit.cli.options import DataOption, Json, Model, Out, Settings, data_of, 
 from labkit.cli.terminal import parse_settings, print_json, progress_line, say
 from labkit.methods import METHODS
 
+_HERE = ("quantize", "prune", "distill")
 _MAKES = {"quantize": "onnx", "distill": "torch"}
 """Command → the format that comes out; what is not here gives back the format that it is given."""
 _OUT = (
@@ -52,7 +53,7 @@ def register(app: typer.Typer) -> None:
         made.save(out)
         tell(made, out, data, json)
 
-    for command in _MAKES:
+    for command in _HERE:
         _register_technique(app, command, METHODS[command])
 
 
