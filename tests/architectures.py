@@ -16,9 +16,8 @@ IMAGE = (3, 16, 16)
 
 
 def conv_bn(inputs, outputs, kernel=3, stride=1, groups=1, activation=nn.ReLU):
-    layers = [nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)]
-    layers.append(nn.BatchNorm2d(outputs))
-    return nn.Sequential(*layers, *([activation()] if activation else []))
+    conv = nn.Conv2d(inputs, outputs, kernel, stride, kernel // 2, groups=groups, bias=False)
+    return nn.Sequential(conv, nn.BatchNorm2d(outputs), *([activation()] if activation else []))
 
 
 class Head(nn.Module):

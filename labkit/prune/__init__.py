@@ -1,6 +1,7 @@
 """Pruning: leave out what matters least.
 
-Single weights (`PruneMagnitude`, `PruneWeights`) or whole channels (`PruneChannels`), which also saves time.
+Single weights (`PruneMagnitude`, `PruneWeights`) or whole channels (`PruneChannels`), which also saves time;
+`read_structure` tells which channels hang together, and what stays whole and why.
 `scan_layers` tells which layers mind losing weights, `scan_channels` which mind losing channels;
 `draw_tickets` finds the few that would have been enough.
 """
@@ -12,6 +13,15 @@ from labkit.prune.channels import PruneChannels
 from labkit.prune.lottery import draw_tickets
 from labkit.prune.magnitude import PruneMagnitude
 from labkit.prune.sensitivity import scan_layers
+from labkit.prune.structure import read_structure
 from labkit.prune.weights import PruneWeights
 
-__all__ = ["PruneChannels", "PruneMagnitude", "PruneWeights", "draw_tickets", "scan_channels", "scan_layers"]
+__all__ = [
+    "PruneChannels",
+    "PruneMagnitude",
+    "PruneWeights",
+    "draw_tickets",
+    "read_structure",
+    "scan_channels",
+    "scan_layers",
+]

@@ -79,6 +79,7 @@ class PruneChannels(FineTuned):
         """Find what hangs together, choose, cut, fine-tune."""
         progress(0.0, "reading which channels hang together")
         structure = read_structure(variant)
+        progress(0.0, structure.summary())
         weighed = self.weigh(structure, dataset)
         removed = self._removed(structure, weighed, part(progress, 0.0, 0.1))
         result = variant.derive(

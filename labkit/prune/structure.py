@@ -40,6 +40,11 @@ class Structure:
     variant: Variant
     coupling: Coupling
 
+    def summary(self) -> str:
+        """What can shrink, and what is kept whole because of what, in one line."""
+        kept = "; ".join(f"{name} because {why}" for name, why in self.coupling.whole.items())
+        return f"groups of channels that can shrink: {len(self.coupling.groups)}. Kept whole: {kept or 'nothing'}"
+
     def values(self, name: str) -> Array:
         """The numbers of an initializer of the graph; a module's parameters have their own names in it."""
         tensor = next(each for each in self.coupling.model.graph.initializer if each.name == name)

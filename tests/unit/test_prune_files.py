@@ -55,6 +55,15 @@ def test_a_file_loses_channels_and_keeps_its_inputs_outputs_and_names(cnn):
     assert pruned.lineage[-1].technique == "prune_channels"
 
 
+def test_what_stays_whole_is_told_with_its_reason(cnn):
+    told = []
+    PruneChannels()(cnn[0], progress=lambda fraction, message: told.append(message))
+    assert (
+        "groups of channels that can shrink: 1. Kept whole: w3 because they are what the model puts out as 'y'"
+        in told
+    )
+
+
 def test_fine_tuning_a_file_mends_it_and_changes_no_shape(cnn):
     variant, dataset = cnn
     settings = {"augment": "none", "learning_rate": 0.01, "threads": 1}
