@@ -96,9 +96,8 @@ def draw_tickets(
         cut = sum(int(mask.sum()) for mask in masks) / sum(mask.numel() for mask in masks)
         tickets.append(Ticket(number, 1 - cut, ticket, control))
         begin = early if number == 0 else begin
-        masks = _cut(
-            ticket.variant.model, 1 - (1 - rate) ** (number + 1), 1 - (1 - output_rate) ** (number + 1)
-        )
+        cut_by_then, output_by_then = (1 - (1 - share) ** (number + 1) for share in (rate, output_rate))
+        masks = _cut(ticket.variant.model, cut_by_then, output_by_then)
     return tickets
 
 
@@ -118,9 +117,7 @@ class _Watch:
         self.steps += 1
         if self.steps % self.per_epoch:
             return
-        now = copy.deepcopy(
-            module
-        )  # measuring leaves a module in evaluation mode, and this one is in training
+        now = copy.deepcopy(module)  # measuring switches to evaluation mode, and `module` is in training
         options = RunOptions(threads=torch.get_num_threads())
         scores = evaluate(dataclasses.replace(self.variant, model=now), self.dataset, options=options)
         self.curve.append(self.dataset.task.quality(scores))
