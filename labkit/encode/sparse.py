@@ -16,7 +16,7 @@ A step codes hundreds of cells at once, so that numpy does the work.
 from __future__ import annotations
 
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -58,7 +58,7 @@ class Known:
 
     before: Array | None = None
     rows: Array | None = None
-    columns: int = field(default=0)  # how many columns `rows` was counted in
+    columns: int = 0  # how many columns `rows` was counted in
 
     def features(self, shape: tuple[int, int]) -> int:
         """How many of FEATURES a matrix of this shape can use."""
