@@ -11,6 +11,7 @@ import torch
 from torch import nn
 
 from labkit.distill import (
+    Distill,
     DistillAttention,
     DistillDecoupled,
     DistillHints,
@@ -172,6 +173,9 @@ def test_the_layers_are_learned_from_as_well_as_the_answers(cls, lenet, digits):
     with_layers, hardly = (cls(**QUICK, weight=weight)(lenet, digits) for weight in (10.0, 1e-9))
     assert with_layers.payload != hardly.payload
     assert set(with_layers.model.state_dict()) == set(build(with_layers.model.config).state_dict())
+    answers_alone = Distill(**QUICK)(lenet, digits)
+    for ours, theirs in zip(hardly.model.parameters(), answers_alone.model.parameters(), strict=True):
+        assert torch.allclose(ours, theirs, atol=1e-3)
 
 
 def test_a_student_comes_to_look_where_its_teacher_looks(resnet, digits):
