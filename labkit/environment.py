@@ -27,7 +27,7 @@ from labkit.errors import ConfigError
 CORE = (
     "torch", "onnx", "onnxscript", "onnxruntime", "numpy", "scikit-learn", "safetensors", "pillow", "pooch",
     "typer", "tqdm", "psutil", "threadpoolctl", "matplotlib", "jupyterlab", "ipywidgets", "papermill",
-    "jupytext",
+    "jupytext", "constriction",
 )  # fmt: skip
 """The packages that labkit always needs: the dependencies in pyproject.toml."""
 

@@ -107,6 +107,10 @@ class Several(widgets.HBox):  # type: ignore[misc]
             box.value = name in change.new
 
 
+class Words(widgets.Text):  # type: ignore[misc]
+    """A box for a text; left empty, it says the empty text, and not that there is none."""
+
+
 def _control(field: dataclasses.Field[Any], start: Any) -> widgets.Widget:
     """The plainest control for one field."""
     meta = field.metadata
@@ -127,6 +131,8 @@ def _control(field: dataclasses.Field[Any], start: Any) -> widgets.Widget:
         if limits := _slider_limits(meta, start):
             return widgets.FloatSlider(start, **limits, **common)
         return widgets.FloatText(start, **common)
+    if isinstance(start, str):
+        return Words(start, **common)
     return widgets.Text("" if start is None else str(start), **common)
 
 
@@ -149,7 +155,7 @@ def _slider_limits(meta: Mapping[str, Any], start: float) -> dict[str, float] | 
 
 def _read(control: widgets.Widget) -> Any:
     """The control's value; of a text box a number where it is one, and None where it is empty."""
-    if not isinstance(control, widgets.Text):
+    if isinstance(control, Words) or not isinstance(control, widgets.Text):
         return control.value
     with contextlib.suppress(ValueError, SyntaxError):
         return ast.literal_eval(control.value)

@@ -83,12 +83,12 @@ def test_measure_mine_starts_a_job_and_shows_the_point_beside_the_recorded_ones(
     assert made.job.result(WAIT_S).assignment == made.form.build()
     table = made.view.table.value
     assert "try 1 (8: 2, 4: 1)" in table and "[0.3, 0.8]" in table and ">yours<" in table
-    assert "3 candidates" in made.view.figure.value and "chosen: try 1" in made.view.figure.value
+    assert "3 candidates" in made.view.figure.value and "your last: try 1" in made.view.figure.value
     made.form.set_all(32)
     made.run_button.click()
     made.job.result(WAIT_S)
     assert len(made.tries) == 2 and "over by 14,200" in made.view.table.value
-    assert "try 1" in made.view.table.value and "chosen: try 2" in made.view.figure.value
+    assert "try 1" in made.view.table.value and "your last: try 2" in made.view.figure.value
 
 
 def test_a_measurement_that_fails_is_told_and_adds_no_try() -> None:
