@@ -16,19 +16,21 @@ if TYPE_CHECKING:
     from labkit.technique import Technique
 
 _OUT = "A file.lkz of coded weights; or a folder for the variant with all that is known of it."
+_ENCODE = (
+    "Write a model as a file of coded weights, smallest for one that was pruned and clustered; --method, which is "
+    f"applied first, is one of: {', '.join(METHODS['encode'])}."
+)
 _DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
 
 
 def register(app: typer.Typer) -> None:
     """Add the commands to `app`."""
 
-    @app.command()
+    @app.command(help=_ENCODE)
     def encode(
         variant: Model,
         out: Annotated[Path, typer.Option(help=_OUT)],
-        method: Annotated[
-            str, typer.Option(help=f"Apply first: {', '.join(METHODS['encode'])}. Nothing by default.")
-        ] = "",
+        method: Annotated[str, typer.Option(help="What to apply first; nothing by default.")] = "",
         dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
         show: Annotated[
@@ -36,7 +38,6 @@ def register(app: typer.Typer) -> None:
         ] = False,
         json: Json = False,
     ) -> None:
-        """Write a model as a file of coded weights, smallest for one that was pruned and clustered."""
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
 
