@@ -279,6 +279,7 @@ def test_ctrl_c_leaves_no_child_and_no_half_file(tmp_path):
         stderr=subprocess.PIPE,
         text=True,
         start_new_session=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
     )
     for line in process.stderr:
         if "Screening" in line or "Building" in line:

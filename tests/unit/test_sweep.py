@@ -314,7 +314,13 @@ def test_ctrl_c_leaves_no_child_after_three_seconds_and_no_half_run(tmp_path: Pa
     write_notebook(tmp_path / "n.ipynb", *SLEEPER)
     write(tmp_path / "g.toml", "[parameters]\nN = [1, 2]\n")
     code = "from labkit.sweep import sweep\nsweep('n.ipynb', 'g.toml', 'out')"
-    child = subprocess.Popen([sys.executable, "-c", code], cwd=tmp_path, stderr=subprocess.PIPE, text=True)
+    child = subprocess.Popen(
+        [sys.executable, "-c", code],
+        cwd=tmp_path,
+        stderr=subprocess.PIPE,
+        text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),  # ignored in a background job
+    )
     pids = tmp_path / "pids"
     assert wait_until(lambda: pids.exists() and len(pids.read_text().split()) == 2, 120)
     time.sleep(0.5)
