@@ -24,6 +24,7 @@ from labkit.onnx_graph import open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.prune.coupling import Coupling, find_coupling
 from labkit.prune.coupling.axis import Numbers
+from labkit.prune.coupling.coupling import EVERYWHERE
 from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
 from labkit.runtimes import reference_runtime
 from labkit.technique import probe
@@ -62,14 +63,15 @@ class Structure:
         Raises TechniqueError if the result does not compute what the model does with these channels at zero.
         """
         if self.variant.format == "onnx":
-            narrow, masked = self.graph(removed), _as_onnx(self.variant, self.coupling.masked(removed))
+            narrow, masked = (
+                self.graph(removed),
+                _as_onnx(self.variant, self.coupling.masked(removed, EVERYWHERE)),
+            )
             self._check(narrow, masked)
             return narrow.model
         module = narrow_module(self.variant.model, self.coupling, removed)
-        masked = dataclasses.replace(
-            self.variant, model=masked_module(self.variant.model, self.coupling, removed)
-        )
-        self._check(dataclasses.replace(self.variant, model=module), masked)
+        zeroed = masked_module(self.variant.model, self.coupling, removed, EVERYWHERE)
+        self._check(*(dataclasses.replace(self.variant, model=each) for each in (module, zeroed)))
         return _rebuilt(module)
 
     def products(

@@ -19,8 +19,9 @@ from labkit.measure.protocol import Protocol
 from labkit.measure.quality import evaluate
 from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, scan_channels, target
 from labkit.prune.structure import read_structure
+from labkit.runtimes import get_runtime
 from labkit.technique import probe
-from tests.graphs import data_for, mlp, small_cnn
+from tests.graphs import build, data_for, mlp, node, small_cnn, weight
 
 
 @pytest.fixture(scope="module")
@@ -53,6 +54,18 @@ def test_a_file_loses_channels_and_keeps_its_inputs_outputs_and_names(cnn):
     assert shapes["w1"] == (8, 3, 3, 3) and shapes["w2"] == (8, 8, 3, 3) and shapes["w3"] == (512, 10)
     assert set(shapes) == set(tensors(variant))
     assert pruned.lineage[-1].technique == "prune_channels"
+
+
+def test_behind_a_sigmoid_which_makes_a_half_of_zero_a_channel_is_no_longer_read():
+    nodes = [node("MatMul", "x w1", "m"), node("Sigmoid", "m", "s"), node("MatMul", "s w2", "y")]
+    variant = build(nodes, [weight("w1", 32, 64), weight("w2", 64, 10)], ("batch", 32))
+    pruned = PruneChannels(0.5)(variant)
+    w1, w2 = tensors(variant).values()
+    stays = np.sort(np.abs(w1).sum(0).argsort()[32:])
+    x = probe(variant)
+    with get_runtime("onnxruntime").load(pruned) as session:
+        expected = 1 / (1 + np.exp(-x["x"] @ w1[:, stays])) @ w2[stays]
+        np.testing.assert_allclose(session.run(x)["y"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_what_stays_whole_is_told_with_its_reason(cnn):

@@ -21,7 +21,8 @@ from labkit.prune.coupling.sizes import find_sizes
 from labkit.variant import Array
 
 _MOST_ROUNDS = 4
-_WRITING = ("makes", "scales", "shifts")
+WRITING = ("makes", "scales", "shifts")
+EVERYWHERE = (*WRITING, "reads")
 
 
 @dataclass(frozen=True)
@@ -84,12 +85,12 @@ class Coupling:
             if gone[numbers].any()
         }
 
-    def written(self, removed: Sequence[Numbers]) -> Iterator[tuple[str, int, Array]]:
-        """Where these units are made, scaled or shifted: (initializer, axis, their indices)."""
+    def stand(self, removed: Sequence[Numbers], roles: Sequence[str]) -> Iterator[tuple[str, int, Array]]:
+        """Where these units stand in one of the roles: (initializer, axis, their indices)."""
         gone = self._gone(removed)
         for member in (member for group in self.groups for member in group.members):
             lost = gone[self._places[member.tensor, member.axis]]
-            if member.role in _WRITING and lost.any():
+            if member.role in roles and lost.any():
                 yield member.tensor, member.axis, np.flatnonzero(lost)
 
     def without(self, reasons: Mapping[Group, str]) -> Coupling:
@@ -130,12 +131,15 @@ class Coupling:
         keep_used(narrow, narrow.graph.node)
         return narrow
 
-    def masked(self, removed: Sequence[Numbers]) -> onnx.ModelProto:
-        """The graph with these units zero wherever they are made, scaled or added to; what reads them is untouched."""
+    def masked(self, removed: Sequence[Numbers], roles: Sequence[str] = WRITING) -> onnx.ModelProto:
+        """The graph with these units zero in all places of the roles: where they are made, scaled or shifted.
+
+        With "reads" besides, whatever a function makes of zero (a sigmoid ½) is not read either.
+        """
         zeroed = onnx.ModelProto()
         zeroed.CopyFrom(self.model)
         tensors = {tensor.name: tensor for tensor in zeroed.graph.initializer}
-        for name, axis, indices in self.written(removed):
+        for name, axis, indices in self.stand(removed, roles):
             values = numpy_helper.to_array(tensors[name]).copy()
             np.moveaxis(values, axis, 0)[indices] = 0
             tensors[name].CopyFrom(numpy_helper.from_array(values, name))
@@ -233,7 +237,7 @@ def _group(reading: Reading) -> Coupling:
 
 def _role(roles: set[str]) -> str:
     """A place may both make and read channels, where a weight is used twice: then it makes them."""
-    return next((role for role in (*_WRITING, "reads") if role in roles), "")
+    return next((role for role in EVERYWHERE if role in roles), "")
 
 
 def _indices(owners: Numbers, units: Numbers) -> Array:

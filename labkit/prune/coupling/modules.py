@@ -20,7 +20,7 @@ from labkit.convert.torch_to_onnx import check_not_training, dynamic_shapes, exa
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import keep_used, open_graph
 from labkit.prune.coupling.axis import Numbers
-from labkit.prune.coupling.coupling import Coupling, Group
+from labkit.prune.coupling.coupling import EVERYWHERE, WRITING, Coupling, Group
 from labkit.variant import Variant
 
 _OPSET = 18
@@ -86,12 +86,14 @@ def narrow_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbe
     return narrow
 
 
-def masked_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> nn.Module:
-    """A copy of the module with these units zero wherever they are made, scaled or shifted."""
+def masked_module(
+    module: nn.Module, coupling: Coupling, removed: Sequence[Numbers], roles: Sequence[str] = WRITING
+) -> nn.Module:
+    """A copy of the module with these units zero in all places of the roles (`Coupling.masked`)."""
     masked = copy.deepcopy(module)
     tensors = {name: tensor for _, _, name, tensor in _tensors(masked)}
     with torch.no_grad():
-        for name, axis, indices in coupling.written(removed):
+        for name, axis, indices in coupling.stand(removed, roles):
             if name in tensors:
                 tensors[name].index_fill_(axis, torch.from_numpy(indices), 0)
     return masked
@@ -128,7 +130,7 @@ def _trouble(
             found = _answers(narrow_module(variant.model, coupling, removed), inputs)
         except Exception as error:  # anything may be written in a forward
             return innermost(error)
-        expected = _answers(masked_module(variant.model, coupling, removed), inputs)
+        expected = _answers(masked_module(variant.model, coupling, removed, EVERYWHERE), inputs)
     for first, second in zip(found, expected, strict=True):
         if not torch.allclose(first, second, _TOLERANCE, _TOLERANCE * float(second.abs().max())):
             return "without it the outputs are others"
