@@ -8,6 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import nn
 
+import labkit.prune.schedule
 from labkit.progress import silent
 from labkit.prune.masks import choose, lowest, lowest_of_every, prunable_layers, prunable_weights
 from labkit.prune.schedule import Gradual
@@ -174,13 +175,18 @@ def test_behind_each_zero_the_weight_goes_on_as_dynamic_network_surgery_has_it()
     assert came_back > 0, "the test saw no weight return"
 
 
-@pytest.mark.parametrize("steps", [1, 7, 100, 251])
-def test_the_ramp_ends_exactly_at_the_sparsity_however_long_it_is(steps):
+@pytest.mark.parametrize(("steps", "updates"), [(1, 100), (7, 100), (5, 2), (250, 100)])
+def test_the_ramp_ends_exactly_at_the_sparsity_however_often_the_masks_are_chosen(
+    steps, updates, monkeypatch
+):
+    monkeypatch.setattr(labkit.prune.schedule, "_UPDATES", updates)
     torch.manual_seed(0)
     module = nn.Linear(10, 10)
     hook = Gradual(module, Magnitude(), lambda w, s, sparsity: lowest(s, sparsity), 0.87, steps)
-    for step in range(1, steps + 3):
+    zeros = []
+    for _ in range(steps + 3):
         module.weight.grad = torch.zeros(10, 10)
         hook(module)
-        zeros = int((module.weight == 0).sum())
-        assert zeros == 87 if step >= steps else zeros < 87
+        zeros.append(int((module.weight == 0).sum()))
+    assert zeros == sorted(zeros)
+    assert zeros[steps - 1 :] == [87] * 4
