@@ -39,8 +39,8 @@ class Gradual:
     """What runs after each step of a training (`labkit.train.Hook`) and makes the network sparser along `cubic`.
 
     What is cut may come back while the sparsity rises: behind each zero the weight goes on, moved by the gradient
-    that the zero gets, and is scored like all others (dynamic network surgery, Guo et al. 2016). After `ramp_steps`
-    steps the masks stay as they are.
+    that the zero gets, and is scored like all others (dynamic network surgery, Guo et al. 2016). To magnitudes that
+    made no difference that could be measured; movement is better for it. After `ramp_steps` steps the masks stay.
     """
 
     def __init__(
