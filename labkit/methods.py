@@ -14,7 +14,12 @@ METHODS: Mapping[str, Mapping[str, str]] = {
         "aware": "quantize_aware",
         "equalize": "equalize",
     },
-    "prune": {"magnitude": "prune_magnitude", "weights": "prune_weights", "channels": "prune_channels"},
+    "prune": {
+        "magnitude": "prune_magnitude",
+        "weights": "prune_weights",
+        "channels": "prune_channels",
+        "dead": "remove_dead_units",
+    },
     "distill": {
         "soft_targets": "distill",
         "hints": "distill_hints",

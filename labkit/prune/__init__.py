@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from labkit.prune.channel_sensitivity import scan_channels
 from labkit.prune.channels import PruneChannels
+from labkit.prune.dead import RemoveDeadUnits
 from labkit.prune.lottery import draw_tickets
 from labkit.prune.magnitude import PruneMagnitude
 from labkit.prune.sensitivity import scan_layers
@@ -20,6 +21,7 @@ __all__ = [
     "PruneChannels",
     "PruneMagnitude",
     "PruneWeights",
+    "RemoveDeadUnits",
     "draw_tickets",
     "read_structure",
     "scan_channels",

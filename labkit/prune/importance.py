@@ -53,22 +53,22 @@ def channel_importance(
                 f"importance='bn_scale' needs a batch norm behind {group.name}; it has none, or an export has folded "
                 "it away: use 'l1'"
             )
-        return _sum(_per_unit(member, np.abs(values(member.tensor))) for member in group.of_role("scales"))
+        return _sum(per_unit(member, np.abs(values(member.tensor))) for member in group.of_role("scales"))
     makers = group.of_role("makes")
     if kind == "l1":
-        return _sum(_per_unit(member, np.abs(values(member.tensor))) for member in makers)
-    return _sum(np.sqrt(_per_unit(member, np.square(values(member.tensor)))) for member in makers)
+        return _sum(per_unit(member, np.abs(values(member.tensor))) for member in makers)
+    return _sum(np.sqrt(per_unit(member, np.square(values(member.tensor)))) for member in makers)
 
 
 def _gate(group: Group, products: Mapping[str, Array]) -> Importance:
     """Σ g·w over what decides how loud a unit is: [U]."""
     scales = group.of_role("scales")
     members = (*(scales or group.of_role("makes")), *group.of_role("shifts"))
-    parts = [_per_unit(member, products[member.tensor]) for member in members if member.tensor in products]
+    parts = [per_unit(member, products[member.tensor]) for member in members if member.tensor in products]
     return _sum(parts) if parts else np.zeros(len(group))
 
 
-def _per_unit(member: Member, values: Array) -> Importance:
+def per_unit(member: Member, values: Array) -> Importance:
     """The sum of `values`, of the member's tensor, over all that belongs to each unit: [U]."""
     rows = np.moveaxis(np.asarray(values, np.float64), member.axis, 0)
     sums: Importance = rows.reshape(len(rows), -1).sum(1)[member.indices].sum(1)

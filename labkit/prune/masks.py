@@ -91,3 +91,18 @@ def zero(module: nn.Module, masks: Sequence[Tensor]) -> None:
     with torch.no_grad():
         for weight, mask in zip(prunable_weights(module), masks, strict=True):
             weight.masked_fill_(mask, 0.0)
+
+
+def silence(module: nn.Module, masks: Sequence[Tensor]) -> None:
+    """`zero`, and a unit that has lost all its weights loses its bias too: for a module in training.
+
+    What such a unit gives never changes; the biases of those that read it learn it as well.
+    """
+    zero(module, masks)
+    if isinstance(module, OnnxModule):  # whose biases may be anything that is added
+        return
+    with torch.no_grad():
+        for name, mask in zip(prunable_layers(module), masks, strict=True):
+            bias = module.get_submodule(name).bias
+            if isinstance(bias, Tensor):
+                bias.masked_fill_(mask.flatten(1).all(1), 0.0)

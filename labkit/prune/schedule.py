@@ -15,7 +15,7 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Tensor, nn
 
-from labkit.prune.masks import prunable_weights, sparsity_of, zero
+from labkit.prune.masks import prunable_weights, silence, sparsity_of
 from labkit.prune.scores import Criterion, Weights, gradients
 
 SCHEDULES = ("one_shot", "iterative", "gradual")
@@ -38,15 +38,21 @@ def in_rounds(start: float, end: float, rounds: int) -> list[float]:
 class Gradual:
     """What runs after each step of a training (`labkit.train.Hook`) and makes the network sparser along `cubic`.
 
-    What is cut may come back while the sparsity rises: behind each zero the weight goes on, moved by the gradient
-    that the zero gets, and is scored like all others (dynamic network surgery, Guo et al. 2016). To magnitudes that
-    made no difference that could be measured; movement is better for it. After `ramp_steps` steps the masks stay.
+    With `regrow`, what is cut may come back while the sparsity rises: behind each zero the weight goes on, moved by
+    the gradient that the zero gets, and is scored like all others (dynamic network surgery, Guo et al. 2016).
+    Without, what is gone is gone. After `ramp_steps` steps the masks stay.
     """
 
     def __init__(
-        self, module: nn.Module, criterion: Criterion, choose: Choose, sparsity: float, ramp_steps: int
+        self,
+        module: nn.Module,
+        criterion: Criterion,
+        choose: Choose,
+        sparsity: float,
+        ramp_steps: int,
+        regrow: bool = True,
     ) -> None:
-        self.criterion, self.choose = criterion, choose
+        self.criterion, self.choose, self.regrow = criterion, choose, regrow
         self.sparsity, self.ramp_steps = sparsity, ramp_steps
         self.every = max(1, ramp_steps // _UPDATES)
         self.behind = [weight.detach().clone() for weight in prunable_weights(module)]
@@ -63,9 +69,11 @@ class Gradual:
             with torch.no_grad():
                 for weight, behind, mask in zip(weights, self.behind, self.masks, strict=True):
                     behind += weight - behind.masked_fill(mask, 0.0)
+                    if not self.regrow:
+                        behind.masked_fill_(mask, 0.0)
             if self.steps % self.every == 0 or self.steps == self.ramp_steps:
                 sparsity = cubic(self.steps / self.ramp_steps, self.start, self.sparsity)
                 self.masks = self.choose(self.behind, self.criterion.scores(self.behind), sparsity)
             for weight, behind in zip(weights, self.behind, strict=True):
                 weight.data.copy_(behind)
-        zero(module, self.masks)
+        silence(module, self.masks)

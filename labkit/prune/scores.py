@@ -3,6 +3,9 @@
 magnitude   |w|: what is nearly zero already changes least (Han et al. 2015)
 lamp        w² / Σ v² over all v of the same layer with |v| ≥ |w|: with one threshold for the whole network,
             each layer gets a share of its own, and never dies out (Lee et al. 2021)
+lamp_per_bit
+            the same divided by the bits that the weight will take in a coded file: one in a row and a column that have
+            kept many others is cheaper to point at, so the loss per byte is what is least
 taylor      (g·w)², the mean over batches: what the loss is to first order with w and without (Molchanov et al.
             2019, eq. 8); g is the gradient of the loss
 movement    −Σ g·w over the steps of a training: whether w is on its way to zero or away from it. A large weight
@@ -19,6 +22,7 @@ import torch
 from torch import Tensor
 
 Weights = Sequence[Tensor]
+_VALUE_BITS = 3  # for the value itself, one of 8
 
 
 def gradients(weights: Weights) -> list[Tensor]:
@@ -70,6 +74,25 @@ def _lamp(weight: Tensor) -> Tensor:
     return scores.view(weight.shape)
 
 
+class LampPerBit(Lamp):
+    """LAMP by the bits of a weight, −log2 of how likely it is kept: its row's density times its column's, by all's."""
+
+    def scores(self, weights: Weights) -> list[Tensor]:
+        """Those of LAMP, divided by the bits. In float64: [out, in, …] → the same shape."""
+        return [score / _bits(weight) for score, weight in zip(super().scores(weights), weights, strict=True)]
+
+
+def _bits(weight: Tensor) -> Tensor:
+    kept = (weight.detach().flatten(1) != 0).double()
+    rows, columns = (_shares(kept.sum(axis), kept.shape[axis]) for axis in (1, 0))
+    likely = rows[:, None] * columns / _shares(kept.sum(), kept.numel())
+    return (_VALUE_BITS - likely.clamp(max=1.0).log2()).view(weight.shape)
+
+
+def _shares(kept: Tensor, of: int) -> Tensor:
+    return (kept + 0.5) / (of + 1)  # never 0 or 1
+
+
 class Taylor(Criterion):
     """The mean of (g·w)² over the batches seen since the scores were last asked for."""
 
@@ -116,6 +139,7 @@ class Random(Criterion):
 CRITERIA: Mapping[str, type[Criterion]] = {
     "magnitude": Magnitude,
     "lamp": Lamp,
+    "lamp_per_bit": LampPerBit,
     "taylor": Taylor,
     "movement": Movement,
     "random": Random,

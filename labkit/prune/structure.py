@@ -55,23 +55,23 @@ class Structure:
         """The graph without these units, as an ONNX variant."""
         return _as_onnx(self.variant, self.coupling.remove(removed))
 
-    def narrow(self, removed: Sequence[Numbers]) -> Any:
+    def narrow(self, removed: Sequence[Numbers], exactly: bool = False) -> Any:
         """The model without these units, in its own format: an ONNX file's bytes, or a module.
 
         A module of one of labkit's architectures stays one, with other widths in its `config`; where the config
         cannot tell these widths, and for any other module, it is a module without a `config`, which runs and exports.
-        Raises TechniqueError if the result does not compute what the model does with these channels at zero.
+        Raises TechniqueError if the result does not compute what the model does with these channels at zero; or,
+        with `exactly`, what it does as it is.
         """
         if self.variant.format == "onnx":
-            narrow, masked = (
-                self.graph(removed),
-                _as_onnx(self.variant, self.coupling.masked(removed, EVERYWHERE)),
-            )
-            self._check(narrow, masked)
+            narrow = self.graph(removed)
+            masked = _as_onnx(self.variant, self.coupling.masked(removed, EVERYWHERE))
+            self._check(narrow, self.variant if exactly else masked)
             return narrow.model
         module = narrow_module(self.variant.model, self.coupling, removed)
         zeroed = masked_module(self.variant.model, self.coupling, removed, EVERYWHERE)
-        self._check(*(dataclasses.replace(self.variant, model=each) for each in (module, zeroed)))
+        expected = self.variant if exactly else dataclasses.replace(self.variant, model=zeroed)
+        self._check(dataclasses.replace(self.variant, model=module), expected)
         return _rebuilt(module)
 
     def products(

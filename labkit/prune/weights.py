@@ -21,7 +21,7 @@ from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
 from labkit.prune.files import as_file, as_module
 from labkit.prune.fine_tune import FineTuned
-from labkit.prune.masks import SCOPES, choose, prunable_weights, sparsity_of, zero
+from labkit.prune.masks import SCOPES, choose, prunable_weights, silence, sparsity_of, zero
 from labkit.prune.schedule import SCHEDULES, Gradual, in_rounds
 from labkit.prune.scores import CRITERIA, Criterion, Taylor, Weights, gradients, magnitudes
 from labkit.technique import knob
@@ -46,6 +46,7 @@ class ZeroesWeights(FineTuned):
     schedule: str = knob("one_shot", "at once, in rounds, or during the fine-tuning", choices=SCHEDULES)
     rounds: int = knob(5, "iterative: how often; fine_tune_epochs are those of each", min=2, max=100)
     ramp: float = knob(0.5, "gradual: share of the fine-tuning in which sparsity rises", above=0.0, max=1.0)
+    regrow: bool = knob(True, "gradual: zeroed weights may return while the sparsity rises")
     learning_rate: float = knob(0.02, "the highest rate of fine-tuning", above=0.0, max=10.0, kw_only=True)
 
     def __post_init__(self) -> None:
@@ -125,7 +126,7 @@ class ZeroesWeights(FineTuned):
         weights = prunable_weights(result.model)
         masks = self.choose(weights, criterion.scores(weights), sparsity)
         zero(result.model, masks)
-        tuned = self.fine_tune(result, whole, dataset, progress, lambda module: zero(module, masks))
+        tuned = self.fine_tune(result, whole, dataset, progress, lambda module: silence(module, masks))
         return dataclasses.replace(result, model=tuned)
 
     def _gradually(
@@ -134,7 +135,8 @@ class ZeroesWeights(FineTuned):
         assert dataset is not None  # noqa: S101 - `requires` has checked it
         steps = steps_per_epoch(self, dataset) * self.fine_tune_epochs
         ramp_steps = max(1, int(self.ramp * steps))
-        hook = Gradual(result.model, self.make_criterion(), self.choose, self.sparsity, ramp_steps)
+        criterion = self.make_criterion()
+        hook = Gradual(result.model, criterion, self.choose, self.sparsity, ramp_steps, self.regrow)
         return dataclasses.replace(result, model=self.fine_tune(result, whole, dataset, progress, hook))
 
 

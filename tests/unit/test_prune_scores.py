@@ -12,7 +12,7 @@ import labkit.prune.schedule
 from labkit.progress import silent
 from labkit.prune.masks import choose, lowest, lowest_of_every, prunable_layers, prunable_weights
 from labkit.prune.schedule import Gradual
-from labkit.prune.scores import CRITERIA, Lamp, Magnitude, Movement, Random, Taylor
+from labkit.prune.scores import CRITERIA, Lamp, LampPerBit, Magnitude, Movement, Random, Taylor
 from labkit.prune.weights import show_gradients
 
 floats = st.lists(st.floats(-3, 3, width=32), min_size=1, max_size=12)
@@ -41,6 +41,22 @@ def test_lamp_lets_no_layer_die_where_one_threshold_for_magnitudes_does():
     }
     assert kept[Magnitude] == [80, 0]
     assert all(35 <= count <= 45 for count in kept[Lamp]), "scaled by a factor, a layer keeps the same share"
+
+
+def test_of_two_equal_weights_the_one_among_others_is_cheaper_to_keep():
+    weight = torch.zeros(8, 8)
+    weight[2] = weight[:, 3] = 1.0  # a full row and a full column
+    weight[6, 6] = 1.0  # and one that stands alone
+    (lamp,), (per_bit,) = Lamp().scores([weight]), LampPerBit().scores([weight])
+    bits = lamp / per_bit
+    assert bits[6, 6] == bits[weight != 0].max() > 1 + bits[2, 0]
+
+
+def test_while_nothing_is_zero_all_weights_take_the_same_bits():
+    weight = torch.randn(5, 3, 2, 2)
+    (lamp,), (per_bit,) = Lamp().scores([weight]), LampPerBit().scores([weight])
+    assert per_bit.shape == weight.shape
+    assert torch.allclose(lamp / per_bit, (lamp / per_bit)[0, 0, 0, 0].expand(weight.shape))
 
 
 def test_taylor_is_the_mean_square_of_gradient_times_weight(cases):

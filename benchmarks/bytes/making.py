@@ -1,0 +1,139 @@
+"""The files: a network is trained, pruned, given a codebook, and coded; twice in a row, the second from the first.
+
+    dense → pruned → clustered = "strict" → pruned further → clustered = "small"
+
+`strict` is to err no more than the dense network that it was made from, `small` no more than the published baseline.
+How many weights each keeps was chosen on validation images with seed 0; the test split has no say in anything.
+Every network is kept in a folder as soon as it is made: an interrupted run goes on there, and nothing is trained twice.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from labkit.cli.terminal import say
+from labkit.data import Dataset
+from labkit.encode import ClusterWeights
+from labkit.progress import Progress
+from labkit.prune import PruneWeights, RemoveDeadUnits
+from labkit.prune.masks import prunable_weights
+from labkit.technique import Technique
+from labkit.train import Train, fresh_variant
+from labkit.variant import Variant
+
+SEEDS = (0, 1, 2)
+LEVELS = 8
+FINAL = ("strict", "small")
+
+
+@dataclass(frozen=True)
+class Plan:
+    """How one network is made smaller. `published_error_pct`: of the uncompressed network in the papers."""
+
+    network: str
+    parameters: int
+    published_error_pct: float
+    gate: float
+    aim: float
+    stretch: float
+    dense_epochs: int
+    prune_epochs: int
+    cluster_epochs: int
+    kept: tuple[int, int]
+    alpha: float
+    """How much the pruned network listens to the dense one."""
+    max_samples: int = 0
+
+    @property
+    def float_bytes(self) -> int:
+        """Of the parameters as float32."""
+        return 4 * self.parameters
+
+
+PLANS = {
+    plan.network: plan
+    for plan in (
+        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 40, 80, 20, (14_000, 7_000), 0.0),
+        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (12_000, 4_500), 0.9),
+    )
+}
+IN_HASTE = {"dense_epochs": 4, "prune_epochs": 6, "cluster_epochs": 2, "max_samples": 4000}
+_HOW = {"batch_size": 128, "optimizer": "adamw", "weight_decay": 0.0, "augment": "shift", "threads": 1}
+
+
+def make(plan: Plan, dataset: Dataset, seed: int, into: Path) -> dict[str, Variant]:
+    """The networks "dense", "strict" and "small" of one seed, made or taken from `into`, where each step is kept."""
+    made: dict[str, Variant] = {}
+    latest = fresh_variant({"architecture": plan.network}, dataset, seed)
+    for name, technique in _steps(plan, seed, into):
+        step = technique(latest)
+        latest = _kept(into / name, latest, step) or _make(into / name, latest, step, dataset)
+        made[name] = latest
+    return {name: made[name] for name in ("dense", *FINAL)}
+
+
+def _kept(folder: Path, before: Variant, technique: Technique) -> Variant | None:
+    """What was kept in `folder`, if it was made from this by that."""
+    if not (folder / "variant.json").is_file():
+        return None
+    kept = Variant.load(folder)
+    return kept if kept.lineage[-1] == technique.step(before) else None
+
+
+def _make(folder: Path, before: Variant, technique: Technique, dataset: Dataset) -> Variant:
+    say(f"{folder.parent.name}: {folder.name}")
+    made = dataclasses.replace(technique(before, dataset, _tell_epochs()), name=before.name)
+    made.save(folder)
+    return made
+
+
+def _tell_epochs() -> Progress:
+    """Says each whole tenth, for a log."""
+    said = -1
+
+    def progress(fraction: float, message: str) -> None:
+        nonlocal said
+        if int(10 * fraction) > said:
+            said = int(10 * fraction)
+            say(f"  {fraction:4.0%} {message}")
+
+    return progress
+
+
+def _steps(plan: Plan, seed: int, into: Path) -> Iterator[tuple[str, Callable[[Variant], Technique]]]:
+    """Name of each step, and the technique that is applied to what the last one made."""
+    how: dict[str, Any] = {**_HOW, "seed": seed, "max_samples": plan.max_samples}
+    yield "dense", lambda _: Train(plan.dense_epochs, learning_rate=0.002, **how)
+    if plan.alpha:
+        how |= {"alpha": plan.alpha, "temperature": 4.0, "teacher": str(into / "dense")}
+    prune = functools.partial(
+        PruneWeights,
+        criterion="lamp_per_bit",
+        schedule="gradual",
+        ramp=0.6,
+        regrow=False,
+        fine_tune_epochs=plan.prune_epochs,
+        learning_rate=0.002,
+        **how,
+    )
+    cluster = ClusterWeights(
+        linear_levels=LEVELS,
+        conv_levels=LEVELS,
+        bias_levels=LEVELS,
+        fine_tune_epochs=plan.cluster_epochs,
+        learning_rate=0.0005,
+        **how,
+    )
+    for name, kept in zip(FINAL, plan.kept, strict=True):
+        yield f"{name}-pruned", lambda before, kept=kept: prune(sparsity=1 - kept / _weights(before))
+        yield f"{name}-living", lambda _: RemoveDeadUnits()
+        yield name, lambda _: cluster
+
+
+def _weights(variant: Variant) -> int:
+    return sum(weight.numel() for weight in prunable_weights(variant.model))

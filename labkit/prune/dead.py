@@ -1,0 +1,87 @@
+"""Units that no longer count: nothing is left that makes them, or nothing that reads them.
+
+Where few weights are kept, some of them lead nowhere: into a unit that no later weight reads. And a unit without
+weights of its own and without a bias gives 0, whatever is shown. Both can go, and the function stays what it was.
+A unit that goes may have been the only reader of one before it: so it is looked again until nothing changes.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import ClassVar
+
+import numpy as np
+from numpy.typing import NDArray
+
+from labkit.data import Dataset
+from labkit.errors import TechniqueError
+from labkit.progress import Progress
+from labkit.prune.coupling import Group
+from labkit.prune.coupling.axis import Numbers
+from labkit.prune.coupling.coupling import EVERYWHERE
+from labkit.prune.importance import per_unit
+from labkit.prune.structure import Structure, read_structure
+from labkit.technique import Technique
+from labkit.variant import Array, Variant
+
+
+@dataclass(frozen=True)
+class RemoveDeadUnits(Technique):
+    """Remove the units and channels that no longer count, physically; every output stays the same.
+
+    To be used after a pruning of weights. Raises TechniqueError where all units count.
+    """
+
+    name: ClassVar[str] = "remove_dead_units"
+    title: ClassVar[str] = "Removal of units that no longer count"
+    takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
+
+    def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
+        """Find the dead units, and cut them."""
+        structure = read_structure(variant)
+        dead = dead_units(structure)
+        if not dead:
+            raise TechniqueError(
+                f"every unit of {variant.name!r} counts: some weight makes it and some weight reads it. Prune more "
+                "of its weights first"
+            )
+        return variant.derive(
+            f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(dead, exactly=True)
+        )
+
+
+def dead_units(structure: Structure) -> list[Numbers]:
+    """The units of each group that no longer count, groups without any left out; one of a group always stays."""
+    groups = structure.coupling.groups
+    names = {member.tensor for group in groups for member in group.members}
+    values = {name: np.abs(structure.values(name)) for name in names}
+    found = [np.zeros(len(group), dtype=bool) for group in groups]
+    while True:
+        before = sum(int(dead.sum()) for dead in found)
+        for group, dead in zip(groups, found, strict=True):
+            dead |= _dead(group, values)
+            if dead.all():
+                dead[0] = False
+        removed = [group.units[dead] for group, dead in zip(groups, found, strict=True)]
+        for name, axis, indices in structure.coupling.stand(removed, EVERYWHERE):
+            values[name] = _without(values[name], axis, indices)
+        if sum(int(dead.sum()) for dead in found) == before:
+            return [units for units in removed if len(units)]
+
+
+def _dead(group: Group, values: dict[str, Array]) -> NDArray[np.bool_]:
+    """[U]: which units of a group nothing makes, or nothing reads. Behind a batch norm, γ and β make them."""
+    makers = group.of_role("scales") or group.of_role("makes")
+    unmade, unread = (
+        np.all([per_unit(member, values[member.tensor]) == 0 for member in members], 0)
+        for members in ((*makers, *group.of_role("shifts")), group.of_role("reads"))
+    )
+    dead: NDArray[np.bool_] = unmade | unread
+    return dead
+
+
+def _without(values: Array, axis: int, indices: Sequence[int] | Array) -> Array:
+    zeroed = np.moveaxis(values.copy(), axis, 0)
+    zeroed[indices] = 0
+    return np.moveaxis(zeroed, 0, axis)

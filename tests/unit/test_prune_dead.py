@@ -1,0 +1,88 @@
+"""Units that nothing makes or nothing reads go, and the outputs stay what they were."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+from labkit.convert import ExportOnnx
+from labkit.errors import TechniqueError
+from labkit.measure.quality import evaluate
+from labkit.prune import PruneWeights, RemoveDeadUnits
+from labkit.runtimes import reference_runtime
+from labkit.technique import probe
+from labkit.zoo import load_model
+
+
+def answers(variant):
+    with reference_runtime(variant).load(variant) as session:
+        return session.run(probe(variant))["logits"]
+
+
+def with_dead_units():
+    """lenet300, of which fc1's units 0-9 are read by none, 10-14 made by none, and 20 read by one that is not read."""
+    variant = load_model("lenet300@digits")
+    with torch.no_grad():
+        first, second, third = (variant.model.get_submodule(f"fc{k}") for k in (1, 2, 3))
+        second.weight[:, :10] = 0
+        first.weight[10:15], first.bias[10:15] = 0, 0
+        third.weight[:, 7] = 0
+        second.weight[:, 20] = 0
+        second.weight[7, 20] = 1.0
+    return dataclasses.replace(variant, name="planted")
+
+
+@pytest.mark.parametrize("file", [False, True], ids=["module", "onnx"])
+def test_exactly_the_dead_units_go_and_nothing_changes(file, digits):
+    variant = with_dead_units()
+    variant = ExportOnnx()(variant, digits) if file else variant
+    result = RemoveDeadUnits()(variant)
+    if not file:
+        assert result.model.config["hidden"] == [300 - 10 - 5 - 1, 100 - 1]
+    assert result.size_bytes < variant.size_bytes
+    assert np.allclose(answers(result), answers(variant), atol=1e-5)
+    with pytest.raises(TechniqueError, match="every unit of .* counts"):
+        RemoveDeadUnits()(result)
+
+
+def test_a_unit_without_weights_but_with_a_bias_counts():
+    variant = load_model("lenet300@digits")
+    with torch.no_grad():
+        variant.model.fc1.weight[3] = 0
+        variant.model.fc1.bias[3] = 0.5
+    with pytest.raises(TechniqueError, match="counts"):
+        RemoveDeadUnits()(variant)
+
+
+def test_behind_a_batch_norm_zero_weights_alone_are_not_dead(digits):
+    variant = load_model("resnet20@digits")
+    name, layer = next((n, m) for n, m in variant.model.named_modules() if isinstance(m, torch.nn.Conv2d))
+    with torch.no_grad():
+        layer.weight[0] = 0
+    with pytest.raises(TechniqueError, match="counts"):
+        RemoveDeadUnits()(variant)
+
+
+def test_a_network_of_which_one_unit_is_left_keeps_it():
+    variant = load_model("lenet300@digits")
+    with torch.no_grad():
+        variant.model.fc2.weight[:] = 0
+        variant.model.fc2.bias[:] = 0
+    result = RemoveDeadUnits()(variant)
+    assert result.model.config["hidden"] == [1, 1]
+    assert np.allclose(answers(result), answers(variant), atol=1e-6)
+
+
+def test_after_a_pruning_that_trains_units_without_weights_are_without_a_bias_and_go(digits):
+    pruned = PruneWeights(
+        sparsity=0.99, schedule="gradual", regrow=False, fine_tune_epochs=2, batch_size=64, optimizer="adamw",
+        learning_rate=0.002,
+    )(load_model("lenet300@digits"), digits)  # fmt: skip
+    rows = (pruned.model.fc1.weight == 0).all(1)
+    assert rows.any() and (pruned.model.fc1.bias[rows] == 0).all()
+    result = RemoveDeadUnits()(pruned)
+    assert result.model.config["hidden"][0] <= 300 - int(rows.sum())
+    assert np.array_equal(evaluate(result, digits, "test"), evaluate(pruned, digits, "test"))
