@@ -27,6 +27,7 @@ from labkit.train import Train, fresh_variant
 from labkit.variant import Variant
 
 SEEDS = (0, 1, 2)
+SHIPPED = "lenet5@mnist+encode"
 LEVELS = 8
 FINAL = ("strict", "small")
 
