@@ -87,7 +87,7 @@ def _dead(group: Group, values: dict[str, Array], what: str) -> NDArray[np.bool_
         for side, members in sides.items()
         if what in (side, "both")
     ]
-    return np.stack(dead).any(0)
+    return np.asarray(np.stack(dead).any(0), dtype=bool)
 
 
 def _without(values: Array, axis: int, indices: Sequence[int] | Array) -> Array:
