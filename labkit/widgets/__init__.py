@@ -20,6 +20,9 @@ from labkit.widgets.mixed_drawing import draw_assignment
 from labkit.widgets.mixed_game import MixedGame
 from labkit.widgets.mixed_rows import assignment_table, points_view, tally
 from labkit.widgets.panel import Panel
+from labkit.widgets.sensitivity_drawing import draw_sensitivity
+from labkit.widgets.sensitivity_explorer import SensitivityExplorer
+from labkit.widgets.sensitivity_rows import curves_of, sensitivity_says, sensitivity_table
 from labkit.widgets.view import View
 
 __all__ = [
@@ -34,16 +37,21 @@ __all__ = [
     "MicroscopePanel",
     "MixedGame",
     "Panel",
+    "SensitivityExplorer",
     "View",
     "assignment_table",
     "clipping_table",
+    "curves_of",
     "draw_assignment",
     "draw_clipping",
     "draw_grid",
     "draw_map",
+    "draw_sensitivity",
     "grid_table",
     "make_grid",
     "points_view",
+    "sensitivity_says",
+    "sensitivity_table",
     "sweep_clipping",
     "tally",
     "watch",
