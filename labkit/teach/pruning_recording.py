@@ -1,6 +1,7 @@
 """What the pruning lesson shows at once because it was measured before: curves, networks of many widths, tickets.
 
-    python -m labkit.teach.pruning_recording        # measures anew, some fifteen minutes, and writes the file
+    python -m labkit.teach.pruning_recording                # measures anew, some ten minutes, and writes the file
+    python -m labkit.teach.pruning_recording tickets        # one part of it; the others stay as they are
 
 Curves: each layer of resnet20 pruned alone at every sparsity, smallest weights first, and at random. Groups: each group
 of its channels narrowed alone. Networks: some choices of widths, each fine-tuned and timed as the lesson's button does.
@@ -12,13 +13,14 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.data import Dataset, load_dataset
-from labkit.errors import ConfigError
+from labkit.errors import ConfigError, nearest
 from labkit.files import read_json, write_atomically
 from labkit.measure import Protocol
 from labkit.measure.quality import evaluate
@@ -30,6 +32,7 @@ from labkit.prune.target import time_shares
 from labkit.statistics import Interval
 from labkit.teach.recording import report
 from labkit.train import Train, fit
+from labkit.variant import Variant
 
 FILE = Path(__file__).parent / "pruning_resnet20.json"
 MODEL, DATASET = "resnet20@digits", "digits"
@@ -39,7 +42,8 @@ SHARES = (1.0, 0.75, 0.5, 0.25)
 FINE_TUNING = Train(epochs=2, batch_size=32, learning_rate=0.05, threads=1)
 TICKET: Mapping[str, Any] = {"architecture": "lenet300"}
 TICKET_TRAINING = Train(epochs=4, batch_size=32, learning_rate=0.05, augment="none", threads=1)
-ROUNDS, SEEDS = 15, (0, 1, 2, 3, 4)
+ROUNDS, SEEDS = 15, (0, 1, 2)
+PARTS = ("curves", "groups", "points", "tickets")
 _RUNTIME, _SPLIT = "onnxruntime", "validation"
 
 
@@ -138,34 +142,50 @@ def record_tickets(dataset: Dataset, seeds: Sequence[int], progress: Progress) -
     return found
 
 
+def record_part(name: str, variant: Variant, dataset: Dataset, progress: Progress) -> Any:
+    """Measure one of PARTS anew: rows, or criterion → rows."""
+    if name == "curves":
+        return {
+            criterion: scan_layers(variant, dataset, SPARSITIES, criterion, progress=progress)
+            for criterion in SCANNED_BY
+        }
+    if name == "groups":
+        return scan_channels(variant, dataset, [1 - share for share in SHARES[1:]], progress=progress)
+    if name == "points":
+        widths = Widths(variant)
+        return [measure_widths(widths, each, dataset, progress) for each in propose_widths(widths)]
+    return record_tickets(dataset, SEEDS, progress)
+
+
 def main() -> None:
-    """Measure, and write FILE: a line for each row."""
+    """Measure all parts, or those that are named, and write FILE after each."""
     from labkit.zoo import load_model
 
+    asked = sys.argv[1:] or PARTS
+    if unknown := set(asked) - set(PARTS):
+        raise SystemExit(f"unknown part {min(unknown)!r}; {nearest(min(unknown), PARTS)}")
     dataset, variant = load_dataset(DATASET), load_model(MODEL)
-    curves = {
-        name: scan_layers(variant, dataset, SPARSITIES, name, progress=part(report, start, start + 0.3))
-        for name, start in zip(SCANNED_BY, (0.0, 0.3), strict=True)
-    }
-    groups = scan_channels(variant, dataset, [1 - share for share in SHARES[1:]])
-    widths = Widths(variant)
-    points = [
-        measure_widths(widths, each, dataset, part(report, 0.6, 0.7)) for each in propose_widths(widths)
-    ]
-    tickets = record_tickets(dataset, SEEDS, part(report, 0.7, 1.0))
-    parts = [
-        '"curves": {\n' + ",\n".join(f'"{name}": {_lines(rows)}' for name, rows in curves.items()) + "}",
-        f'"groups": {_lines(groups)}',
-        f'"points": {_lines(points)}',
-        f'"tickets": {_lines(tickets)}',
-    ]
-    write_atomically(FILE, ("{" + ",\n".join(parts) + "}\n").encode())
+    document = read_json(FILE, ConfigError) if FILE.is_file() else {}
+    for index, name in enumerate(asked):
+        share = part(report, index / len(asked), (index + 1) / len(asked), f"{name}: ")
+        document[name] = _plain(record_part(name, variant, dataset, share))
+        parts = (f"{json.dumps(each)}: {_lines(document[each])}" for each in PARTS if each in document)
+        write_atomically(FILE, ("{" + ",\n".join(parts) + "}\n").encode())
 
 
-def _lines(rows: Sequence[Any]) -> str:
-    """A JSON list with a line for each row, its figures to four digits behind the point."""
-    made = (json.dumps(json.loads(json.dumps(dataclasses.asdict(row)), parse_float=_rounded)) for row in rows)
-    return "[\n" + ",\n".join(made) + "]"
+def _plain(found: Any) -> Any:
+    """Rows as JSON has them, their figures to four digits behind the point."""
+    if isinstance(found, dict):
+        return {name: _plain(rows) for name, rows in found.items()}
+    rows = [dataclasses.asdict(row) for row in found]
+    return json.loads(json.dumps(rows), parse_float=_rounded)
+
+
+def _lines(found: Any) -> str:
+    """JSON with a line for each row."""
+    if isinstance(found, dict):
+        return "{" + ",\n".join(f"{json.dumps(name)}: {_lines(rows)}" for name, rows in found.items()) + "}"
+    return "[\n" + ",\n".join(map(json.dumps, found)) + "]"
 
 
 def _rounded(figure: str) -> float:

@@ -142,6 +142,50 @@ STRINGS = {
     "sensitivity.told": "{layer}, {weights:,} weights, points lost: {lost}.",
     "sensitivity.says": "With {sparsity:.0%} of one layer gone, {order}: {worst} minds most, {lost_pp:.1f} points are "
     "lost. {unharmed} of {layers} layers cost a point at most; they hold {share:.0%} of all weights.",
+    "channels.title": "How wide each group of channels stays, and what that saves and costs",
+    "channels.column.group": "group of channels",
+    "channels.column.kept": "channels kept",
+    "channels.column.saves": "alone, it saves of all multiply-adds",
+    "channels.column.costs": "alone and untrained, it costs",
+    "channels.kept": "{channels} of {units}",
+    "channels.saved": "{saved:.1%}",
+    "channels.lost": "{lost_pp:.1f} points",
+    "channels.told": "{group}: {channels} of {units} channels; alone, that saves {saved:.1%} of all multiply-adds and "
+    "costs {lost_pp:.1f} points.",
+    "channels.macs": "multiply-adds: {macs:,}, {share:.1%}",
+    "channels.goal": "goal {keep:.0%}",
+    "channels.gauge.over": "✗ more than the goal",
+    "channels.gauge.within": "✓ the goal is reached",
+    "channels.over": "Not yet: {macs:,} of {whole:,} multiply-adds are left, {share:.1%}; the goal is {keep:.0%}. "
+    "{narrowed} of {groups} groups are narrower.",
+    "channels.within": "Reached: {macs:,} of {whole:,} multiply-adds are left, {share:.1%}; the goal is {keep:.0%}. "
+    "{narrowed} of {groups} groups are narrower.",
+    "channels.residual": "residual stream",
+    "channels.inner": "inside a block",
+    "channels.row.over": "not reached",
+    "channels.row.within": "reached",
+    "channels.measure.help": "Make this network, train it for a moment, and measure its accuracy and its time",
+    "channels.idle": "Ready. Choose the widths, then press Measure mine.",
+    "channels.note": "100%: 3, 50%: 9 are 3 groups left whole and 9 halved. time_share is the time for one image as a "
+    "share of the whole network’s, both taking turns on the machine that measured them.",
+    "coupling.title": "Which layers share their channels",
+    "coupling.makes": "makes these channels",
+    "coupling.reads": "reads them",
+    "coupling.told": "Group {number}, {channels} channels: made by {makes}; read by {reads}.",
+    "tickets.title": "Lottery tickets and their controls, round by round",
+    "tickets.round": "each one cuts a fifth of what is left",
+    "tickets.legend.ticket": "ticket, set back to its own first weights",
+    "tickets.legend.control": "control, the same mask with new weights",
+    "tickets.legend.whole": "the whole network",
+    "tickets.ends": "accuracy at the end, %",
+    "tickets.learns": "accuracy of round {round}, %",
+    "tickets.kept": "weights that are kept",
+    "tickets.epoch": "epoch",
+    "tickets.whole": "With {kept:.1%} of the weights, the whole network: {ticket:.1f} % are right at the end, the "
+    "median of {seeds} seeds.",
+    "tickets.says": "With {kept:.1%} of the weights: {ticket:.1f} % are right at the end, with new weights in the same "
+    "places {control:.1f} %, with the whole network {whole:.1f} %. After one epoch ticket and control are at "
+    "{ticket_first:.1f} % and {control_first:.1f} %. Medians of {seeds} seeds.",
 }
 
 
