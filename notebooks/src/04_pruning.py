@@ -190,7 +190,7 @@ claim("the global threshold spares conv1: it loses less than half", gone["conv1"
 # | `random` | nothing. This is the **control**: whatever does not beat it knows nothing about weights |
 
 # %%
-sparsities = (0.3, 0.5, 0.8)
+sparsities = (0.5, 0.8)
 criteria = ("magnitude", "lamp", "taylor", "random")
 rows = []
 for name in criteria:
@@ -203,14 +203,14 @@ show(rows)
 
 # %%
 by = {row["criterion"]: [value for name, value in row.items() if name != "criterion"] for row in rows}
-informed = [value for name in criteria[:-1] for value in by[name][:2]]
+informed = [value for name in criteria[:-1] for value in by[name][:1]]
 claim(
-    "up to a half, every criterion but chance loses a point at most",
+    "at a half, every criterion but chance loses a point at most",
     min(informed) >= whole_pct[small.name] - 1,
 )
 claim(
     "the control must fail, and does: a half at random costs more than 30 points",
-    by["random"][1] < whole_pct[small.name] - 30,
+    by["random"][0] < whole_pct[small.name] - 30,
 )
 
 # %% [markdown]
@@ -285,15 +285,30 @@ claim(
 claim(
     "what was recorded of it is measured here, within 3 points", abs(lost["magnitude"]["stem"] - here_pp) <= 3
 )
-worse = sum(lost["random"][layer] > lost["magnitude"][layer] for layer in lost["random"])
-claim("at random, more is lost in nearly every layer", worse >= 20)
+half = {kind: [each.lost_pp(kind, 0.5) for each in curves] for kind in scans}
+claim("the smaller half of any one layer costs half a point at most", max(half["magnitude"]) <= 0.5)
+claim(
+    "a random half costs more than 30 points in six layers and more", sum(x > 30 for x in half["random"]) >= 6
+)
+claim(
+    "at 90 %, chance is worse in every layer",
+    all(lost["random"][x] > lost["magnitude"][x] for x in lost["random"]),
+)
+shortcuts = [layer for layer in lost["magnitude"] if "shortcut" in layer]
+claim("both shortcuts lose more than 10 points", min(lost["magnitude"][each] for each in shortcuts) > 10)
+unharmed = [each for each in curves if lost["magnitude"][each.layer] <= 0]
+claim(
+    "three layers lose nothing, two of the largest among them",
+    [e.weights for e in unharmed].count(36_864) == 2 and len(unharmed) == 3,
+)
 minds = {row.layer: row.drop for row in again if row.sparsity == 0.9}
-claim("in lenet5, too, it is the first layer", max(minds, key=minds.get) == "conv1")
+claim("in lenet5, too, it is the first layer that minds most", max(minds, key=minds.get) == "conv1")
 
 # %% [markdown]
-# The pattern returns in most networks. The first layer, the shortcuts and the last one are small and sit where
-# everything must pass; the broad layers in the middle have room. A curve says what a layer minds *untrained*.
-# Training mends much of it, and that is next.
+# The smaller half of any one layer goes for nothing; a random half ruins the network in many. With 90 % gone, the first
+# layer and the shortcuts mind: few weights, and everything must pass them. Three layers lose nothing at all, two of
+# the largest among them. A curve says what a layer minds *untrained*, though. Training mends much of it, and that is
+# next.
 #
 # ## When they go
 #
@@ -309,9 +324,12 @@ ways = {
     "iterative": {"schedule": "iterative", "rounds": 2, "fine_tune_epochs": epochs // 2},
     "gradual": {"schedule": "gradual", "fine_tune_epochs": epochs},
 }
+few = {"ci": 600}.get(profile, 0)  # training images; 0 are all
 rows, after = [], {}
 for name, knobs in ways.items():
-    after[name] = theirs.PruneMagnitude(sparsity=0.99, threads=THREADS, seed=SEED, **knobs)(small, data)
+    after[name] = theirs.PruneMagnitude(sparsity=0.99, max_samples=few, threads=THREADS, seed=SEED, **knobs)(
+        small, data
+    )
     rows.append({"schedule": name, "accuracy_pct": accuracy_pct(after[name])})
 show(rows)
 zeros = [theirs.masks.sparsity_of(theirs.masks.prunable_weights(each.model)) for each in after.values()]
@@ -492,16 +510,15 @@ claim(
 # `time_share` falls more slowly than `macs_share`. Reading and writing, calling operators and the layers that do not
 # multiply cost what they did. And a processor computes 8 or 16 channels at a time: of 12 it may make as much work as
 # of 16. Look at *three quarters*, whose first stage has 12. `round_to=8` keeps widths that fill the processor's
-# registers, and `round_to=0` measures which multiple this engine likes:
+# registers, and `round_to=0` measures which multiple the engine likes. With 40 % of the channels to go:
 
 # %%
-rounded = theirs.PruneChannels(pruning_ratio=0.4, round_to=8)(resnet).model.config
-loose = theirs.PruneChannels(pruning_ratio=0.4, round_to=1)(resnet).model.config
-show(
-    [
-        {"round_to": 1, **{k: str(v) for k, v in loose.items() if k in ("stages", "inner")}},
-        {"round_to": 8, **{k: str(v) for k, v in rounded.items() if k in ("stages", "inner")}},
-    ]
+from labkit.prune.channels import remaining
+
+show([{"of": c, **{f"round_to={m}": remaining(c, 0.4, m) for m in (1, 4, 8, 16)}} for c in (16, 32, 64)])
+claim("the first stage has 12 channels at three quarters", at["three quarters"]["first stage"] == 12)
+claim(
+    "rounded to 8, every width is a multiple of it", all(remaining(c, 0.4, 8) % 8 == 0 for c in (16, 32, 64))
 )
 
 # %% [markdown]
@@ -512,7 +529,7 @@ show(
 # (`alpha`; lesson 05 tells why that helps):
 
 # %%
-tuning = {"ci": 2, "class": 4, "full": 12}[profile]
+tuning = {"ci": 1, "class": 4, "full": 12}[profile]
 technique = theirs.PruneChannels(
     target="latency", keep=0.6, fine_tune_epochs=tuning, alpha=0.5, threads=THREADS, seed=SEED
 )
@@ -601,7 +618,7 @@ claim("and three points are lost at most", point.drop_pp <= 3)
 from labkit.widgets import TicketExplorer, draw_tickets, rounds_of, tickets_say, tickets_table
 
 tickets = recorded.tickets
-TicketExplorer(tickets, round=12)
+TicketExplorer(tickets, round=15)
 
 # %% [markdown]
 # In plain code:
@@ -610,8 +627,8 @@ TicketExplorer(tickets, round=12)
 from labkit.widgets.ticket_rows import middle
 
 rounds = rounds_of(tickets)
-display(SVG(draw_tickets(rounds, 12)))
-print(textwrap.fill(tickets_say(rounds, 12), 110))
+display(SVG(draw_tickets(rounds, 15)))
+print(textwrap.fill(tickets_say(rounds, 15), 110))
 display(HTML(tickets_table(rounds)))
 
 # %% [markdown]
@@ -647,25 +664,27 @@ rows = [
 show(rows)
 
 # %%
-seventh, twelfth = rounds[7], rounds[12]
-claim("after seven rounds 21 % of the weights are left", round(100 * seventh.kept) == 21)
-claim(
-    "there the ticket ends no worse than the whole network, to a point",
-    middle(seventh.tickets) >= middle(rounds[0].tickets) - 1,
+seventh, fifteenth = rounds[7], rounds[15]
+whole_median, ticket, control = (
+    middle(each) for each in (rounds[0].tickets, fifteenth.tickets, fifteenth.controls)
 )
 claim(
-    "after twelve the control ends more than 2 points below the ticket",
-    middle(twelfth.controls) < middle(twelfth.tickets) - 2,
+    "after seven rounds 21 % of the weights are left, after fifteen 3.6 %",
+    (round(100 * seventh.kept), round(100 * fifteenth.kept, 1)) == (21, 3.6),
 )
+claim("after seven the ticket ends no worse than the whole network", middle(seventh.tickets) >= whole_median)
+claim("after fifteen it ends a point below it at most", ticket >= whole_median - 1)
+claim("and the control more than 10 points below the ticket", control < ticket - 10)
 claim(
-    "and after one epoch it is more than 20 points behind",
-    middle(twelfth.controls, 0) < middle(twelfth.tickets, 0) - 20,
+    "after one epoch the control is more than 50 points behind",
+    middle(fifteenth.controls, 0) < middle(fifteenth.tickets, 0) - 50,
 )
 claim("here, too, the ticket learns faster than the control", last.ticket.curve[0] > last.control.curve[0])
 
 # %% [markdown]
-# The mask alone is not the secret, or the control would do as well; nor are the values alone. It is both together. What
-# it costs is honest to say: the ticket is known only after the whole network was trained, several times over.
+# With 21 % of the weights the ticket is as good as the whole network, with 3.6 % hardly a point worse; the control is
+# more than ten points behind. The mask alone is not the secret, or the control would do as well. And what it costs is
+# honest to say: the ticket is known only after the whole network was trained, many times over.
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: two of four
@@ -825,7 +844,7 @@ decision(
 # ## In short
 #
 # - Most weights can go, if the right ones go: the smallest, looked for in the whole network. Chance must fail.
-# - Layers differ. The first one and the shortcuts mind; the broad ones in the middle have room.
+# - Layers differ. The first one and the shortcuts mind; some of the largest lose nothing.
 # - After the cut, train: it mends what looks ruined.
 # - A zero saves no time and no byte of a plain file. It saves bytes once it is coded.
 # - A channel saves both. What hangs together leaves together; multiply-adds are counted, milliseconds measured.
