@@ -11,6 +11,7 @@ from labkit.task import TASKS
 LOWER_IS_BETTER = (
     "latency_p50_ms", "latency_p95_ms", "latency_p99_ms", "cold_start_ms", "size_bytes", "peak_memory_bytes",
     "macs", "parameters", "nonzero_parameters", "quality_drop", "accuracy_drop_pp",
+    "time_share",
 )  # fmt: skip
 HIGHER_IS_BETTER = ("throughput_samples_per_s", "accuracy")
 

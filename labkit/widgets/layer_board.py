@@ -1,14 +1,14 @@
-"""The mixed game's controls: for each layer, which of the measured widths its weight has."""
+"""A game's controls: for each layer, which of the values on offer it has."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
 
 import ipywidgets as widgets
 from traitlets import Dict
 
-from labkit.quantize.sensitivity import Choice
 from labkit.widgets.catalogue import text
 
 _LAYOUT = {"width": "320px"}
@@ -16,23 +16,24 @@ _STYLE = {"description_width": "200px"}
 
 
 class LayerBoard(widgets.VBox):  # type: ignore[misc]
-    """A dropdown for each layer, and a button for each width that sets all of them; `config` is weight → bits."""
+    """A dropdown for each layer, and a button for each value that sets all of them; `config` is layer → value.
+
+    offered: layer → the numbers to choose from, the largest being where it starts; said(value) is how one is written.
+    """
 
     config = Dict()
 
-    def __init__(self, choices: Sequence[Choice]) -> None:
-        widths: dict[str, list[int]] = {}
-        for choice in choices:
-            widths.setdefault(choice.weight, []).append(choice.bits)
-        self.controls = {weight: _dropdown(weight, bits) for weight, bits in widths.items()}
+    def __init__(self, offered: Mapping[str, Sequence[float]], said: Callable[[Any], str]) -> None:
+        self.controls = {name: _dropdown(name, values, said) for name, values in offered.items()}
         self.buttons = {}
-        for bits in sorted({choice.bits for choice in choices}, reverse=True):
+        for value in sorted({value for values in offered.values() for value in values}, reverse=True):
             button = widgets.Button(
-                description=text("mixed.all", bits=bits), tooltip=text("mixed.all.help", bits=bits)
+                description=text("game.all", value=said(value)),
+                tooltip=text("game.all.help", value=said(value)),
             )
-            button.add_class(f"labkit-all-{bits}")
-            button.on_click(partial(self._clicked, bits))
-            self.buttons[bits] = button
+            button.add_class(f"labkit-all-{value:g}".replace(".", "_"))
+            button.on_click(partial(self._clicked, value))
+            self.buttons[value] = button
         board = widgets.HBox(list(self.controls.values()), layout={"flex_flow": "row wrap"})
         super().__init__([widgets.HBox(list(self.buttons.values())), board])
         self.add_class("labkit-form")
@@ -40,26 +41,26 @@ class LayerBoard(widgets.VBox):  # type: ignore[misc]
             control.observe(self._collect, "value")
         self._collect()
 
-    def build(self) -> dict[str, int]:
-        """What the dropdowns say: weight → bits."""
-        return {weight: control.value for weight, control in self.controls.items()}
+    def build(self) -> dict[str, Any]:
+        """What the dropdowns say: layer → value."""
+        return {name: control.value for name, control in self.controls.items()}
 
-    def set_all(self, bits: int) -> None:
-        """Every layer that was measured in so many bits gets them; one answer for all of them together."""
+    def set_all(self, value: float) -> None:
+        """Every layer that is offered this value gets it; one answer for all of them together."""
         for control in self.controls.values():
             control.unobserve(self._collect, "value")
-            if bits in dict(control.options).values():
-                control.value = bits
+            if value in dict(control.options).values():
+                control.value = value
             control.observe(self._collect, "value")
         self._collect()
 
-    def _clicked(self, bits: int, button: object) -> None:
-        self.set_all(bits)
+    def _clicked(self, value: float, button: object) -> None:
+        self.set_all(value)
 
     def _collect(self, change: object = None) -> None:
         self.config = self.build()
 
 
-def _dropdown(weight: str, widths: Sequence[int]) -> widgets.Dropdown:
-    options = [(text("mixed.bits", bits=bits), bits) for bits in sorted(widths, reverse=True)]
-    return widgets.Dropdown(options=options, description=weight, tooltip=weight, style=_STYLE, layout=_LAYOUT)
+def _dropdown(name: str, values: Sequence[float], said: Callable[[Any], str]) -> widgets.Dropdown:
+    options = [(said(value), value) for value in sorted(values, reverse=True)]
+    return widgets.Dropdown(options=options, description=name, tooltip=name, style=_STYLE, layout=_LAYOUT)

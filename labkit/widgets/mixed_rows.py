@@ -7,11 +7,11 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from labkit.errors import ConfigError
-from labkit.plots import pareto, table_html
+from labkit.plots import table_html
 from labkit.quantize.noise import snr_db
 from labkit.quantize.sensitivity import Choice
-from labkit.statistics import Interval
 from labkit.widgets.catalogue import text
+from labkit.widgets.game import Tried, tries_view
 
 Assignment = Mapping[str, int]
 LAYER_COLUMNS = ("weight", "bits", "weight_bytes", "noise", "snr_db", "share_of_noise")
@@ -26,28 +26,12 @@ POINT_COLUMNS = (
 )
 
 
-class Measured(Protocol):
+class Measured(Tried, Protocol):
     """A measured model: a `labkit.quantize.mixed.Point`, or whatever was recorded of one."""
-
-    @property
-    def assignment(self) -> Assignment:
-        """Weight → bits."""
-
-    @property
-    def counts(self) -> str:
-        """How many layers have how many bits."""
 
     @property
     def size_bytes(self) -> int:
         """Of the whole file."""
-
-    @property
-    def drop_pp(self) -> float:
-        """What accuracy lost, in percentage points."""
-
-    @property
-    def drop_ci95(self) -> Interval:
-        """Its interval."""
 
 
 @dataclass(frozen=True)
@@ -116,24 +100,14 @@ def points_view(
     choices: Sequence[Choice], budget_bytes: int, recorded: Sequence[Measured], tries: Sequence[Measured]
 ) -> tuple[Any, str]:
     """Size against drop of the `recorded` models and of one's own `tries`, the last of them ringed; and a table."""
-    rows: list[dict[str, Any]] = []
-    for number, point in enumerate([*recorded, *tries], 1 - len(recorded)):
+
+    def figures(point: Measured) -> dict[str, Any]:
         total = tally(choices, point.assignment, budget_bytes)
-        over, whose = total.over_bytes, text("mixed.yours" if number > 0 else "mixed.recorded")
-        rows.append(
-            {
-                "variant": text("mixed.try", number=number, counts=point.counts)
-                if number > 0
-                else point.counts,
-                "whose": whose,
-                "runtime": whose,  # what the figure tells apart by shape
-                "budget": text("mixed.row.over" if over > 0 else "mixed.row.within", bytes=over),
-                "predicted_snr_db": snr_db(1.0, total.noise),
-                "size_bytes": point.size_bytes,
-                "accuracy_drop_pp": point.drop_pp,
-                "accuracy_drop_pp_ci95": tuple(point.drop_ci95),
-            }
-        )
-    last = rows[-1]["variant"] if tries else None
-    figure = pareto(rows, "size_bytes", "accuracy_drop_pp", chosen=last, mark=text("mixed.last"))
-    return figure, table_html(rows, POINT_COLUMNS)
+        over = total.over_bytes
+        return {
+            "budget": text("mixed.row.over" if over > 0 else "mixed.row.within", bytes=over),
+            "predicted_snr_db": snr_db(1.0, total.noise),
+            "size_bytes": point.size_bytes,
+        }
+
+    return tries_view(recorded, tries, figures, "size_bytes", POINT_COLUMNS)

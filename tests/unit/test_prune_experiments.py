@@ -59,6 +59,16 @@ def test_the_first_convolution_minds_and_the_large_linear_layer_does_not(scan):
     assert drops["conv1"] > drops["fc1"] + 0.3
 
 
+def test_at_random_a_layer_loses_as_many_weights_and_more_accuracy(scan, lenet, digits):
+    control = scan_layers(lenet, digits, (0.5, 0.99), criterion="random")
+    assert [(row.layer, row.sparsity, row.weights) for row in control] == [
+        (row.layer, row.sparsity, row.weights) for row in scan
+    ]
+    assert sum(row.drop for row in control) > sum(row.drop for row in scan) + 0.3
+    assert control == scan_layers(lenet, digits, (0.5, 0.99), criterion="random", seed=0)
+    assert control != scan_layers(lenet, digits, (0.5, 0.99), criterion="random", seed=1)
+
+
 def test_the_scan_leaves_the_network_as_it_was(lenet, digits):
     before = lenet.fingerprint()
     scan_layers(lenet, digits, (0.9,))
@@ -81,6 +91,10 @@ def test_the_scan_can_be_stopped_and_leaves_the_network_whole(lenet, digits):
 def test_the_scan_refuses_what_it_cannot_do(lenet, digits):
     with pytest.raises(ConfigError, match=r"sparsity=1\.0 is out of range"):
         scan_layers(lenet, digits, (0.5, 1.0))
+    with pytest.raises(
+        ConfigError, match="criterion='taylor' cannot be scanned by; known: magnitude, random"
+    ):
+        scan_layers(lenet, digits, criterion="taylor")
     with pytest.raises(TechniqueError, match="no PyTorch model"):
         scan_layers(ExportOnnx()(lenet, digits), digits)
 
