@@ -2,9 +2,18 @@
 
 from __future__ import annotations
 
+from labkit.widgets.anatomy_drawing import draw_anatomy
+from labkit.widgets.anatomy_rows import Weighed, anatomy_table, byte_groups
+from labkit.widgets.anatomy_view import AnatomyView
 from labkit.widgets.clipping_drawing import draw_clipping
 from labkit.widgets.clipping_explorer import ClippingExplorer
 from labkit.widgets.clipping_rows import clipping_table, sweep_clipping, watch
+from labkit.widgets.codebook_drawing import draw_codebook
+from labkit.widgets.codebook_explorer import CodebookExplorer
+from labkit.widgets.codebook_rows import share_weights, sharing_table, sweep_levels
+from labkit.widgets.coding_drawing import draw_coding
+from labkit.widgets.coding_panel import CodingPanel
+from labkit.widgets.coding_rows import CodedPoint, find_point
 from labkit.widgets.compare_panel import ComparePanel
 from labkit.widgets.convert_panel import ConvertPanel
 from labkit.widgets.explain_panel import ExplainPanel
@@ -14,6 +23,9 @@ from labkit.widgets.format_map import FormatMap
 from labkit.widgets.grid_drawing import draw_grid
 from labkit.widgets.grid_explorer import GridExplorer
 from labkit.widgets.grid_rows import grid_table, make_grid
+from labkit.widgets.huffman_builder import HuffmanBuilder
+from labkit.widgets.huffman_drawing import draw_forest
+from labkit.widgets.huffman_rows import Forest, forest_table
 from labkit.widgets.job import Job
 from labkit.widgets.microscope_panel import MicroscopePanel
 from labkit.widgets.mixed_drawing import draw_assignment
@@ -23,28 +35,46 @@ from labkit.widgets.panel import Panel
 from labkit.widgets.view import View
 
 __all__ = [
+    "AnatomyView",
     "ClippingExplorer",
+    "CodebookExplorer",
+    "CodedPoint",
+    "CodingPanel",
     "ComparePanel",
     "ConvertPanel",
     "ExplainPanel",
+    "Forest",
     "Form",
     "FormatMap",
     "GridExplorer",
+    "HuffmanBuilder",
     "Job",
     "MicroscopePanel",
     "MixedGame",
     "Panel",
     "View",
+    "Weighed",
+    "anatomy_table",
     "assignment_table",
+    "byte_groups",
     "clipping_table",
+    "draw_anatomy",
     "draw_assignment",
     "draw_clipping",
+    "draw_codebook",
+    "draw_coding",
+    "draw_forest",
     "draw_grid",
     "draw_map",
+    "find_point",
+    "forest_table",
     "grid_table",
     "make_grid",
     "points_view",
+    "share_weights",
+    "sharing_table",
     "sweep_clipping",
+    "sweep_levels",
     "tally",
     "watch",
 ]

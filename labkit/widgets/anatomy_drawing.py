@@ -20,8 +20,13 @@ from labkit.widgets.catalogue import text
 from labkit.widgets.svg import Axis
 
 WIDTH = 860
-_NAME, _BARS, _WORDS = 8, 170, 92  # where names begin, where bars do, and the room for words behind the longest
+_NAME, _BARS, _WORDS = (
+    8,
+    170,
+    92,
+)  # where names begin, where bars do, and the room for words behind the longest
 _ROW, _BAR = 26, 15
+_SUM = 60  # the room that a sum takes
 _LONGEST_NAME = 22
 HATCHES = (
     '<defs><pattern id="labkit-values" width="6" height="6" patternUnits="userSpaceOnUse" '
@@ -53,7 +58,10 @@ def draw_anatomy(weighed: Weighed) -> str:
         sizes = dict.fromkeys(GROUPS, 0)
         for part in of_tensor:
             sizes[group_of(part)] += part.bytes
-        parts += [*draw_stack(sizes, axis, y), *_draw_bounds(of_tensor, axis, y)]
+        parts += [
+            *_draw_bounds(of_tensor, axis, y),
+            *draw_stack(sizes, axis, y, axis(coded_bytes(of_tensor)[2])),
+        ]
         y += _ROW
     whole = Axis(0, max(found.size_bytes, *others.values(), 1), _BARS, WIDTH - _WORDS)
     y += 34
@@ -75,15 +83,16 @@ def draw_anatomy(weighed: Weighed) -> str:
     return svg.document(WIDTH, y + _ROW + 6, title, " ".join(told), parts)
 
 
-def draw_stack(sizes: Mapping[str, int], axis: Axis, y: float) -> list[str]:
-    """One bar of GROUPS → bytes one after the other, the sum behind it."""
+def draw_stack(sizes: Mapping[str, int], axis: Axis, y: float, line: float = 0.0) -> list[str]:
+    """One bar of GROUPS → bytes one after the other, the sum behind it, and beyond a line that is in its way."""
     parts, at = [], 0
     for group in GROUPS:
         if sizes[group]:
             x = axis(at)
             parts.append(svg.rect(x, y, max(0.8, axis(at + sizes[group]) - x), _BAR, *FILLS[group]))
             at += sizes[group]
-    return [*parts, svg.words(axis(at) + 6, y + 12, f"{at:,}", size=11)]
+    behind = max(axis(at), line if line < axis(at) + _SUM else 0.0)
+    return [*parts, svg.words(behind + 6, y + 12, f"{at:,}", size=11)]
 
 
 def draw_legend(x: float, y: float) -> list[str]:
@@ -113,7 +122,7 @@ def _draw_bounds(parts: Sequence[Part], axis: Axis, y: float) -> list[str]:
     _, bound, alone = coded_bytes(parts)
     if not bound:
         return []
-    return [
-        svg.line(axis(bound), y - 3, axis(bound), y + _BAR + 3, svg.VERMILLION, 2.5),
+    return [  # the bar hides the middle of a line, and its ends tell where it is
+        svg.line(axis(bound), y - 5, axis(bound), y + _BAR + 5, svg.VERMILLION, 2.5),
         svg.line(axis(alone), y - 3, axis(alone), y + _BAR + 3, svg.DARK, 2, "3 2"),
     ]

@@ -1,6 +1,6 @@
 """Where every byte of a coded file went, in groups to draw and to compare.
 
-    groups = byte_groups(anatomy(path))        # {"positions": …, "values": …, …}, the file's size in all
+groups = byte_groups(anatomy(path))        # {"positions": …, "values": …, …}, the file's size in all
 """
 
 from __future__ import annotations

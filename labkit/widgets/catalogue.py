@@ -168,8 +168,9 @@ STRINGS = {
     "codebook.legend.fixed": "all the same",
     "codebook.legend.huffman": "Huffman",
     "codebook.legend.entropy": "entropy",
-    "codebook.says": "{weights:,} weights share {levels} values: squared error {error:.2%} of their squares. A weight takes "
-    "{fixed} bits if all entries are equally long, {huffman:.3f} with Huffman’s codes, and {entropy:.3f} at least.",
+    "codebook.says": "{weights:,} weights share {levels} values: squared error {error:.2%} of their squares. A "
+    "weight takes {fixed} bits if all entries are equally long, {huffman:.3f} with Huffman’s codes, and "
+    "{entropy:.3f} at least.",
     "codebook.told": "{weights:,} weights become {value:.3g}.",
     "anatomy.title": "Where the {size:,} bytes of a coded file went",
     "anatomy.file": "the file itself",
@@ -183,16 +184,29 @@ STRINGS = {
     "anatomy.group.frame": "frame",
     "anatomy.legend.bound": "the coded symbols’ bound",
     "anatomy.legend.alone": "their bound if each stood alone",
-    "anatomy.says": "{size:,} bytes, {ratio:.1f}× fewer than its {decoded:,} bytes of weights; the largest share is “{largest}” "
-    "with {share:.0%}.",
-    "anatomy.bound": "The coded symbols take {coded:,} bytes, {excess:.2%} more than their bound of {bound:,.1f}; coded each "
-    "for itself they would take at least {alone:,.1f}.",
+    "anatomy.says": "{size:,} bytes, {ratio:.1f}× fewer than its {decoded:,} bytes of weights; the largest share is "
+    "“{largest}” with {share:.0%}.",
+    "anatomy.bound": "The coded symbols take {coded:,} bytes, {excess:.2%} more than their bound of {bound:,.1f}; "
+    "coded each for itself they would take at least {alone:,.1f}.",
     "anatomy.others": "The best of the others, {name}, takes {bytes:,} bytes: {ratio:.2f}× as many.",
     "anatomy.told": "{name}: {bytes:,} bytes.",
     "anatomy.table": "Every byte in a table",
-    "anatomy.note": "bound: Shannon’s for these symbols, in bytes, with the probabilities that the coder used. alone: with the "
-    "frequencies of the whole tensor, each symbol for itself. – where there is none.",
+    "anatomy.note": "bound: Shannon’s for these symbols, in bytes, with the probabilities that the coder used. "
+    "alone: with the frequencies of the whole tensor, each symbol for itself. – where there is none.",
     "anatomy.none": "No file made yet.",
+    "coding.title": "Bytes and accuracy of coded files",
+    "coding.accuracy": "accuracy, %",
+    "coding.bytes": "bytes of the file (logarithmic)",
+    "coding.half": "half a point less",
+    "coding.sparsity.help": "share of the weights that are zero",
+    "coding.levels.help": "different values in each layer, zero aside",
+    "coding.says": "{sparsity:.0%} zeros, {levels} levels: {size:,} bytes, {ratio:.0f}× fewer than in float32; "
+    "accuracy {accuracy:.2f} %, {drop:.2f} points lost [{low:.2f}, {high:.2f}]. Recorded before.",
+    "coding.told": "{sparsity:.0%} zeros, {levels} levels: {size:,} bytes, {accuracy_pct:.2f} %.",
+    "coding.here": "made here",
+    "coding.measure": "Make it here",
+    "coding.measure.help": "Prune, fine-tune, cluster, fine-tune, code: this file, on this machine",
+    "coding.idle": "Ready. Move the sliders, then press Make it here.",
 }
 
 

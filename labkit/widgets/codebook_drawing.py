@@ -67,7 +67,9 @@ def _draw_histogram(sharing: Sharing, axis: Axis) -> list[str]:
         place = (left + right) / 2
         count = counts[min(_BARS - 1, int(np.searchsorted(limits, place)) - 1)]
         shade = _SHADES[int(np.searchsorted(sharing.edges, place)) % 2]
-        parts.append(svg.rect(axis(left), up(count), axis(right) - axis(left) - 0.3, bottom - up(count), shade))
+        parts.append(
+            svg.rect(axis(left), up(count), axis(right) - axis(left) - 0.3, bottom - up(count), shade)
+        )
     for edge in sharing.edges.tolist():
         parts.append(svg.line(axis(edge), _TOP, axis(edge), bottom, svg.GREY, 1, "3 3"))
     return [*parts, svg.line(axis.start, bottom, axis.end, bottom)]
@@ -79,7 +81,9 @@ def _draw_values(sharing: Sharing, axis: Axis) -> list[str]:
     named = len(sharing.values) <= _MOST_NAMED
     for value in sharing.values.tolist():
         x = axis(value)
-        parts.append(f'<path d="M{x:.1f} {y - 8:.1f}l6 8l-6 8l-6 -8Z" fill="{svg.ORANGE}" stroke="{svg.DARK}"/>')
+        parts.append(
+            f'<path d="M{x:.1f} {y - 8:.1f}l6 8l-6 8l-6 -8Z" fill="{svg.ORANGE}" stroke="{svg.DARK}"/>'
+        )
         if named:
             parts.append(svg.words(x, y + 22, f"{value:.3g}", "middle", 11, bold=True))
     return parts
@@ -88,7 +92,9 @@ def _draw_values(sharing: Sharing, axis: Axis) -> list[str]:
 def _draw_error(sharing: Sharing, sweep: Mapping[int, Sharing], across: Axis) -> list[str]:
     """The squared error at each number of levels, in logarithms."""
     errors = {levels: each.error for levels, each in sweep.items()}
-    lowest = 10.0 ** (math.floor(math.log10(min(errors.values()))) - 1)  # the best codebook may lie below the curve
+    lowest = 10.0 ** (
+        math.floor(math.log10(min(errors.values()))) - 1
+    )  # the best codebook may lie below the curve
     up = Axis(lowest, 1.0, _CHART_TOP + _CHART_HEIGHT, _CHART_TOP, log=True)
     curve = [(across(levels), up(error)) for levels, error in errors.items()]
     said = text("codebook.error", error=sharing.error)

@@ -94,7 +94,9 @@ def share_weights(weights: ArrayLike, levels: int, start: str = "linear") -> Sha
             "those of a small layer"
         )
     if not FEWEST_LEVELS <= levels <= MOST_LEVELS:
-        raise ConfigError(f"levels={levels} is out of range; allowed: {FEWEST_LEVELS} ≤ levels ≤ {MOST_LEVELS}")
+        raise ConfigError(
+            f"levels={levels} is out of range; allowed: {FEWEST_LEVELS} ≤ levels ≤ {MOST_LEVELS}"
+        )
     if start not in STARTS:
         raise ConfigError(f"start={start!r} is unknown; choose one of {', '.join(STARTS)}")
     values = STARTS[start](flat, levels)

@@ -106,7 +106,11 @@ def _draw_gauge(forest: Forest, top: float) -> list[str]:
         svg.rect(_SIDE, top + 16, axis(forest.mean_bits) - _SIDE, 14, svg.BLUE),
         svg.line(bound, top + 10, bound, top + 38, svg.VERMILLION, 2.5),
         svg.words(
-            bound - 6, top + 50, text("huffman.gauge.bound", entropy=forest.entropy), "end", color=svg.VERMILLION
+            bound - 6,
+            top + 50,
+            text("huffman.gauge.bound", entropy=forest.entropy),
+            "end",
+            color=svg.VERMILLION,
         ),
         svg.line(best, top + 10, best, top + 38, svg.GREEN, 2.5, "5 3"),
         svg.words(best + 6, top + 50, text("huffman.gauge.best"), color=svg.GREEN),

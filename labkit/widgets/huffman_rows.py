@@ -166,9 +166,7 @@ def forest_says(forest: Forest) -> str:
     if last in slips:
         first, second = slips[last]
         said.append(
-            text(
-                "huffman.slip", first=first.name, second=second.name, one=first.count, other=second.count
-            )
+            text("huffman.slip", first=first.name, second=second.name, one=first.count, other=second.count)
         )
     elif forest.steps and not forest.is_done:
         said.append(text("huffman.right"))
