@@ -39,7 +39,7 @@ class Node:
     def name(self) -> str:
         """Its symbols in one short text."""
         joined = "+".join(self.symbols)
-        if len(joined) <= _LONGEST_NAME:
+        if len(self.symbols) == 1 or len(joined) <= _LONGEST_NAME:
             return joined
         return text("huffman.many", first=self.symbols[0], count=len(self.symbols) - 1)
 

@@ -142,7 +142,7 @@ def test_the_text_that_a_notebook_keeps_is_short_and_the_same_in_every_run() -> 
 def test_every_drawing_says_in_words_what_it_shows() -> None:
     huffman, codebook, anatomy, coding = everything()
     pictures = [huffman.picture, codebook.picture, anatomy.figure, coding.picture]
-    for picture, expected in zip(pictures, ("bits", "squared error", "939 bytes", "zeros"), strict=True):
+    for picture, expected in zip(pictures, ("nodes are left", "squared error", "939 bytes", "zeros"), strict=True):
         drawing = ElementTree.fromstring(picture.value)
         assert drawing.get("role") == "img" and drawing.findtext(f"{SVG}title")
         assert expected in (drawing.findtext(f"{SVG}desc") or "")
