@@ -32,7 +32,7 @@ FILE = Path(__file__).parent / "coded_lenet300.json"
 MODEL, DATASET, SPLIT = "lenet300@digits", "digits", "validation"
 SPARSITIES = (0.0, 0.5, 0.8, 0.9, 0.95, 0.97, 0.99)
 LEVELS = (2, 4, 8, 16)
-PRUNE_EPOCHS, CLUSTER_EPOCHS = 4, 2
+PRUNE_EPOCHS, CLUSTER_EPOCHS, THREADS = 4, 2, 1
 
 
 @dataclass(frozen=True)
@@ -57,13 +57,16 @@ def prune(variant: Variant, sparsity: float, dataset: Dataset, progress: Progres
     """The variant with so many of its weights zero, fine-tuned; itself for a sparsity of 0."""
     if not sparsity:
         return variant
-    return PruneMagnitude(sparsity=sparsity, fine_tune_epochs=PRUNE_EPOCHS)(variant, dataset, progress)
+    technique = PruneMagnitude(sparsity=sparsity, fine_tune_epochs=PRUNE_EPOCHS, threads=THREADS)
+    return technique(variant, dataset, progress)
 
 
 def code(pruned: Variant, levels: int, dataset: Dataset, progress: Progress = silent) -> Variant:
     """The variant with so many values in each layer, and those trained."""
-    cluster = ClusterWeights(linear_levels=levels, conv_levels=levels, fine_tune_epochs=CLUSTER_EPOCHS)
-    return cluster(pruned, dataset, progress)
+    technique = ClusterWeights(
+        linear_levels=levels, conv_levels=levels, fine_tune_epochs=CLUSTER_EPOCHS, threads=THREADS
+    )
+    return technique(pruned, dataset, progress)
 
 
 def weigh(

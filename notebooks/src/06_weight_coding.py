@@ -25,6 +25,7 @@
 PROFILE = None
 MODEL = "lenet300@digits"
 DATASET = "digits"
+THREADS = 1
 SEED = 0
 
 # %% tags=["setup"]
@@ -168,8 +169,8 @@ claim("97 of 100: about a quarter of a bit", 0.2 < H([97, 1, 1, 1]) < 0.3)
 # symbols below it one bit longer.
 #
 # So *which two* would you merge first? Here are the 1000 weights of the last layer, rounded to six values. **Click
-# two nodes**, and watch the bar: it may end at the green line, and not before the red one. Try it wrong once, on
-# purpose.
+# two nodes**, and watch the bar: at the end it may reach the line of the best tree, never Shannon's. Try it wrong
+# once, on purpose.
 
 # %%
 from labkit.encode.kmeans import lloyd, nearest
@@ -323,7 +324,7 @@ claim("without that bit, runs would be below the bound", cheated < bound)
 # For the rest of the lesson: 95 of 100 weights are gone, and a short training has mended what broke (lesson 04).
 
 # %%
-sparse = lk.PruneMagnitude(sparsity=0.95, fine_tune_epochs=2)(network, data)
+sparse = lk.PruneMagnitude(sparsity=0.95, fine_tune_epochs=2, threads=THREADS)(network, data)
 
 
 def kept_of(variant):
@@ -416,11 +417,11 @@ lost.reveal(
 # for what is left, until they are trained.
 
 # %%
-thinned = lk.PruneMagnitude(sparsity=0.98, fine_tune_epochs=2)(network, data)
+thinned = lk.PruneMagnitude(sparsity=0.98, fine_tune_epochs=2, threads=THREADS)(network, data)
 two = {
-    epochs: ClusterWeights(linear_levels=2, values="float32", fine_tune_epochs=epochs, learning_rate=0.01)(
-        thinned, data
-    )
+    epochs: ClusterWeights(
+        linear_levels=2, values="float32", fine_tune_epochs=epochs, threads=THREADS, learning_rate=0.01
+    )(thinned, data)
     for epochs in (0, 3)
 }
 rows = [{"variant": "98 % zeros", "accuracy_pct": accuracy_pct(thinned)}]
@@ -550,7 +551,7 @@ from labkit.encode import dissect
 from labkit.encode import encode as encode_file
 from labkit.widgets.anatomy_rows import coded_bytes
 
-small = ClusterWeights(linear_levels=8, fine_tune_epochs=1)(sparse, data)
+small = ClusterWeights(linear_levels=8, fine_tune_epochs=1, threads=THREADS)(sparse, data)
 shuffled_model, mixer = copy.deepcopy(small.model), np.random.default_rng(SEED)
 for parameter in shuffled_model.parameters():
     if parameter.ndim > 1:
@@ -710,7 +711,7 @@ claim("the smallest within half a point has at least 95 % zeros", smallest.spars
 # %%
 from labkit.encode import FactorizeLowRank
 
-thin = FactorizeLowRank(by="energy", keep=0.7, fine_tune_epochs=2)(network, data)
+thin = FactorizeLowRank(by="energy", keep=0.7, fine_tune_epochs=2, threads=THREADS)(network, data)
 thin_bytes = len(encode_file(thin))
 show(
     [
@@ -857,8 +858,8 @@ def reaches(path):
 # %%
 mine = None  # your answer
 ### BEGIN SOLUTION
-pruned = lk.PruneMagnitude(sparsity=0.965, fine_tune_epochs=6)(network, data)
-shared = ClusterWeights(linear_levels=8, bias_levels=16, fine_tune_epochs=2)(pruned, data)
+pruned = lk.PruneMagnitude(sparsity=0.965, fine_tune_epochs=6, threads=THREADS)(network, data)
+shared = ClusterWeights(linear_levels=8, bias_levels=16, fine_tune_epochs=2, threads=THREADS)(pruned, data)
 mine = save_encoded(shared, folder / "mine.lkz")
 ### END SOLUTION
 

@@ -84,6 +84,9 @@ def test_a_view_without_a_file_says_so() -> None:
 
 def test_the_sliders_stop_where_something_was_recorded_and_show_it() -> None:
     made = panel()
+    stops = {name: [label for label, _ in control.options] for name, control in made.form.controls.items()}
+    assert stops == {"sparsity": ["50%", "90%"], "levels": ["2", "8"]}
+    assert all(isinstance(control, widgets.SelectionSlider) for control in made.form.controls.values())
     made.form.controls["sparsity"].value = 0.5
     for levels in (2, 8):
         made.form.controls["levels"].value = levels
@@ -142,7 +145,9 @@ def test_the_text_that_a_notebook_keeps_is_short_and_the_same_in_every_run() -> 
 def test_every_drawing_says_in_words_what_it_shows() -> None:
     huffman, codebook, anatomy, coding = everything()
     pictures = [huffman.picture, codebook.picture, anatomy.figure, coding.picture]
-    for picture, expected in zip(pictures, ("nodes are left", "squared error", "939 bytes", "zeros"), strict=True):
+    for picture, expected in zip(
+        pictures, ("nodes are left", "squared error", "939 bytes", "zeros"), strict=True
+    ):
         drawing = ElementTree.fromstring(picture.value)
         assert drawing.get("role") == "img" and drawing.findtext(f"{SVG}title")
         assert expected in (drawing.findtext(f"{SVG}desc") or "")
