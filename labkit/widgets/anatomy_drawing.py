@@ -98,8 +98,8 @@ def draw_stack(sizes: Mapping[str, int], axis: Axis, y: float, line: float = 0.0
 def draw_legend(x: float, y: float) -> list[str]:
     """A swatch and a name for each of GROUPS, in a line."""
     parts = []
-    for group in GROUPS:
-        label = text(f"anatomy.group.{group}")
+    for group, key in GROUPS.items():
+        label = text(key)
         parts.append(svg.rect(x, y - 11, 22, 13, *FILLS[group]))
         parts.append(svg.words(x + 28, y, label))
         x += 46 + 6.6 * len(label)

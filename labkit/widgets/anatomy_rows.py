@@ -13,9 +13,16 @@ from labkit.encode.baselines import Baseline
 from labkit.plots import table_html
 from labkit.widgets.catalogue import text
 
-GROUPS = ("positions", "values", "stored", "codebooks", "frame")
-"""Of coded tensors, where the kept weights are and which value each has; tensors that are stored as they are; the
-codebooks and settings of the coder; the file's own frame, lengths and first bytes of the records."""
+GROUPS = {
+    "positions": "anatomy.group.positions",
+    "values": "anatomy.group.values",
+    "stored": "anatomy.group.stored",
+    "codebooks": "anatomy.group.codebooks",
+    "frame": "anatomy.group.frame",
+}
+"""Each group, and its name in the catalogue. Of coded tensors, where the kept weights are and which value each has;
+tensors that are stored as they are; the codebooks and settings of the coder; the file's own frame, lengths and first
+bytes of the records."""
 PART_COLUMNS = ("tensor", "part", "bytes", "share", "bound", "alone")
 
 
@@ -84,7 +91,7 @@ def anatomy_says(weighed: Weighed) -> str:
             size=found.size_bytes,
             ratio=found.ratio,
             decoded=found.decoded_bytes,
-            largest=text(f"anatomy.group.{largest}"),
+            largest=text(GROUPS[largest]),
             share=groups[largest] / found.size_bytes,
         )
     ]

@@ -49,7 +49,7 @@ def _frame(across: Axis, up: Axis) -> list[str]:
         parts.append(svg.line(across.start, up(tick), across.end, up(tick), svg.LIGHT))
         parts.append(svg.words(across.start - 6, up(tick) + 4, f"{tick:g}", "end", 11))
     parts.append(svg.line(across.start, up.start, across.end, up.start))
-    for power in range(math.ceil(math.log10(across.low)), math.floor(math.log10(across.high)) + 1):
+    for power in range(math.floor(math.log10(across.low)), math.floor(math.log10(across.high)) + 1):
         for step in (1, 2, 5):
             if across.low <= step * 10**power <= across.high:
                 x = across(step * 10**power)

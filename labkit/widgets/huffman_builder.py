@@ -32,8 +32,10 @@ class HuffmanBuilder(widgets.VBox):  # type: ignore[misc]
         for place, button in enumerate(self.buttons):
             button.add_class("labkit-node")
             button.on_click(partial(self._clicked, place))
-        self.undo_button = self._button("undo", self.undo)
-        self.reset_button = self._button("reset", self.reset)
+        self.undo_button = self._button(text("huffman.undo"), text("huffman.undo.help"), self.undo)
+        self.reset_button = self._button(text("huffman.reset"), text("huffman.reset.help"), self.reset)
+        self.undo_button.add_class("labkit-undo")
+        self.reset_button.add_class("labkit-reset")
         self.says, self.picture, self.table, self.code = (widgets.HTML() for _ in range(4))
         for name, part in {"says": self.says, "figure": self.picture, "rows": self.table}.items():
             part.add_class(f"labkit-{name}")
@@ -79,9 +81,8 @@ class HuffmanBuilder(widgets.VBox):  # type: ignore[misc]
     def _clicked(self, place: int, button: object) -> None:
         self.choose(self._boards[-1][place])
 
-    def _button(self, key: str, action: Callable[[], None]) -> widgets.Button:
-        button = widgets.Button(description=text(f"huffman.{key}"), tooltip=text(f"huffman.{key}.help"))
-        button.add_class(f"labkit-{key}")
+    def _button(self, name: str, help: str, action: Callable[[], None]) -> widgets.Button:
+        button = widgets.Button(description=name, tooltip=help)
         button.on_click(lambda _: action())
         return button
 

@@ -20,7 +20,7 @@ def test_there_is_a_file_for_every_stop_and_all_its_bytes_are_told() -> None:
     recording = load_coding()
     stops = [(point.sparsity, point.levels) for point in recording.points]
     assert stops == list(itertools.product(SPARSITIES, LEVELS))
-    assert all(tuple(point.groups) == GROUPS and point.size_bytes > 0 for point in recording.points)
+    assert all(list(point.groups) == list(GROUPS) and point.size_bytes > 0 for point in recording.points)
     assert all(point.drop_ci95[0] <= point.drop_pp <= point.drop_ci95[1] for point in recording.points)
 
 
@@ -29,7 +29,8 @@ def test_zeros_and_few_levels_save_bytes_and_there_is_something_to_find() -> Non
     sizes = {(point.sparsity, point.levels): point.size_bytes for point in recording.points}
     for (sparsity, levels), size in sizes.items():
         assert size < sizes[sparsity, 16] or levels == 16
-        assert sparsity < 0.5 or size < sizes[0.0, levels]
+        assert sparsity < 0.8 or size < sizes[0.0, levels]
+    assert sizes[0.5, 2] > sizes[0.0, 2]  # half the weights zero: a third value, and a larger file
     good = [point for point in recording.points if point.drop_pp <= 0.5]
     bad = [point for point in recording.points if point.drop_pp > 2]
     assert min(point.size_bytes for point in good) * 100 < recording.float_bytes and bad
