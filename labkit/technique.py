@@ -34,7 +34,7 @@ def knob(
     max: float | None = None,
     below: float | None = None,
     above: float | None = None,
-    choices: Sequence[str] = (),
+    choices: Sequence[str] | Sequence[float] = (),
     unit: str = "",
     kw_only: Any = dataclasses.MISSING,
 ) -> Any:
@@ -71,7 +71,7 @@ def check_knobs(config: Any) -> None:
         where = f"{type(config).__name__}.{field.name}={value!r}"
         if meta["choices"]:
             if value not in meta["choices"]:
-                raise ConfigError(f"{where} is unknown; {nearest(str(value), meta['choices'])}")
+                raise ConfigError(f"{where} is unknown; {nearest(str(value), map(str, meta['choices']))}")
             continue
         kind = float if field.default is None else type(field.default)  # None: no limit is set
         if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:

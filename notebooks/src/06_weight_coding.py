@@ -604,6 +604,9 @@ file = save_encoded(small, folder / "small.lkz")
 weighed = Weighed(dissect(file.read_bytes()), baselines(small))
 AnatomyView([weighed])
 
+# %% [markdown]
+# In plain code, with every byte in the table:
+
 # %%
 display(SVG(draw_anatomy(weighed)))
 display(HTML(anatomy_table(weighed)))

@@ -6,9 +6,10 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
+from tests.browser.conftest import click, run_all_cells, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "06_weight_coding.ipynb"
+VISIBLE_WITHIN_MS = 1500
 BY_COUNT = """
 buttons => buttons.filter(each => each.offsetParent)
     .sort((a, b) => count(a) - count(b))
@@ -23,7 +24,8 @@ def test_a_reader_builds_the_tree_moves_the_sliders_and_makes_a_file(
     screenshot: Callable[[Any, str], None],
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
-    run_lesson(page, jupyter(LESSON), ".labkit-coding")
+    page.goto(jupyter(LESSON))
+    run_all_cells(page, ".labkit-coding")
     screenshot(page, "coding-0-end")
     times = {}
 
@@ -52,7 +54,7 @@ def test_a_reader_builds_the_tree_moves_the_sliders_and_makes_a_file(
     screenshot(page, "coding-5-codebook-moved")
 
     anatomy = show(page, screenshot, "anatomy >> nth=0", "coding-6-anatomy")
-    anatomy.locator(".jp-Accordion-header, .lm-Collapse-header").first.click()
+    anatomy.get_by_text("Every byte in a table").click()
     page.wait_for_function("document.querySelector('.labkit-anatomy .labkit-rows tbody tr').offsetParent")
     screenshot(page, "coding-7-anatomy-table")
 
