@@ -2,12 +2,21 @@
 
 from __future__ import annotations
 
+from labkit.widgets.anatomy_drawing import draw_anatomy
+from labkit.widgets.anatomy_rows import Weighed, anatomy_table, byte_groups
+from labkit.widgets.anatomy_view import AnatomyView
 from labkit.widgets.channel_drawing import draw_widths
 from labkit.widgets.channel_game import ChannelGame
 from labkit.widgets.channel_rows import Options, widths_table, widths_view
 from labkit.widgets.clipping_drawing import draw_clipping
 from labkit.widgets.clipping_explorer import ClippingExplorer
 from labkit.widgets.clipping_rows import clipping_table, sweep_clipping, watch
+from labkit.widgets.codebook_drawing import draw_codebook
+from labkit.widgets.codebook_explorer import CodebookExplorer
+from labkit.widgets.codebook_rows import share_weights, sharing_table, sweep_levels
+from labkit.widgets.coding_drawing import draw_coding
+from labkit.widgets.coding_panel import CodingPanel
+from labkit.widgets.coding_rows import CodedPoint, find_point
 from labkit.widgets.compare_panel import ComparePanel
 from labkit.widgets.convert_panel import ConvertPanel
 from labkit.widgets.coupling_drawing import coupling_table, draw_coupling
@@ -18,6 +27,9 @@ from labkit.widgets.format_map import FormatMap
 from labkit.widgets.grid_drawing import draw_grid
 from labkit.widgets.grid_explorer import GridExplorer
 from labkit.widgets.grid_rows import grid_table, make_grid
+from labkit.widgets.huffman_builder import HuffmanBuilder
+from labkit.widgets.huffman_drawing import draw_forest
+from labkit.widgets.huffman_rows import Forest, forest_table
 from labkit.widgets.job import Job
 from labkit.widgets.microscope_panel import MicroscopePanel
 from labkit.widgets.mixed_drawing import draw_assignment
@@ -34,13 +46,19 @@ from labkit.widgets.view import View
 
 __all__ = [
     "ChannelGame",
+    "AnatomyView",
     "ClippingExplorer",
+    "CodebookExplorer",
+    "CodedPoint",
+    "CodingPanel",
     "ComparePanel",
     "ConvertPanel",
     "ExplainPanel",
+    "Forest",
     "Form",
     "FormatMap",
     "GridExplorer",
+    "HuffmanBuilder",
     "Job",
     "MicroscopePanel",
     "MixedGame",
@@ -49,7 +67,10 @@ __all__ = [
     "SensitivityExplorer",
     "TicketExplorer",
     "View",
+    "Weighed",
+    "anatomy_table",
     "assignment_table",
+    "byte_groups",
     "clipping_table",
     "coupling_table",
     "curves_of",
@@ -58,8 +79,12 @@ __all__ = [
     "rounds_of",
     "tickets_say",
     "tickets_table",
+    "draw_anatomy",
     "draw_assignment",
     "draw_clipping",
+    "draw_codebook",
+    "draw_coding",
+    "draw_forest",
     "draw_grid",
     "draw_map",
     "draw_sensitivity",
@@ -69,7 +94,15 @@ __all__ = [
     "points_view",
     "sensitivity_says",
     "sensitivity_table",
+    "find_point",
+    "forest_table",
+    "grid_table",
+    "make_grid",
+    "points_view",
+    "share_weights",
+    "sharing_table",
     "sweep_clipping",
+    "sweep_levels",
     "tally",
     "watch",
     "widths_table",

@@ -3,9 +3,9 @@
     form = Form(PruneMagnitude, show=("sparsity", "scope"), sparsity=0.7)
     technique = form.build()          # PruneMagnitude(sparsity=0.7), or its ConfigError
 
-Each field becomes the plainest control that fits: choices a dropdown, fractions among them or between two ends a
-slider, any other number a box. A box takes what is typed and says what is wrong with it; a silent correction would
-teach nothing.
+Each field becomes the plainest control that fits: choices a dropdown, numbers among them or fractions between two
+ends a slider, any other number a box. A box takes what is typed and says what is wrong with it; a silent correction
+would teach nothing.
 """
 
 from __future__ import annotations
@@ -120,8 +120,10 @@ def _control(field: dataclasses.Field[Any], start: Any) -> widgets.Widget:
     common = {"description": name, "tooltip": meta["help"], "style": _STYLE, "layout": _LAYOUT}
     if isinstance(start, tuple):
         return Several(tuple(meta["choices"]), start, name)
-    if meta["choices"] and isinstance(start, float):
-        options = [(f"{each:.0%}", each) for each in meta["choices"]]
+    if meta["choices"] and isinstance(start, (int, float)):
+        options = [
+            (f"{each:.0%}" if isinstance(each, float) else f"{each:,}", each) for each in meta["choices"]
+        ]
         return widgets.SelectionSlider(options=options, value=start, **common)
     if meta["choices"]:
         return widgets.Dropdown(options=list(meta["choices"]), value=start, **common)
