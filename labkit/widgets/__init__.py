@@ -20,6 +20,12 @@ from labkit.widgets.mixed_drawing import draw_assignment
 from labkit.widgets.mixed_game import MixedGame
 from labkit.widgets.mixed_rows import assignment_table, points_view, tally
 from labkit.widgets.panel import Panel
+from labkit.widgets.soft_target_drawing import draw_soft_target
+from labkit.widgets.soft_target_explorer import SoftTargetExplorer
+from labkit.widgets.soft_target_rows import ask, soft_target_table
+from labkit.widgets.temperature_drawing import draw_temperatures
+from labkit.widgets.temperature_panel import TemperaturePanel
+from labkit.widgets.temperature_rows import temperature_table
 from labkit.widgets.view import View
 
 __all__ = [
@@ -34,17 +40,24 @@ __all__ = [
     "MicroscopePanel",
     "MixedGame",
     "Panel",
+    "SoftTargetExplorer",
+    "TemperaturePanel",
     "View",
+    "ask",
     "assignment_table",
     "clipping_table",
     "draw_assignment",
     "draw_clipping",
     "draw_grid",
     "draw_map",
+    "draw_soft_target",
+    "draw_temperatures",
     "grid_table",
     "make_grid",
     "points_view",
+    "soft_target_table",
     "sweep_clipping",
+    "temperature_table",
     "tally",
     "watch",
 ]
