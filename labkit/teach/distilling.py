@@ -10,7 +10,6 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,6 +21,7 @@ from labkit.errors import ConfigError
 from labkit.files import read_json, write_atomically
 from labkit.measure.quality import evaluate
 from labkit.progress import Progress, part
+from labkit.teach.recording import report
 from labkit.variant import Variant
 
 FILE = Path(__file__).parent / "distilled_digits.json"
@@ -126,12 +126,8 @@ def main() -> None:
     """Train, and write FILE."""
     from labkit.zoo import load_model
 
-    made: dict[str, Any] = dataclasses.asdict(record(load_model(TEACHER), load_dataset(DATASET), _report))
+    made: dict[str, Any] = dataclasses.asdict(record(load_model(TEACHER), load_dataset(DATASET), report))
     write_atomically(FILE, (json.dumps(made, indent=1) + "\n").encode())
-
-
-def _report(fraction: float, message: str) -> None:
-    print(f"\r{fraction:6.1%} {message}", end="", file=sys.stderr)
 
 
 if __name__ == "__main__":

@@ -100,11 +100,12 @@ def main() -> None:
 
     dataset = load_dataset(DATASET)
     variant = NETWORK(ExportOnnx()(load_model(MODEL), dataset), dataset)
-    made: dict[str, Any] = dataclasses.asdict(record(variant, dataset, _report))
+    made: dict[str, Any] = dataclasses.asdict(record(variant, dataset, report))
     write_atomically(FILE, (json.dumps(made, indent=1) + "\n").encode())
 
 
-def _report(fraction: float, message: str) -> None:
+def report(fraction: float, message: str) -> None:
+    """Progress, told in one line on stderr."""
     print(f"\r{fraction:6.1%} {message}", end="", file=sys.stderr)
 
 

@@ -53,7 +53,8 @@ class SoftTarget:
 def ask(teacher: Variant, split: Split, labels: tuple[str, ...]) -> dict[str, SoftTarget]:
     """What the teacher says of every image of `split`, by a name such as "image 2: 7".
 
-    teacher: a PyTorch or ONNX variant with one image [C, H, W] as its input, shown in grey. Raises DataError for no image.
+    teacher: a PyTorch or ONNX variant with one image [C, H, W] as its input, shown in grey. Raises DataError for
+    no image.
     """
     if not len(split):
         raise DataError("there is no image to ask about: take at least one from the split")
