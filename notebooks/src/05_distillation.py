@@ -388,8 +388,13 @@ show([{"temperature": t, "errors fewer than on labels alone, %": each} for t, ea
 claim("at temperature 1 a teacher saves about a third of the errors", 25 < fewer_pct[1.0] < 42)
 claim("from temperature 2 on more than half of them", min(fewer_pct[t] for t in TEMPERATURES if t > 1) > 50)
 claim(
-    "at every temperature alpha 1 is better than alpha 0.25",
-    all(recorded.nearest(t, 1.0).mean < recorded.nearest(t, 0.25).mean for t in TEMPERATURES),
+    "and from there on no smaller alpha makes fewer errors than 1",
+    all(
+        recorded.nearest(t, 1.0).mean <= recorded.nearest(t, alpha).mean
+        for t in TEMPERATURES
+        if t > 1
+        for alpha in ALPHAS
+    ),
 )
 
 # %% [markdown]
@@ -517,8 +522,8 @@ folder.mkdir(parents=True, exist_ok=True)
 for name, images in transfer_sets.items():
     file = folder / f"{name.replace(' ', '-')}.npz"
     np.savez(file, x=images)
-    pupil = dataclasses.replace(student, transfer=str(file))(teacher, data)
-    rows.append({"learns from": f"400 × {name}, no label", "right": right(pupil).mean()})
+    learner = dataclasses.replace(student, transfer=str(file))(teacher, data)
+    rows.append({"learns from": f"400 × {name}, no label", "right": right(learner).mean()})
 show([row | {"right": f"{row['right']:.1%}"} for row in rows])
 
 # %%
@@ -705,9 +710,8 @@ claim("and student B, who is right, still worse than that", handout(p_b, thresho
 # %%
 mine = None  # your answer
 ### BEGIN SOLUTION
-mine = dataclasses.replace(student, max_samples=200, augment="shift", epochs=60, temperature=4.0)(
-    teacher, data
-)
+pupil = dataclasses.replace(student, max_samples=200, augment="shift", epochs=60, temperature=4.0)
+mine = pupil(teacher, data)
 ### END SOLUTION
 
 # %%
