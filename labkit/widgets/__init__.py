@@ -39,14 +39,20 @@ from labkit.widgets.panel import Panel
 from labkit.widgets.sensitivity_drawing import draw_sensitivity
 from labkit.widgets.sensitivity_explorer import SensitivityExplorer
 from labkit.widgets.sensitivity_rows import curves_of, sensitivity_says, sensitivity_table
+from labkit.widgets.soft_target_drawing import draw_soft_target
+from labkit.widgets.soft_target_explorer import SoftTargetExplorer
+from labkit.widgets.soft_target_rows import ask, soft_target_table
+from labkit.widgets.temperature_drawing import draw_temperatures
+from labkit.widgets.temperature_panel import TemperaturePanel
+from labkit.widgets.temperature_rows import temperature_table
 from labkit.widgets.ticket_drawing import draw_tickets
 from labkit.widgets.ticket_explorer import TicketExplorer
 from labkit.widgets.ticket_rows import rounds_of, tickets_say, tickets_table
 from labkit.widgets.view import View
 
 __all__ = [
-    "ChannelGame",
     "AnatomyView",
+    "ChannelGame",
     "ClippingExplorer",
     "CodebookExplorer",
     "CodedPoint",
@@ -65,45 +71,49 @@ __all__ = [
     "Options",
     "Panel",
     "SensitivityExplorer",
+    "SoftTargetExplorer",
+    "TemperaturePanel",
     "TicketExplorer",
     "View",
     "Weighed",
     "anatomy_table",
+    "ask",
     "assignment_table",
     "byte_groups",
     "clipping_table",
     "coupling_table",
     "curves_of",
-    "draw_coupling",
-    "draw_tickets",
-    "rounds_of",
-    "tickets_say",
-    "tickets_table",
     "draw_anatomy",
     "draw_assignment",
     "draw_clipping",
     "draw_codebook",
     "draw_coding",
+    "draw_coupling",
     "draw_forest",
     "draw_grid",
     "draw_map",
     "draw_sensitivity",
+    "draw_soft_target",
+    "draw_temperatures",
+    "draw_tickets",
     "draw_widths",
-    "grid_table",
-    "make_grid",
-    "points_view",
-    "sensitivity_says",
-    "sensitivity_table",
     "find_point",
     "forest_table",
     "grid_table",
     "make_grid",
     "points_view",
+    "rounds_of",
+    "sensitivity_says",
+    "sensitivity_table",
     "share_weights",
     "sharing_table",
+    "soft_target_table",
     "sweep_clipping",
     "sweep_levels",
     "tally",
+    "temperature_table",
+    "tickets_say",
+    "tickets_table",
     "watch",
     "widths_table",
     "widths_view",

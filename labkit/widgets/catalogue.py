@@ -262,6 +262,38 @@ STRINGS = {
     "coding.measure": "Make it here",
     "coding.measure.help": "Prune, fine-tune, cluster, fine-tune, code: this file, on this machine",
     "coding.idle": "Ready. Move the sliders, then press Make it here.",
+    "soft.title": "What the teacher says of an image of class {label}",
+    "soft.image": "image {number}: {label}",
+    "soft.label": "label: {label}",
+    "soft.mark": "label",
+    "soft.choose": "which image the teacher is asked about",
+    "soft.temperature": "divides the logits; above 1 it softens the answer",
+    "soft.yours": "at temperature {temperature:.1f} (yours)",
+    "soft.plain": "at temperature 1",
+    "soft.entropy": "entropy",
+    "soft.entropy.axis": "bits: how undecided the answer is",
+    "soft.entropy.row": "entropy",
+    "soft.bits": "{bits:.3f} bits",
+    "soft.said": "{label} with {share}",
+    "soft.says": "The label says {label}. The teacher, at temperature {temperature:.1f}: {said}. "
+    "Entropy {bits:.3f} bits of at most {most:.2f}; at temperature 1 it is {bits_at_1:.3f}.",
+    "heat.title": "Errors of students, by temperature and alpha",
+    "heat.temperature": "softens the teacher’s answers; the recorded one nearest is marked",
+    "heat.alpha": "weight of the teacher’s answers; the labels’ is 1 − alpha",
+    "heat.axis": "temperature (logarithmic)",
+    "heat.errors": "errors",
+    "heat.errors.note": "of {images} images,\nmean of {seeds} seeds;\nbars: 95 % interval\nof the mean",
+    "heat.line": "alpha {alpha:g}",
+    "heat.alone": "labels alone (alpha 0)",
+    "heat.mark": "{mean:.1f}",
+    "heat.says": "Recorded at temperature {temperature:g} and alpha {alpha:g}: {mean:.1f} errors of {images} images "
+    "[{low:.1f}, {high:.1f}], the mean of {seeds} students that differ in their seed. "
+    "On labels alone it is {alone:.1f} [{alone_low:.1f}, {alone_high:.1f}].",
+    "heat.table": "The same as a table",
+    "heat.measure": "Measure here",
+    "heat.measure.help": "Train a student at exactly these settings, with the next seed, and count its errors",
+    "heat.idle": "Ready. Choose temperature and alpha, then press Measure here.",
+    "heat.none": "nothing measured here yet",
 }
 
 

@@ -21,6 +21,7 @@ COLUMNS = (
     "size_bytes",
 )
 Draw = Callable[[Sequence[Any]], tuple[Any, str]]
+"""Rows → a figure, matplotlib's or an SVG document, and an HTML table."""
 
 
 def pareto_and_table(rows: Sequence[Any]) -> tuple[Any, str]:
@@ -47,4 +48,4 @@ class View(widgets.HBox):  # type: ignore[misc]
         """Draw the figure and the table of all `rows`."""
         figure, table = self._draw(rows)
         self.table.value = table + self._note
-        self.figure.value = image_html(figure)
+        self.figure.value = figure if isinstance(figure, str) else image_html(figure)

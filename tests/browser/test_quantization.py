@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.browser.conftest import click, run_all_cells, show, slide, wait_for_end
+from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "03_quantization.ipynb"
-VISIBLE_WITHIN_MS = 1500
 
 
 def test_a_reader_runs_the_lesson_moves_the_sliders_plays_and_asks_why(
@@ -18,8 +17,7 @@ def test_a_reader_runs_the_lesson_moves_the_sliders_plays_and_asks_why(
     screenshot: Callable[[Any, str], None],
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
-    page.goto(jupyter(LESSON))
-    run_all_cells(page, ".labkit-explain")
+    run_lesson(page, jupyter(LESSON), ".labkit-explain")
     screenshot(page, "quantization-0-end")
     times = {}
 

@@ -9,27 +9,12 @@ from typing import Any
 import nbformat
 import pytest
 
+from tests.browser.driving import JOB_ENDS_WITHIN_MS, VISIBLE_WITHIN_MS, click, run_lesson
+
 ROOT = Path(__file__).resolve().parents[2]
 TOUR = ROOT / "notebooks" / "00_tour.ipynb"
-VISIBLE_WITHIN_MS = 1500
-LAB_OPENS_WITHIN_MS = 90_000
-CELLS_RUN_WITHIN_MS = 240_000
-JOB_ENDS_WITHIN_MS = 180_000
-
-ERROR = ".jp-OutputArea-output[data-mime-type='application/vnd.jupyter.error']"
-NO_CELL_WAITS = "![...document.querySelectorAll('.jp-InputPrompt')].some(p => p.innerText.includes('*'))"
 ENDED = "!/^(Running|Stopping)/.test(document.querySelector('.labkit-status').innerText)"
 PROGRESS = "parseFloat(document.querySelector('.labkit-progress .progress-bar').style.width) / 100 "
-CLICK_AND_TIME = """
-async ([button, expected]) => {
-    const status = document.querySelector('.labkit-status');
-    const start = performance.now();
-    document.querySelector(button).click();
-    while (!status.innerText.startsWith(expected) && performance.now() - start < 10000)
-        await new Promise(resolve => setTimeout(resolve, 5));
-    return performance.now() - start;
-}
-"""
 
 
 @pytest.fixture
@@ -60,19 +45,13 @@ def test_a_reader_runs_the_tour_measures_stops_and_sees_it(
     lesson: Path,
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
-    page.goto(jupyter(lesson))
-    page.wait_for_selector("text=/[|] Idle/", timeout=LAB_OPENS_WITHIN_MS)
-    page.click("text=Run >> nth=0")
-    page.click("text=Run All Cells")
-    page.wait_for_selector(f".labkit-panel, {ERROR}", timeout=CELLS_RUN_WITHIN_MS)
-    page.wait_for_function(NO_CELL_WAITS, timeout=CELLS_RUN_WITHIN_MS)
-    assert page.locator(ERROR).all_inner_texts() == []
+    run_lesson(page, jupyter(lesson), ".labkit-panel")
     page.locator(".labkit-panel").scroll_into_view_if_needed()
     status, figure = page.locator(".labkit-status"), page.locator(".labkit-figure img")
     empty = figure.get_attribute("src")
     screenshot(page, "1-ready")
 
-    run_ms = page.evaluate(CLICK_AND_TIME, [".labkit-run", "Running"])
+    run_ms = click(page, ".labkit-run", ".labkit-status", "Running")
     wait_until(page, PROGRESS + "> 0.05")
     screenshot(page, "2-running")
     wait_until(page, ENDED)
@@ -82,16 +61,16 @@ def test_a_reader_runs_the_tour_measures_stops_and_sees_it(
     assert page.locator(".labkit-rows tbody tr").count() >= 2
     screenshot(page, "3-done")
 
-    again_ms = page.evaluate(CLICK_AND_TIME, [".labkit-run", "Running"])
+    again_ms = click(page, ".labkit-run", ".labkit-status", "Running")
     wait_until(page, PROGRESS + "> 0.05")
-    stop_ms = page.evaluate(CLICK_AND_TIME, [".labkit-stop", "Stop"])
+    stop_ms = click(page, ".labkit-stop", ".labkit-status", "Stop")
     wait_until(page, ENDED)
     screenshot(page, "4-stopped")
     assert status.inner_text().startswith("Stopped")
 
     times = {"run_ms": run_ms, "again_ms": again_ms, "stop_ms": stop_ms}
     if page.locator(".labkit-recorded").count():
-        times["recorded_ms"] = page.evaluate(CLICK_AND_TIME, [".labkit-recorded", "Measured earlier"])
+        times["recorded_ms"] = click(page, ".labkit-recorded", ".labkit-status", "Measured earlier")
         assert "candidates" in figure.get_attribute("alt")
         screenshot(page, "5-recorded")
     for name, milliseconds in times.items():

@@ -6,10 +6,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-from tests.browser.conftest import click, run_all_cells, show, slide, wait_for_end
+from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "06_weight_coding.ipynb"
-VISIBLE_WITHIN_MS = 1500
 BY_COUNT = """
 buttons => buttons.filter(each => each.offsetParent)
     .sort((a, b) => count(a) - count(b))
@@ -24,8 +23,7 @@ def test_a_reader_builds_the_tree_moves_the_sliders_and_makes_a_file(
     screenshot: Callable[[Any, str], None],
     record_testsuite_property: Callable[[str, object], None],
 ) -> None:
-    page.goto(jupyter(LESSON))
-    run_all_cells(page, ".labkit-coding")
+    run_lesson(page, jupyter(LESSON), ".labkit-coding")
     screenshot(page, "coding-0-end")
     times = {}
 
