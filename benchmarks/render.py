@@ -15,6 +15,8 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bytes import page as bytes_words
+from benchmarks.bytes.page import bytes_page
 from benchmarks.distillation import page as distillation
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
@@ -66,14 +68,15 @@ WORDS = {
     "two_workers_batch32": "two workers / one, batch 32",
     **quantization_words.WORDS,
     **distillation.WORDS,
+    **bytes_words.WORDS,
 }
 
 
-IN_README = {"quantization": quantization_words.IN_README}
+IN_README = {"bytes": bytes_words.IN_README, "quantization": quantization_words.IN_README}
 """Benchmark name → the figures that the README shows, where it does not show all."""
 
 
-HAVE_A_PAGE = ("conversion", "distillation", "quantization")
+HAVE_A_PAGE = ("bytes", "conversion", "distillation", "quantization")
 """The benchmarks whose tables have a page of their own."""
 
 
@@ -192,6 +195,8 @@ def pages() -> dict[Path, str]:
     tables = [figure_table(name, document, IN_README.get(name)) for name, document in documents.items()]
     readme = fill(readme, "benchmarks", "\n\n".join(tables))
     found = {ROOT / "README.md": readme, ROOT / "docs" / "benchmarks.md": benchmarks_page(documents)}
+    if "bytes" in documents:
+        found[ROOT / "docs" / "bytes.md"] = bytes_page(documents["bytes"], machine(documents["bytes"]))
     if "conversion" in documents:
         found[ROOT / "docs" / "conversion.md"] = conversion_page(documents["conversion"])
     if "distillation" in documents:

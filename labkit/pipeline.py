@@ -25,7 +25,7 @@ from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
-from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights
+from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, RemoveDeadUnits
 from labkit.quantize import (
     Equalize,
     QuantizeAware,
@@ -52,6 +52,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     PruneMagnitude,
     PruneWeights,
     PruneChannels,
+    RemoveDeadUnits,
     Distill,
     ClusterWeights,
     DistillHints,

@@ -27,7 +27,8 @@ from labkit.train import Train, fresh_variant
 from labkit.variant import Variant
 
 SEEDS = (0, 1, 2)
-LEVELS = 8
+SHIPPED = "lenet5@mnist+encode"
+LEVELS = {"linear_levels": 6, "conv_levels": 8, "bias_levels": 4}
 FINAL = ("strict", "small")
 
 
@@ -58,8 +59,8 @@ class Plan:
 PLANS = {
     plan.network: plan
     for plan in (
-        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 40, 80, 20, (14_000, 7_000), 0.0),
-        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (12_000, 4_500), 0.9),
+        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 50, 15, (14_000, 7_500), 0.0),
+        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (11_000, 4_500), 0.9),
     )
 }
 IN_HASTE = {"dense_epochs": 4, "prune_epochs": 6, "cluster_epochs": 2, "max_samples": 4000}
@@ -122,9 +123,7 @@ def _steps(plan: Plan, seed: int, into: Path) -> Iterator[tuple[str, Callable[[V
         **how,
     )
     cluster = ClusterWeights(
-        linear_levels=LEVELS,
-        conv_levels=LEVELS,
-        bias_levels=LEVELS,
+        **LEVELS,
         fine_tune_epochs=plan.cluster_epochs,
         learning_rate=0.0005,
         **how,

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
-from benchmarks.bytes.making import FINAL, IN_HASTE, PLANS, SEEDS, Plan, make
+from benchmarks.bytes.making import FINAL, IN_HASTE, PLANS, SEEDS, SHIPPED, Plan, make
 from benchmarks.parts import Found, nulls
 from labkit.data import Dataset, cache_folder, load_dataset
 from labkit.encode import decode, dissect, encode
@@ -20,6 +20,7 @@ from labkit.measure.quality import evaluate
 from labkit.prune.masks import prunable_weights
 from labkit.statistics import wilson
 from labkit.variant import Variant
+from labkit.zoo import CODED, FOLDER
 
 Row = dict[str, Any]
 _DECODINGS = 15
@@ -42,10 +43,20 @@ def decoding(quick: bool) -> Found:
     if isinstance(data, str):
         return nulls(names, data)
     for plan in PLANS.values():
-        for _, made in _made(plan, data, quick):
-            rows += [{"network": plan.network, "file": name, **_decoding(made[name])} for name in FINAL]
+        for _, networks in made(plan, data, quick):
+            rows += [{"network": plan.network, "file": name, **_decoding(networks[name])} for name in FINAL]
     slowest = min(row["decode_mb_per_s"] for row in rows)
     return Found({"decode_mb_per_s": slowest}, rows)
+
+
+def anatomy(quick: bool) -> Found:
+    """Where every byte of the file in the zoo went; nothing is measured."""
+    found = dissect((FOLDER / SHIPPED / CODED).read_bytes())
+    rows = [{"file": SHIPPED, "part_of_file": row.pop("part"), **row} for row in found.to_json()["parts"]]
+    return Found(
+        {"shipped_bytes": found.size_bytes, "shipped_ratio": PLANS["lenet5"].float_bytes / found.size_bytes},
+        rows,
+    )
 
 
 def _files(plan: Plan, quick: bool) -> Found:
@@ -55,8 +66,8 @@ def _files(plan: Plan, quick: bool) -> Found:
         return nulls(names, data)
     rows = [
         {"network": plan.network, "seed": seed, "file": name, **_weigh(plan, variant, data, name)}
-        for seed, made in _made(plan, data, quick)
-        for name, variant in made.items()
+        for seed, networks in made(plan, data, quick)
+        for name, variant in networks.items()
     ]
     found = Found({name: figure(rows) for name, figure in zip(names, _FIGURES.values(), strict=True)}, rows)
     if quick:
@@ -100,7 +111,7 @@ def _decoding(variant: Variant) -> Row:
     return {"decoded_bytes": decoded, "decode_ms": 1e3 * seconds, "decode_mb_per_s": decoded / 1e6 / seconds}
 
 
-def _made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str, Variant]]]:
+def made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str, Variant]]]:
     """Seed, and what was made with it."""
     if quick:
         with tempfile.TemporaryDirectory() as folder:

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from benchmarks.tables import markdown_table
+
 Row = Mapping[str, Any]
 
 WORDS = {
@@ -68,7 +70,7 @@ def distillation_page(document: Mapping[str, Any], machine: str) -> str:
         parts += [
             "## The temperature",
             "Errors of the distilled student among the 5,000 validation images, seed 0.",
-            _table(("temperature", "errors"), cells),
+            markdown_table(("temperature", "errors"), cells),
         ]
     return "\n\n".join(parts) + "\n"
 
@@ -87,7 +89,7 @@ def _errors(rows: Sequence[Row], figures: Mapping[str, float | None]) -> str:
                 *(_count(own[seed]) if seed in own else "–" for seed in seeds),
             )
         )
-    return _table(("network", "Hinton", "median", *(f"seed {seed}" for seed in seeds)), cells)
+    return markdown_table(("network", "Hinton", "median", *(f"seed {seed}" for seed in seeds)), cells)
 
 
 def _count(row: Row) -> str:
@@ -104,10 +106,4 @@ def _fewer(rows: Sequence[Row]) -> str:
         cells.append(
             (_TITLES[row["network"]], row["seed"], f"{row['fewer_errors']:,} [{low:,}, {high:,}]", raised)
         )
-    return _table(("network", "seed", "errors fewer", "biases raised by"), cells)
-
-
-def _table(head: Sequence[str], rows: Sequence[Sequence[object]]) -> str:
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(map(str, row))} |" for row in rows]
-    return "\n".join(lines)
+    return markdown_table(("network", "seed", "errors fewer", "biases raised by"), cells)

@@ -5,11 +5,12 @@ Nothing here measures, and nothing heavy is imported: `benchmarks.render` writes
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 from benchmarks.quantization import RUNTIMES
 from benchmarks.quantization.words import TITLES
+from benchmarks.tables import markdown_table
 
 Row = Mapping[str, Any]
 _INTRODUCTION = """\
@@ -47,7 +48,7 @@ def _parts(document: Mapping[str, Any]) -> str:
         (name.replace("_", " "), stamp["measured"], f"{stamp['seconds']:,.0f}")
         for name, stamp in document["parts"].items()
     ]
-    return _table(("part", "measured at", "in s"), told)
+    return markdown_table(("part", "measured at", "in s"), told)
 
 
 def _peers(rows: list[Row]) -> list[str]:
@@ -71,7 +72,10 @@ def _peers(rows: list[Row]) -> list[str]:
             for row in made
         ]
         ratios = [f"time, {TITLES[runtime]}" for runtime in RUNTIMES]
-        lines += [f"### {model}", _table(("tool", "accuracy, %", "lost", "ahead", *ratios, "bytes"), cells)]
+        lines += [
+            f"### {model}",
+            markdown_table(("tool", "accuracy, %", "lost", "ahead", *ratios, "bytes"), cells),
+        ]
         notes = [f"- {row['tool']}: {row['refused']}" for row in own if "refused" in row]
         notes += [
             f"- {row['tool']}, {TITLES[runtime]}: {row[f'{runtime}_refused']}"
@@ -86,7 +90,7 @@ def _peers(rows: list[Row]) -> list[str]:
         for row in rows
         if "versions" in row
     }
-    return [*lines, "### The tools", _table(("tool", "settings", "versions"), settings.values())]
+    return [*lines, "### The tools", markdown_table(("tool", "settings", "versions"), settings.values())]
 
 
 def _ahead(row: Row) -> str:
@@ -126,12 +130,12 @@ def _speed(rows: list[Row]) -> list[str]:
     ]
     lines = [
         "## Speed",
-        _table(("runtime", "precision", "ms", "over float32", "over bfloat16", "lost"), cells),
+        markdown_table(("runtime", "precision", "ms", "over float32", "over bfloat16", "lost"), cells),
     ]
     if chains:
         lines += [
             "The peak was looked for with chains of eight layers; the fastest run of each, in 10⁹ multiply-adds/s:",
-            _table(("runtime", "chain", "activations", "10⁹/s"), chains),
+            markdown_table(("runtime", "chain", "activations", "10⁹/s"), chains),
         ]
     return lines
 
@@ -152,7 +156,7 @@ def _collapse(rows: list[Row]) -> list[str]:
         "scale no longer suits all of a layer's weights. How far they are rescaled was chosen on validation images, so "
         "that the collapse shows where one scale serves all of a weight, and not yet where each channel has its own; "
         "rescaled further, both collapse. The last column: how far its float outputs are from before.",
-        _table(("weights", "scales", "lost", "float error"), cells),
+        markdown_table(("weights", "scales", "lost", "float error"), cells),
     ]
 
 
@@ -171,7 +175,7 @@ def _few_bits(rows: list[Row]) -> list[str]:
         "## Weights in few bits",
         "Activations stay in float. The figures are of the rounding in bold, which was decided beforehand; 3 and 2 "
         "bits are stored as 4.",
-        _table(("model", "bits", "rounding", "lost", "bytes"), cells),
+        markdown_table(("model", "bits", "rounding", "lost", "bytes"), cells),
     ]
 
 
@@ -188,7 +192,7 @@ def _trained(rows: list[Row]) -> list[str]:
     ]
     return [
         "## Trained on the grid",
-        _table(("model", "weight bits", "activation bits", "lost", "bytes"), cells),
+        markdown_table(("model", "weight bits", "activation bits", "lost", "bytes"), cells),
     ]
 
 
@@ -209,7 +213,7 @@ def _mixed(rows: list[Row]) -> list[str]:
         "Each row is a model of the search; *layers* says how many have how many bits. The bold one was chosen on "
         "validation: the smallest whose interval against uniform int8 holds 0, or is better. The front is what the "
         "search itself measured, on training samples.",
-        _table(
+        markdown_table(
             (
                 "layers",
                 "size / int8",
@@ -231,7 +235,7 @@ def _memory(rows: list[Row]) -> list[str]:
         "## Calibration's memory",
         "The peak of a fresh process that calibrates resnet20 on 128 samples and on 4,096; *own* is what it adds to "
         "what was resident when everything was loaded.",
-        _table(("tool", "calibrator", *head), cells),
+        markdown_table(("tool", "calibrator", *head), cells),
     ]
 
 
@@ -245,7 +249,7 @@ def _explained(rows: list[Row]) -> list[str]:
     return [
         "## Why it is not faster",
         "Models that ought to be faster and are not, each for one known reason; `explain` must name it first.",
-        _table(("case", "cause", "named", "found"), cells),
+        markdown_table(("case", "cause", "named", "found"), cells),
     ]
 
 
@@ -268,10 +272,3 @@ def _bold(text: str, really: bool) -> str:
 
 def _plain(value: float | None) -> str:
     return "–" if value is None else f"{value:.4g}"
-
-
-def _table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
-    """A Markdown table; a bar in a cell would end it, so it is written as HTML."""
-    lines = [f"| {' | '.join(head)} |", f"|{'---|' * len(head)}"]
-    lines += [f"| {' | '.join(str(cell).replace('|', '&#124;') for cell in row)} |" for row in rows]
-    return "\n".join(lines)

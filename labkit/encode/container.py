@@ -10,6 +10,7 @@ a row, and any other but one in four thousand million, in 4 bytes; a digest agai
 
 from __future__ import annotations
 
+import dataclasses
 import io
 import zlib
 from collections.abc import Iterator
@@ -83,7 +84,7 @@ def decode(content: bytes, what: str = "the coded file") -> Variant:
         raise ModelFileError(f"{what} is damaged or cut off (its checksum differs): copy it again")
     reader = StreamReader(io.BytesIO(content), len(content), what)
     tensors = dict(reader)
-    return reader.variant(tensors)
+    return dataclasses.replace(reader.variant(tensors), file_bytes=len(content))
 
 
 @door

@@ -22,8 +22,10 @@ from labkit.prune.coupling.axis import Numbers
 from labkit.prune.coupling.coupling import EVERYWHERE
 from labkit.prune.importance import per_unit
 from labkit.prune.structure import Structure, read_structure
-from labkit.technique import Technique
+from labkit.technique import Technique, knob
 from labkit.variant import Array, Variant
+
+_WHAT = ("both", "unmade", "unread")
 
 
 @dataclass(frozen=True)
@@ -37,10 +39,13 @@ class RemoveDeadUnits(Technique):
     title: ClassVar[str] = "Removal of units that no longer count"
     takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
 
+    what: str = knob("both", "units that nothing makes, that nothing reads, or both", choices=_WHAT)
+
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Find the dead units, and cut them."""
+        progress(0.0, "reading which channels hang together")
         structure = read_structure(variant)
-        dead = dead_units(structure)
+        dead = dead_units(structure, self.what)
         if not dead:
             raise TechniqueError(
                 f"every unit of {variant.name!r} counts: some weight makes it and some weight reads it. Prune more "
@@ -51,8 +56,11 @@ class RemoveDeadUnits(Technique):
         )
 
 
-def dead_units(structure: Structure) -> list[Numbers]:
-    """The units of each group that no longer count, groups without any left out; one of a group always stays."""
+def dead_units(structure: Structure, what: str = "both") -> list[Numbers]:
+    """The units of each group that no longer count, groups without any left out; one of a group always stays.
+
+    what: "unmade", "unread" or "both".
+    """
     groups = structure.coupling.groups
     names = {member.tensor for group in groups for member in group.members}
     values = {name: np.abs(structure.values(name)) for name in names}
@@ -60,7 +68,7 @@ def dead_units(structure: Structure) -> list[Numbers]:
     while True:
         before = sum(int(dead.sum()) for dead in found)
         for group, dead in zip(groups, found, strict=True):
-            dead |= _dead(group, values)
+            dead |= _dead(group, values, what)
             if dead.all():
                 dead[0] = False
         removed = [group.units[dead] for group, dead in zip(groups, found, strict=True)]
@@ -70,15 +78,16 @@ def dead_units(structure: Structure) -> list[Numbers]:
             return [units for units in removed if len(units)]
 
 
-def _dead(group: Group, values: dict[str, Array]) -> NDArray[np.bool_]:
+def _dead(group: Group, values: dict[str, Array], what: str) -> NDArray[np.bool_]:
     """[U]: which units of a group nothing makes, or nothing reads. Behind a batch norm, γ and β make them."""
     makers = group.of_role("scales") or group.of_role("makes")
-    unmade, unread = (
-        np.all([per_unit(member, values[member.tensor]) == 0 for member in members], 0)
-        for members in ((*makers, *group.of_role("shifts")), group.of_role("reads"))
-    )
-    dead: NDArray[np.bool_] = unmade | unread
-    return dead
+    sides = {"unmade": (*makers, *group.of_role("shifts")), "unread": group.of_role("reads")}
+    dead: list[NDArray[np.bool_]] = [
+        np.all([per_unit(member, values[member.tensor]) == 0 for member in members], axis=0)
+        for side, members in sides.items()
+        if what in (side, "both")
+    ]
+    return np.asarray(np.stack(dead).any(0), dtype=bool)
 
 
 def _without(values: Array, axis: int, indices: Sequence[int] | Array) -> Array:

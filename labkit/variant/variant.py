@@ -45,6 +45,8 @@ class Variant:
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     lineage: tuple[Step, ...] = ()
+    file_bytes: int | None = None
+    """The size of the coded file that it was decoded from; None where `payload` is what would be shipped."""
 
     def __post_init__(self) -> None:
         check_text(ModelFileError, self.name, *self.labels)
@@ -64,8 +66,8 @@ class Variant:
 
     @property
     def size_bytes(self) -> int:
-        """Length of `payload`."""
-        return len(self.payload)
+        """What would be shipped: the coded file that it came from, else `payload`."""
+        return len(self.payload) if self.file_bytes is None else self.file_bytes
 
     @functools.cached_property
     def digest(self) -> str:
@@ -139,8 +141,10 @@ class Variant:
             spec.check_finite(feeds[spec.name])
 
     def derive(self, name: str, step: Step, **changes: Any) -> Variant:
-        """A new variant with `changes`, its lineage longer by `step`."""
-        return dataclasses.replace(self, name=name, lineage=(*self.lineage, step), **changes)
+        """A new variant with `changes`, its lineage longer by `step`; it was decoded from no file."""
+        return dataclasses.replace(
+            self, name=name, lineage=(*self.lineage, step), **{"file_bytes": None, **changes}
+        )
 
     @door
     def save(self, folder: str | Path) -> Path:

@@ -21,7 +21,7 @@ from labkit.files import read_json, write_atomically
 from labkit.progress import Progress
 from labkit.variant import Variant
 
-FOLDER = Path(__file__).parent
+FOLDER, CODED = Path(__file__).parent, "model.lkz"
 
 
 def recipes() -> dict[str, dict[str, Any]]:
@@ -31,7 +31,9 @@ def recipes() -> dict[str, dict[str, Any]]:
 
 def names() -> tuple[str, ...]:
     """The networks whose weights are here."""
-    return tuple(name for name in recipes() if (FOLDER / name / "variant.json").exists())
+    return tuple(
+        name for name in recipes() if any((FOLDER / name / file).exists() for file in ("variant.json", CODED))
+    )
 
 
 @door
@@ -43,7 +45,7 @@ def load_model(name_or_path: str | Path, patience: float = 1.0) -> Variant:
     """
     name, path = str(name_or_path), Path(name_or_path)
     if name in names():
-        return Variant.load(FOLDER / name)
+        return _shipped(name)
     from labkit.formats import READERS, format_of, inspect, load_file
 
     if os.path.isfile(path / "variant.json"):  # unlike Path's, it takes any text: no folder has that name
@@ -68,6 +70,17 @@ def load_model(name_or_path: str | Path, patience: float = 1.0) -> Variant:
     return load_file(path, patience=patience)
 
 
+def _shipped(name: str) -> Variant:
+    """One of `names()`: a folder with a saved variant, or with a coded file."""
+    if (FOLDER / name / "variant.json").exists():
+        return Variant.load(FOLDER / name)
+    from labkit.encode import load_encoded
+
+    decoded = load_encoded(FOLDER / name / CODED)
+    steps = tuple(dataclasses.replace(step, origin="zoo") for step in decoded.lineage)
+    return dataclasses.replace(decoded, name=name, lineage=steps)
+
+
 def derived(model: Variant) -> tuple[Variant, ...]:
     """The shipped variants that were made from exactly this model beforehand (pruned, distilled)."""
     found = []
@@ -84,10 +97,15 @@ def card(name: str) -> dict[str, Any]:
 
 
 def train_from_recipe(name: str, progress: Progress | None = None, checkpoint: Path | None = None) -> Variant:
-    """Train the network `name` again, by its recipe: from scratch, or by a technique from another shipped one."""
+    """Train the network `name` again, by its recipe: from scratch, or by a technique from another shipped one.
+
+    Raises ConfigError for one that a benchmark makes, and says how to run that.
+    """
     from labkit.train import Train, fit, fresh_variant
 
     recipe = recipes()[name]
+    if "benchmark" in recipe:
+        raise ConfigError(f"{name!r} is made by a benchmark: python -m {recipe['benchmark']}")
     dataset = load_dataset(recipe["dataset"])
     if "from" in recipe:
         from labkit.pipeline import make_technique
@@ -105,11 +123,26 @@ def train_from_recipe(name: str, progress: Progress | None = None, checkpoint: P
 
 def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) -> dict[str, Any]:
     """Train `name`, measure it on the test split, write weights and card; returns the card."""
+    checkpoint = folder / f".{name}.checkpoint"
+    variant = train_from_recipe(name, progress, checkpoint)
+    variant.save(folder / name)
+    document = _write_card(name, variant, folder)
+    shutil.rmtree(checkpoint, ignore_errors=True)
+    return document
+
+
+def ship_coded(name: str, content: bytes, folder: Path = FOLDER) -> dict[str, Any]:
+    """Put a coded file (`labkit.encode`) among the shipped networks, measured as `build` does; returns its card."""
+    from labkit.encode import decode
+
+    write_atomically(folder / name / CODED, content)
+    return _write_card(name, decode(content), folder)
+
+
+def _write_card(name: str, variant: Variant, folder: Path) -> dict[str, Any]:
     from labkit.measure.quality import evaluate
     from labkit.train import uses_bfloat16
 
-    checkpoint = folder / f".{name}.checkpoint"
-    variant = train_from_recipe(name, progress, checkpoint)
     recipe = recipes()[name]
     dataset = load_dataset(recipe["dataset"])
     scores = evaluate(variant, dataset, "test")
@@ -129,10 +162,8 @@ def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) ->
         "trained_in_bfloat16": uses_bfloat16(recipe.get("train", {}).get("precision", "auto")),
         "trained_with": {"torch": environment.versions.get("torch", ""), "cpu": environment.cpu_model},
     }
-    variant.save(folder / name)
     write_atomically(folder / name / "card.json", json.dumps(document, indent=1).encode())
-    shutil.rmtree(checkpoint, ignore_errors=True)
     return document
 
 
-__all__ = ["build", "card", "derived", "load_model", "names", "recipes", "train_from_recipe"]
+__all__ = ["build", "card", "derived", "load_model", "names", "recipes", "ship_coded", "train_from_recipe"]

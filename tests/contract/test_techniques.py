@@ -11,10 +11,12 @@ from typing import ClassVar
 
 import numpy as np
 import pytest
+import torch
 
 from labkit.convert import Converter
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.pipeline import TECHNIQUES, Pipeline, make_technique
+from labkit.prune import RemoveDeadUnits
 from labkit.technique import Technique, knob, knobs
 
 QUICK = {
@@ -44,7 +46,13 @@ def quick(cls):
 
 
 def input_for(cls, request):
-    return request.getfixturevalue("forms")(cls.takes[0], "image")
+    variant, dataset = request.getfixturevalue("forms")(cls.takes[0], "image")
+    if cls is RemoveDeadUnits:
+        variant = dataclasses.replace(variant, model=copy.deepcopy(variant.model))
+        with torch.no_grad():
+            next(variant.model.parameters())[1] = 0  # a channel that nothing makes
+            dict(variant.model.named_parameters())["conv1.bias"][1] = 0
+    return variant, dataset
 
 
 @techniques

@@ -88,6 +88,27 @@ def test_the_readmes_quantizations_run_as_they_are_printed(tmp_path, monkeypatch
     assert methods == list(METHODS["quantize"])
 
 
+@pytest.mark.parametrize("recipe", ["small-file", "fast-int8"])
+def test_a_recipe_runs_by_the_command_that_it_names(recipe, tmp_path, monkeypatch, capsys):
+    path = ROOT / "docs" / "recipes" / f"{recipe}.toml"
+    (line,) = [line for line in path.read_text(encoding="utf-8").splitlines() if "labkit apply" in line]
+    assert path.name in line
+    quick = re.sub(r"fine_tune_epochs = \d+", "fine_tune_epochs = 2", path.read_text(encoding="utf-8"))
+    monkeypatch.chdir(tmp_path)
+    Path("docs/recipes").mkdir(parents=True)
+    Path("docs/recipes", path.name).write_text(quick, encoding="utf-8")
+    app(line.split()[2:], standalone_mode=False)
+    made = lk.load_model(line.split()[-1])
+    assert 20 * made.size_bytes < lk.load_model("lenet5@digits").size_bytes or made.quantized
+    assert "validation samples" in capsys.readouterr().out
+
+
+def test_the_recipes_that_the_readme_names_are_there():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    named = {name for name in re.findall(r"docs/recipes/([\w-]+)\.toml", text)}
+    assert named == {path.stem for path in (ROOT / "docs" / "recipes").iterdir()}
+
+
 def quantization_document() -> dict:
     """A row of each kind, as the benchmark writes them; the figures are made up."""
     pair = {"drop_pp": 0.1, "drop_pp_ci95": [-0.1, 0.3], "images": 10_000}
