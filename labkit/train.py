@@ -118,13 +118,18 @@ def fit(
 
     `after_step` runs after every update (a pruning mask, say). With `checkpoint`, each epoch's state is kept in that
     folder and a later call continues from there. Raises Cancelled through `progress`, TechniqueError if the loss
-    stops being finite.
+    stops being finite or all parameters are frozen.
     """
     task = dataset.task
     train = dataset.split("train")
     if recipe.max_samples:
         train = train.take(slice(0, recipe.max_samples))
     module: nn.Module = copy.deepcopy(variant.model)
+    if not any(parameter.requires_grad for parameter in module.parameters()):
+        raise TechniqueError(
+            f"{variant.name!r} has no parameter that training may change: give one back its gradient, as "
+            "model.requires_grad_(True) does for all"
+        )
     optimizer = _optimizer(recipe, module)
     criterion = loss or (lambda output, target, _: task.loss(output, target, recipe.label_smoothing))
     bfloat16 = uses_bfloat16(recipe.precision)

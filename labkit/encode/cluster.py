@@ -28,8 +28,9 @@ from labkit.encode.kmeans import exact, lloyd, nearest
 from labkit.errors import TechniqueError
 from labkit.progress import Progress, part
 from labkit.prune.fine_tune import FineTuned
+from labkit.prune.masks import check_stored
 from labkit.technique import knob
-from labkit.variant import Array, Variant
+from labkit.variant import Variant
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
 _STARTS = {"linear": lloyd, "exact": exact}
@@ -58,21 +59,23 @@ class ClusterWeights(FineTuned):
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Cluster a copy, train its codebooks, and round them to what a file stores in few bytes."""
         module = copy.deepcopy(variant.model)
+        check_stored(module)
         tensors = list(self._tensors(module))
         if not tensors:
             raise TechniqueError(
                 f"{variant.name!r} has no weights that these levels would cluster: raise one above 0"
             )
+        shared: dict[Tensor, _Shared] = {}  # layers that share a tensor share its codebook
         for index, (layer, name, levels) in enumerate(tensors):
             progress(0.2 * index / len(tensors), "clustering")
-            parametrize.register_parametrization(
-                layer, name, self._shared(getattr(layer, name), levels), unsafe=True
-            )
+            tensor = getattr(layer, name)
+            shared[tensor] = shared.get(tensor) or self._shared(tensor, levels)
+            parametrize.register_parametrization(layer, name, shared[tensor], unsafe=True)
         result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module)
         trained = self.fine_tune(result, variant, dataset, part(progress, 0.2, 1.0))
         for layer, name, _ in list(self._tensors(trained)):
-            shared: Any = layer.parametrizations[name][0]  # type: ignore[index]
-            shared.round_to(self.values)
+            values: Any = layer.parametrizations[name][0]  # type: ignore[index]
+            values.round_to(self.values)
             parametrize.remove_parametrizations(layer, name)
         plain = copy.deepcopy(variant.model)  # parametrized layers list their tensors in another order
         plain.load_state_dict(trained.state_dict())
@@ -89,10 +92,11 @@ class ClusterWeights(FineTuned):
                     yield layer, "bias", self.bias_levels
 
     def _shared(self, tensor: Tensor, levels: int) -> _Shared:
-        values = tensor.detach().numpy()
+        values = tensor.detach().double().numpy()
         kept = values != 0
         centroids = _STARTS[self.start](values[kept], levels) if kept.any() else np.zeros(1)
-        return _Shared(centroids, np.where(kept, 1 + nearest(values, centroids), 0))
+        entries = np.where(kept, 1 + nearest(values, centroids), 0)
+        return _Shared(torch.tensor(centroids, dtype=tensor.dtype), torch.from_numpy(entries))
 
 
 class _LookUp(torch.autograd.Function):
@@ -116,10 +120,10 @@ class _Shared(nn.Module):
 
     entries: Tensor
 
-    def __init__(self, codebook: Array, entries: Array) -> None:
+    def __init__(self, codebook: Tensor, entries: Tensor) -> None:
         super().__init__()
-        self.codebook = nn.Parameter(torch.tensor(codebook, dtype=torch.float32))
-        self.register_buffer("entries", torch.from_numpy(entries))
+        self.codebook = nn.Parameter(codebook)
+        self.register_buffer("entries", entries)
 
     def forward(self, _: Tensor) -> Tensor:
         """The tensor, made of the codebook: the shape of `entries`."""

@@ -48,6 +48,10 @@ class FactorizeLowRank(FineTuned):
         for index, (name, layer) in enumerate(layers.items()):
             progress(0.2 * index / len(layers), f"factorising {name}")
             matrix = layer.weight.detach().flatten(1)
+            if not bool(matrix.isfinite().all()):
+                raise TechniqueError(
+                    f"the weight of {name!r} in {variant.name!r} holds NaN or infinity: train again"
+                )
             u, s, v = torch.linalg.svd(matrix.double(), full_matrices=False)
             rank = self.rank(s, matrix.shape)
             if rank * sum(matrix.shape) < matrix.numel():

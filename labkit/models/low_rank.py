@@ -41,7 +41,7 @@ def with_ranks(module: nn.Module, ranks: Any) -> nn.Module:
         if type(rank) is not int or not 1 <= rank <= min(size):
             raise ConfigError(f"low_rank[{name!r}]={rank!r} must be a whole number 1..{min(size)}")
         parent, _, own = name.rpartition(".")
-        setattr(layers[parent], own, _thin(layers[name], rank))
+        setattr(layers[parent], own, _thin(layers[name], rank).to(layers[name].weight.dtype))
     if ranks and hasattr(module, "config"):
         module.config = {**module.config, "low_rank": dict(ranks)}  # type: ignore[assignment, dict-item]
     return module

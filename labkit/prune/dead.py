@@ -82,12 +82,11 @@ def _dead(group: Group, values: dict[str, Array], what: str) -> NDArray[np.bool_
     """[U]: which units of a group nothing makes, or nothing reads. Behind a batch norm, γ and β make them."""
     makers = group.of_role("scales") or group.of_role("makes")
     sides = {"unmade": (*makers, *group.of_role("shifts")), "unread": group.of_role("reads")}
-    dead: list[NDArray[np.bool_]] = [
-        np.all([per_unit(member, values[member.tensor]) == 0 for member in members], axis=0)
-        for side, members in sides.items()
-        if what in (side, "both")
-    ]
-    return np.asarray(np.stack(dead).any(0), dtype=bool)
+    dead = np.zeros(len(group), dtype=bool)
+    for side, members in sides.items():
+        if members and what in (side, "both"):  # no weight may read what the graph sums up
+            dead |= np.all([per_unit(member, values[member.tensor]) == 0 for member in members], axis=0)
+    return dead
 
 
 def _without(values: Array, axis: int, indices: Sequence[int] | Array) -> Array:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.functional import pad
 
+from labkit.errors import TechniqueError
 from labkit.onnx_graph.as_torch import OnnxModule
 
 SCOPES = ("global", "layer", "n:m")
@@ -30,11 +31,22 @@ def prunable_layers(module: nn.Module) -> dict[str, Tensor]:
     """
     if isinstance(module, OnnxModule):
         return module.weights()
+    check_stored(module)
     found: dict[Tensor, str] = {}
     for name, layer in module.named_modules():
         if isinstance(layer, _LAYERS):
             found.setdefault(layer.weight, name)
     return {name: weight for weight, name in found.items()}
+
+
+def check_stored(module: nn.Module) -> None:
+    """Raise TechniqueError for a layer that computes its weight anew each time: what is written into it is lost."""
+    for name, layer in module.named_modules():
+        if isinstance(layer, _LAYERS) and not isinstance(layer.weight, nn.Parameter):
+            raise TechniqueError(
+                f"the weight of {name!r} is computed anew for each batch (weight_norm does so): store it first, with "
+                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+            )
 
 
 def prunable_weights(module: nn.Module) -> list[Tensor]:

@@ -6,6 +6,7 @@ The graph that the couplings were read from is there in both cases. So whatever 
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -66,27 +67,26 @@ class Structure:
         if self.variant.format == "onnx":
             narrow = self.graph(removed)
             masked = _as_onnx(self.variant, self.coupling.masked(removed, EVERYWHERE))
-            self._check(narrow, self.variant if exactly else masked)
+            self._check(narrow, self.variant if exactly else masked, exactly)
             return narrow.model
         module = narrow_module(self.variant.model, self.coupling, removed)
         zeroed = masked_module(self.variant.model, self.coupling, removed, EVERYWHERE)
         expected = self.variant if exactly else dataclasses.replace(self.variant, model=zeroed)
-        self._check(dataclasses.replace(self.variant, model=module), expected)
+        self._check(dataclasses.replace(self.variant, model=module), expected, exactly)
         return _rebuilt(module)
 
     def products(
         self, dataset: Dataset, batches: int, batch_size: int, seed: int
     ) -> Iterator[dict[str, Array]]:
         """For each batch of training samples, every weight times its gradient of the loss: g·w, under its name."""
-        module = (
-            as_torch(self.coupling.model) if self.variant.format == "onnx" else self.variant.model
-        ).eval()
         if self.variant.format == "onnx":
-            stored = {each.name for each in self.coupling.model.graph.initializer}
-            weights = {name: module.constant(name) for name in stored}
-            weights = {name: each for name, each in weights.items() if each.requires_grad}
+            module: Any = as_torch(self.coupling.model)
+            stored = {each.name: module.constant(each.name) for each in self.coupling.model.graph.initializer}
+            weights = {name: each for name, each in stored.items() if each.requires_grad}
         else:
-            weights = {name: each for name, each in module.named_parameters() if each.requires_grad}
+            module = copy.deepcopy(self.variant.model).eval()
+            parameters = {name: each for name, each in module.named_parameters() if each.is_floating_point()}
+            weights = {name: each.requires_grad_() for name, each in parameters.items()}  # frozen ones too
         train, patience = dataset.split("train"), Patience()
         order = np.random.default_rng(seed).permutation(len(train))[: batches * batch_size]
         for start in range(0, len(order), batch_size):
@@ -102,14 +102,25 @@ class Structure:
                 if gradient is not None
             }
 
-    def _check(self, narrow: Variant, masked: Variant) -> None:
-        found, expected = (_answers(variant) for variant in (narrow, masked))
+    def _check(self, narrow: Variant, whole: Variant, exactly: bool) -> None:
+        found, expected = (_answers(variant) for variant in (narrow, whole))
         for name, array in expected.items():
-            if not np.allclose(found[name], array, _TOLERANCE, _TOLERANCE * float(np.abs(array).max())):
+            if not np.isfinite(array).all():
                 raise TechniqueError(
-                    f"{self.variant.name!r} without the chosen channels does not compute what it does with them at "
-                    f"zero: its output {name!r} differs. A rule of labkit's misreads this graph; please report it"
+                    f"the output {name!r} of {self.variant.name!r} holds NaN or infinity: train again"
                 )
+            if np.allclose(found[name], array, _TOLERANCE, _TOLERANCE * float(np.abs(array).max())):
+                continue
+            if exactly:
+                raise TechniqueError(
+                    f"a unit of {self.variant.name!r} that nothing makes counts all the same, for a function behind it "
+                    "makes something of nothing, as a sigmoid makes ½: remove those alone that nothing reads, "
+                    "what='unread'"
+                )
+            raise TechniqueError(
+                f"{self.variant.name!r} without the chosen channels does not compute what it does with them at "
+                f"zero: its output {name!r} differs. A rule of labkit's misreads this graph; please report it"
+            )
 
 
 def read_structure(variant: Variant) -> Structure:

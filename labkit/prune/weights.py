@@ -172,14 +172,14 @@ class PruneWeights(ZeroesWeights):
 def show_gradients(criterion: Criterion, variant: Variant, dataset: Dataset, progress: Progress) -> None:
     """Let `criterion` see the gradient of the task's loss on each batch of the calibration split. Trains nothing."""
     module = copy.deepcopy(variant.model).eval()
-    weights = prunable_weights(module)
+    weights = [weight.requires_grad_() for weight in prunable_weights(module)]  # those of a frozen layer too
     samples, patience, done = dataset.split("calibration"), Patience(), 0
     for batch in samples.batches(_BATCH):
         feeds = variant.feeds(batch.inputs)
         with patience.shared():
             module.zero_grad()
             output = module(*(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs))
-            loss = dataset.task.loss(output, torch.from_numpy(batch.target))
+            loss = dataset.task.loss(output, torch.tensor(batch.target))
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 criterion.watch(weights, gradients(weights))

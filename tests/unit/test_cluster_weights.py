@@ -119,3 +119,52 @@ def test_it_takes_models_of_any_shape(name, cases):
     variant, dataset = cases[name]
     made = ClusterWeights(linear_levels=4)(variant, dataset)
     assert all(len(values(array)) <= 4 for key, array in weights(made).items() if "table" not in key)
+
+
+class Tied(nn.Module):
+    """Two layers that are one: what is trained through either is the other's too."""
+
+    def __init__(self):
+        super().__init__()
+        torch.manual_seed(0)
+        self.first, self.second, self.last = nn.Linear(1024, 16), nn.Linear(1024, 16), nn.Linear(16, 10)
+        self.second.weight = self.first.weight
+
+    def forward(self, image):
+        rows = image.flatten(1)
+        return self.last(torch.relu(self.first(rows)) + torch.relu(self.second(rows.flip(1))))
+
+
+def test_layers_that_share_a_weight_share_its_codebook(lenet, digits, monkeypatch):
+    trained = []
+    whole = ClusterWeights.fine_tune
+
+    def kept(self, *arguments):
+        module = whole(self, *arguments)
+        trained.extend(layer.weight.detach().clone() for layer in (module.first, module.second))
+        return module
+
+    monkeypatch.setattr(ClusterWeights, "fine_tune", kept)
+    variant = dataclasses.replace(lenet, model=Tied().eval(), name="tied")
+    made = dataclasses.replace(TUNED, values="float32", learning_rate=0.01)(variant, digits)
+    assert made.model.first.weight is made.model.second.weight
+    assert all(torch.equal(made.model.first.weight, weight) for weight in trained) and len(trained) == 2
+
+
+@pytest.mark.parametrize("dtype", ["float64", "float16"])
+def test_a_network_keeps_its_precision(dtype, cases):
+    variant, _ = cases["regression"]
+    spec = [dataclasses.replace(each, dtype=dtype) for each in (*variant.inputs, *variant.outputs)]
+    model = copy.deepcopy(variant.model).to(getattr(torch, dtype))
+    made = ClusterWeights(2)(dataclasses.replace(variant, model=model, inputs=spec[:1], outputs=spec[1:]))
+    assert {str(p.dtype) for p in made.model.parameters()} == {f"torch.{dtype}"}
+    assert all(len(values(array)) <= 2 for array in weights(made).values())
+
+
+def test_a_weight_that_is_computed_anew_each_time_is_refused(cases):
+    variant, _ = cases["regression"]
+    model = copy.deepcopy(variant.model)
+    nn.utils.parametrizations.weight_norm(model[0])
+    for technique in (ClusterWeights(), PruneMagnitude()):
+        with pytest.raises(TechniqueError, match=r"weight of '0' is computed anew .*remove_parametrizations"):
+            technique(dataclasses.replace(variant, model=model))

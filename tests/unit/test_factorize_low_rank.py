@@ -104,3 +104,21 @@ def test_what_gains_nothing_is_refused(lenet):
 def test_a_config_that_cannot_be_is_refused(ranks, says, lenet):
     with pytest.raises(ConfigError, match=says):
         build({**lenet.model.config, "low_rank": ranks})
+
+
+def test_a_network_keeps_its_precision(cases):
+    variant, _ = cases["regression"]
+    spec = [dataclasses.replace(each, dtype="float64") for each in (*variant.inputs, *variant.outputs)]
+    double = dataclasses.replace(
+        variant, model=copy.deepcopy(variant.model).double(), inputs=spec[:1], outputs=spec[1:]
+    )
+    made = FactorizeLowRank(by="parameters", keep=0.5)(double)
+    assert {parameter.dtype for parameter in made.model.parameters()} == {torch.float64}
+
+
+def test_a_weight_that_is_no_number_is_named(lenet):
+    model = copy.deepcopy(lenet.model)
+    with torch.no_grad():
+        model.fc1.weight[2, 3] = torch.nan
+    with pytest.raises(TechniqueError, match="'fc1' .* NaN"):
+        FactorizeLowRank()(dataclasses.replace(lenet, model=model))

@@ -13,11 +13,13 @@ from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 
 from labkit.errors import ConfigError, ModelFileError, TechniqueError
+from labkit.measure.counting import count
 from labkit.models import build
 from labkit.prune import PruneChannels
 from labkit.prune.channels import remaining
 from labkit.prune.importance import channel_importance
 from labkit.prune.structure import read_structure
+from labkit.technique import probe
 from labkit.variant import TensorSpec, Variant
 
 SMALL = {"input_shape": [2, 24, 20], "num_outputs": 3}  # lenet5 flattens 3×2 pixels a channel
@@ -137,6 +139,23 @@ def test_every_width_of_the_config_belongs_to_exactly_one_group(index):
 
 
 # --- how many ---
+
+
+@pytest.mark.parametrize(
+    "config",
+    [
+        {"architecture": "mlp", "hidden": [6, 5]},
+        {"architecture": "vit", "depth": 1},
+    ],
+    ids=lambda config: config["architecture"],
+)
+def test_multiply_adds_can_be_a_target_where_the_code_computes_a_shape(config):
+    variant = random_variant({**config, **SMALL})
+    graph, module = (
+        count(each, probe(variant, batch_size=1)) for each in (read_structure(variant).graph([]), variant)
+    )
+    assert graph.macs == module.macs
+    assert PruneChannels(target="macs", keep=0.6)(variant).size_bytes < variant.size_bytes
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from labkit.measure.quality import evaluate
 from labkit.prune import PruneWeights, RemoveDeadUnits
 from labkit.runtimes import reference_runtime
 from labkit.technique import probe
+from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -86,3 +87,30 @@ def test_after_a_pruning_that_trains_units_without_weights_are_without_a_bias_an
     result = RemoveDeadUnits()(pruned)
     assert result.model.config["hidden"][0] <= 300 - int(rows.sum())
     assert np.array_equal(evaluate(result, digits, "test"), evaluate(pruned, digits, "test"))
+
+
+def small(*layers):
+    torch.manual_seed(0)
+    model = torch.nn.Sequential(*layers).eval()
+    spec = [TensorSpec(name, "float32", ("batch", 6)) for name in ("x", "y")]
+    return Variant("small", "torch", model, spec[:1], spec[1:])
+
+
+def test_behind_a_function_that_makes_something_of_nothing_a_unit_counts_and_it_is_said_what_to_do():
+    variant = small(torch.nn.Linear(6, 8), torch.nn.Sigmoid(), torch.nn.Linear(8, 6))
+    with torch.no_grad():
+        variant.model[0].weight[:3], variant.model[0].bias[:3] = 0, 0
+        variant.model[2].weight[:, 5] = 0
+    with pytest.raises(TechniqueError, match="as a sigmoid makes ½.*what='unread'"):
+        RemoveDeadUnits()(variant)
+    assert RemoveDeadUnits(what="unread")(variant).model[0].out_features == 7
+
+
+def test_a_unit_that_no_weight_reads_but_the_output_counts():
+    class Sums(torch.nn.Module):
+        def forward(self, x):
+            return x.unflatten(1, (4, 6)).sum(1)
+
+    variant = ExportOnnx()(small(torch.nn.Linear(6, 24), torch.nn.ReLU(), Sums()))
+    with pytest.raises(TechniqueError, match="every unit"):
+        RemoveDeadUnits()(variant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 from collections import Counter
@@ -13,7 +14,7 @@ import torch
 import labkit.prune.fine_tune
 from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.measure.quality import evaluate
-from labkit.prune import PruneMagnitude, PruneWeights
+from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights
 from labkit.prune.masks import prunable_layers, prunable_weights
 from labkit.prune.schedule import Gradual, cubic, in_rounds
 from labkit.prune.scores import CRITERIA
@@ -305,3 +306,17 @@ def test_a_layer_that_the_loss_does_not_reach_has_no_gradient_and_is_no_obstacle
         PruneWeights(0.5, criterion="movement", schedule="gradual", **few),
     ):
         assert zeros(technique(half, dataset)) == 5
+
+
+def test_a_frozen_layer_is_judged_by_its_gradient_like_any_other(small, digits):
+    frozen = dataclasses.replace(small, model=copy.deepcopy(small.model))
+    frozen.model.conv2.requires_grad_(False)
+    for technique in (PruneWeights(0.5, criterion="taylor"), PruneChannels(0.5, importance="taylor")):
+        assert technique(frozen, digits).payload == technique(small, digits).payload
+
+
+def test_where_nothing_may_be_trained_it_is_said_how_to_change_that(small, digits):
+    frozen = dataclasses.replace(small, model=copy.deepcopy(small.model).requires_grad_(False))
+    assert zeros(PruneWeights(0.5, criterion="taylor")(frozen, digits)) == round(0.5 * size(small))
+    with pytest.raises(TechniqueError, match="no parameter that training may change.*requires_grad_"):
+        PruneMagnitude(0.5, **FEW)(frozen, digits)

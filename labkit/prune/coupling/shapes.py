@@ -116,7 +116,8 @@ def _choose(reading: Reading, places: list[int], lengths: list[int]) -> int:
 def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
     """Have the shape that the node is given, its input at `position`, follow the cut.
 
-    Where the graph computes it, what is fixed is written down, and the one size that is free is left to be found.
+    Where the graph computes it, what is fixed is written down, and the one size that is free is left to be found: cut
+    or not, or nobody could tell from the graph how large what follows is (`measure/counting.py`).
     """
     given, name = reading.constant(position), reading.node.output[0]
     free = reading.free(name)
@@ -132,7 +133,7 @@ def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
             raise Unruled(f"{reading.title()} is given a shape of another rank")
 
     def other_shape(node: onnx.NodeProto, kept: Kept, write: Write) -> None:
-        if concerned(axes, kept):
+        if given is None or concerned(axes, kept):
             shape = [
                 left(axis, kept) if axis.numbers is not None and size > 0 else size
                 for axis, size in zip(axes, wanted, strict=True)
