@@ -13,10 +13,13 @@ from __future__ import annotations
 
 from benchmarks.parts import run_parts
 from benchmarks.pruning.architectures import architectures
+from benchmarks.pruning.best import best
+from benchmarks.pruning.channels import channels, latency_targets
 from benchmarks.pruning.experiments import criteria, lottery
 from benchmarks.pruning.keep import keep_in
+from benchmarks.pruning.peer import torch_pruning
 
-PARTS = (architectures, criteria, lottery)
+PARTS = (channels, latency_targets, best, torch_pruning, architectures, criteria, lottery)
 
 if __name__ == "__main__":
-    run_parts("pruning", PARTS, in_haste=(architectures,), keep=keep_in)
+    run_parts("pruning", PARTS, in_haste=(channels, best, architectures), keep=keep_in)
