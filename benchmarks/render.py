@@ -16,6 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.distillation import page as distillation
+from benchmarks.pruning import words as pruning_words
+from benchmarks.pruning.page import pruning_page
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
 
@@ -66,14 +68,15 @@ WORDS = {
     "two_workers_batch32": "two workers / one, batch 32",
     **quantization_words.WORDS,
     **distillation.WORDS,
+    **pruning_words.WORDS,
 }
 
 
-IN_README = {"quantization": quantization_words.IN_README}
+IN_README = {"pruning": pruning_words.IN_README, "quantization": quantization_words.IN_README}
 """Benchmark name → the figures that the README shows, where it does not show all."""
 
 
-HAVE_A_PAGE = ("conversion", "distillation", "quantization")
+HAVE_A_PAGE = ("conversion", "distillation", "pruning", "quantization")
 """The benchmarks whose tables have a page of their own."""
 
 
@@ -197,6 +200,9 @@ def pages() -> dict[Path, str]:
     if "distillation" in documents:
         document = documents["distillation"]
         found[ROOT / "docs" / "distillation.md"] = distillation.distillation_page(document, machine(document))
+    if "pruning" in documents:
+        document = documents["pruning"]
+        found[ROOT / "docs" / "pruning.md"] = pruning_page(document, machine(document))
     if "quantization" in documents:
         document = documents["quantization"]
         found[ROOT / "docs" / "quantization.md"] = quantization_page(document, machine(document))

@@ -134,7 +134,7 @@ def _of_round(ticket: Ticket, whole: Scores, data: Dataset, seed: int) -> list[R
             rows[-1] |= more_than(whole, scores[kind])
     if len(rows) == 2:
         behind = more_than(scores["ticket"], scores["control"])
-        rows[1] |= {f"{key}_ticket": value for key, value in behind.items()}
+        rows[1] |= {key.replace("than", "than_ticket"): value for key, value in behind.items()}
     return rows
 
 
