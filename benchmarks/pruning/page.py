@@ -167,8 +167,7 @@ def _architectures(rows: list[Row]) -> list[str]:
             row["architecture"],
             row["groups"],
             f"{100 * row['parameters_left'] / row['parameters']:.0f} %",
-            f"{row['error']:.0e}",
-            f"{row['file_error']:.0e}",
+            *(f"{row[key]:.0e}" if row[key] else "0" for key in ("error", "file_error")),
             "yes" if row["passed"] else "no",
         )
         for row in rows
