@@ -17,6 +17,7 @@ import time
 import traceback
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 from benchmarks import RESULTS, command_line, show, write_result
@@ -49,16 +50,26 @@ def nulls(figures: Iterable[str], why: str) -> Found:
 Part = Callable[[bool], Found]
 
 
-def run_parts(name: str, parts: Sequence[Part], in_haste: Sequence[Part]) -> None:
+def run_parts(
+    name: str,
+    parts: Sequence[Part],
+    in_haste: Sequence[Part],
+    keep: Callable[[Path], None] | None = None,
+) -> None:
     """The command line of a benchmark in parts; `in_haste` are those of `--quick`, which each part is told of.
 
+    With `keep` there is an option more, `--keep FOLDER`: it is called with the folder before the first part.
     A part that fails is told of, and the others are measured all the same; the exit code is then 1.
     """
     parser = command_line(name)
     parser.add_argument(
         "--parts", help=f"some of {','.join(part.__name__ for part in parts)}; all if not given"
     )
+    if keep:
+        parser.add_argument("--keep", type=Path, help="keep here what is trained, and train nothing twice")
     arguments = parser.parse_args()
+    if keep and arguments.keep:
+        keep(arguments.keep)
     try:
         chosen = named(arguments.parts, parts) if arguments.parts else in_haste if arguments.quick else parts
     except ConfigError as error:

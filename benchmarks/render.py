@@ -18,6 +18,8 @@ from typing import Any
 from benchmarks.bytes import page as bytes_words
 from benchmarks.bytes.page import bytes_page
 from benchmarks.distillation import page as distillation
+from benchmarks.pruning import words as pruning_words
+from benchmarks.pruning.page import pruning_page
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
 
@@ -69,14 +71,19 @@ WORDS = {
     **quantization_words.WORDS,
     **distillation.WORDS,
     **bytes_words.WORDS,
+    **pruning_words.WORDS,
 }
 
 
-IN_README = {"bytes": bytes_words.IN_README, "quantization": quantization_words.IN_README}
+IN_README = {
+    "bytes": bytes_words.IN_README,
+    "pruning": pruning_words.IN_README,
+    "quantization": quantization_words.IN_README,
+}
 """Benchmark name → the figures that the README shows, where it does not show all."""
 
 
-HAVE_A_PAGE = ("bytes", "conversion", "distillation", "quantization")
+HAVE_A_PAGE = ("bytes", "conversion", "distillation", "pruning", "quantization")
 """The benchmarks whose tables have a page of their own."""
 
 
@@ -202,6 +209,9 @@ def pages() -> dict[Path, str]:
     if "distillation" in documents:
         document = documents["distillation"]
         found[ROOT / "docs" / "distillation.md"] = distillation.distillation_page(document, machine(document))
+    if "pruning" in documents:
+        document = documents["pruning"]
+        found[ROOT / "docs" / "pruning.md"] = pruning_page(document, machine(document))
     if "quantization" in documents:
         document = documents["quantization"]
         found[ROOT / "docs" / "quantization.md"] = quantization_page(document, machine(document))

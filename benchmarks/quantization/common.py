@@ -2,26 +2,22 @@
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
-
+from benchmarks import racing
 from benchmarks.quantization import RUNTIMES
+from benchmarks.racing import Blocks, Entrant
 from labkit.cli.terminal import say
 from labkit.convert import ExportOnnx
 from labkit.data import Dataset, Split, load_dataset
-from labkit.measure import Protocol
 from labkit.measure.quality import evaluate
-from labkit.measure.timing import Timed, time_sessions
 from labkit.quantize import QuantizeInt8
 from labkit.quantize.calibration.calibrate import pick
 from labkit.runtimes import RunOptions, get_runtime
-from labkit.statistics import Interval, ratio_interval
 from labkit.task import Scores
 from labkit.variant import Variant
 from labkit.zoo import load_model, names
@@ -95,21 +91,7 @@ def not_shipped(model: str) -> str:
 
 def race(
     variants: Mapping[str, tuple[Variant, RunOptions]], runtime: str, subject: Subject, quick: bool
-) -> dict[str, np.ndarray[Any, Any]]:
+) -> Blocks:
     """Name → block times in ms, interleaved, of a batch of 32 test images, one thread."""
-    test = subject.dataset.split("test")
-    batches = [test.take(slice(i, i + BATCH_SIZE)).inputs for i in range(0, 4 * BATCH_SIZE, BATCH_SIZE)]
-    protocol = Protocol.brief() if quick else Protocol(blocks=24, block_ms=60.0)
-    with contextlib.ExitStack() as stack:
-        timed = {}
-        for name, (variant, options) in variants.items():
-            session = stack.enter_context(get_runtime(runtime).load(variant, options))
-            feeds = [variant.feeds(batch) for batch in batches]
-            session.run(feeds[0])
-            timed[name] = Timed(session, feeds)
-        return {name: timing.block_ms for name, timing in time_sessions(timed, protocol).items()}
-
-
-def ratio(blocks: Mapping[str, Any], name: str, to: str) -> tuple[float, Interval]:
-    """How many times the time of `to` the time of `name` is, with its interval."""
-    return ratio_interval(np.log(blocks[name] / blocks[to]))
+    entrants = {name: Entrant(variant, runtime, options) for name, (variant, options) in variants.items()}
+    return racing.race(entrants, subject.dataset, BATCH_SIZE, quick)

@@ -16,8 +16,9 @@ import numpy as np
 
 from benchmarks.parts import Found, nulls
 from benchmarks.quantization import MODELS, RUNTIMES
-from benchmarks.quantization.common import Subject, not_shipped, race, ratio, subject
+from benchmarks.quantization.common import Subject, not_shipped, race, subject
 from benchmarks.quantization_peers import PEERS, PeerResult, quantize
+from benchmarks.racing import ratio
 from labkit.cli.terminal import say
 from labkit.errors import LabkitError
 from labkit.runtimes import RunOptions, get_runtime

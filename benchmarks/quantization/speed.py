@@ -6,8 +6,9 @@ import numpy as np
 
 from benchmarks.parts import Found, nulls
 from benchmarks.quantization import RUNTIMES
-from benchmarks.quantization.common import BATCH_SIZE, Subject, not_shipped, race, ratio, subject
+from benchmarks.quantization.common import BATCH_SIZE, Subject, not_shipped, race, subject
 from benchmarks.quantization.peak import int8_rates
+from benchmarks.racing import ratio
 from labkit.environment import current
 from labkit.measure.counting import count
 from labkit.runtimes import RunOptions

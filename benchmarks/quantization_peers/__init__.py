@@ -88,13 +88,16 @@ def quantize(peer: str, model: Path, calibration: Path, out: Path, limit_s: floa
         report = Path(folder) / "report.json"
         script = _HERE / f"run_{chosen.tool}.py"
         paths = [str(path) for path in (model.resolve(), calibration.resolve(), file, report)]
-        _run(peer, [str(python), str(script), chosen.setting, *paths], Path(folder), limit_s)
+        run_script(peer, [str(python), str(script), chosen.setting, *paths], Path(folder), limit_s)
         told = json.loads(report.read_text())
     return PeerResult(peer, told["versions"], told["settings"], file, told["seconds"])
 
 
-def _run(peer: str, command: list[str], folder: Path, limit_s: float) -> None:
-    """Run the script in a folder that is thrown away, home included: some peers leave logs and identifiers there."""
+def run_script(peer: str, command: list[str], folder: Path, limit_s: float, task: str = "quantize") -> None:
+    """Run the script in a folder that is thrown away, home included: some peers leave logs and identifiers there.
+
+    Raises TechniqueError with the peer's own reason if it fails at its task, or takes more than `limit_s`.
+    """
     quiet = {
         "HOME": str(folder),
         "NNCF_CI": "1",
@@ -113,4 +116,4 @@ def _run(peer: str, command: list[str], folder: Path, limit_s: float) -> None:
         lines = [line for line in done.stderr.splitlines() if line.strip()] or [
             f"exit code {done.returncode}"
         ]
-        raise TechniqueError(f"{peer} cannot quantize this model: {lines[-1]}")
+        raise TechniqueError(f"{peer} cannot {task} this model: {lines[-1]}")

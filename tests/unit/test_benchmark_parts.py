@@ -35,9 +35,9 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parts, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
 
-    def start(*arguments: str, of=(first, second)):
+    def start(*arguments: str, of=(first, second), keep=None):
         monkeypatch.setattr(sys, "argv", ["toy", *arguments])
-        run_parts("toy", of, of[:1])
+        run_parts("toy", of, of[:1], keep)
         return tmp_path / "toy.json"
 
     return start
@@ -84,6 +84,17 @@ def test_parts_of_another_machine_or_other_versions_are_left_out_and_that_is_sai
 def test_in_haste_only_some_parts_run_and_nothing_is_written(run, capsys):
     assert not run("--quick", "--json").exists()
     assert STEPS == ["first"] and json.loads(capsys.readouterr().out)["figures"] == {"a": 1.0, "b": None}
+
+
+def test_where_to_keep_things_is_told_before_the_first_part_and_only_where_a_benchmark_keeps_any(
+    run, tmp_path
+):
+    told: list = []
+    run("--keep", str(tmp_path), keep=lambda folder: told.append((folder, list(STEPS))))
+    run(keep=lambda folder: told.append(folder))
+    assert told == [(tmp_path, [])]
+    with pytest.raises(SystemExit):
+        run("--keep", str(tmp_path))
 
 
 def test_an_unknown_part_is_refused_before_any_is_measured(run, capsys):

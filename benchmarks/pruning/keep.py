@@ -1,0 +1,69 @@
+"""Trained networks and finished experiments, kept in a folder: what is there is not trained again.
+
+Training takes an hour, timing two minutes and a quiet machine. With `--keep FOLDER` the first run trains and the
+second only measures. What is kept is found by its whole recipe, so that a changed setting is trained anew; the code
+that trains is no part of that: after changing it, choose another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Callable, Mapping
+from contextvars import ContextVar
+from pathlib import Path
+from typing import Any
+
+from labkit.cli.terminal import progress_line, say
+from labkit.data import Dataset
+from labkit.files import write_atomically
+from labkit.technique import Technique
+from labkit.variant import Variant
+
+Row = dict[str, Any]
+
+_folder: ContextVar[Path | None] = ContextVar("folder", default=None)
+
+
+def keep_in(folder: Path) -> None:
+    """From now on everything is kept here, and taken from here."""
+    _folder.set(folder)
+
+
+def trained(technique: Technique, source: Variant, dataset: Dataset) -> Variant:
+    """What `technique` makes of `source`, or made of it before."""
+    recipe = {"technique": technique.name, **technique.config, **_of(dataset), "source": source.digest}
+    place = _place(technique.name, recipe)
+    if place and (place / "variant.json").is_file():
+        say(f"{place.name} is kept, it is not trained again")
+        return Variant.load(place)
+    made = technique(source, dataset, progress_line())
+    if place:
+        made.save(place)
+    return made
+
+
+def found(
+    name: str, settings: Mapping[str, Any], dataset: Dataset, find: Callable[[], list[Row]]
+) -> list[Row]:
+    """The rows that `find` finds with these settings, or found before."""
+    place = _place(name, {**settings, **_of(dataset)})
+    if place and (file := place.with_suffix(".json")).is_file():
+        say(f"{file.name} is kept, it is not measured again")
+        rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
+        return rows
+    rows = find()
+    if place:
+        write_atomically(place.with_suffix(".json"), json.dumps(rows).encode())
+    return rows
+
+
+def _of(dataset: Dataset) -> dict[str, Any]:
+    sizes = {name: len(split) for name, split in dataset.splits.items()}
+    return {"dataset": dataset.name, "checksum": dataset.checksum, "sizes": sizes}
+
+
+def _place(name: str, recipe: Mapping[str, Any]) -> Path | None:
+    folder = _folder.get()
+    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:12]
+    return folder / f"{name}-{digest}" if folder else None

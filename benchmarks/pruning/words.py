@@ -1,0 +1,68 @@
+"""What each figure of the benchmark is, in a few words, for README and docs."""
+
+from __future__ import annotations
+
+from benchmarks.pruning import BATCH_SIZES
+
+TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
+CRITERIA = {
+    "magnitude": "magnitude",
+    "lamp": "LAMP",
+    "taylor": "Taylor",
+    "movement": "movement",
+    "random": "random",
+}
+ZEROS = (95, 98, 99)
+"""Per cent of the weights, as the figures name them."""
+TICKETS = {21: "21.1 %", 4: "3.6 %"}
+
+WORDS = {
+    **{
+        f"latency_speedup_{runtime}_b{size}": f"half of resnet20's channels: times as fast, {told}, batch {size}"
+        for runtime, told in TITLES.items()
+        for size in BATCH_SIZES
+    },
+    **{
+        f"latency_speedup_{runtime}": f"half of resnet20's channels: times as fast, {told}, the worse batch size"
+        for runtime, told in TITLES.items()
+    },
+    "latency_drop_pp": "… points lost on test, median of three seeds",
+    "latency_drop_worst_pp": "… of the worst seed",
+    "macs_ratio": "… times fewer multiply-adds",
+    "latency_target_error_pct": "share of the time that was asked for / measured, the largest error, %",
+    "best_vs_torch_eager": "pruned, distilled and in 8 bits: times PyTorch eager's throughput, batch 32, one thread",
+    "best_vs_torch_eager_low": "… the low end of its interval",
+    "best_drop_pp": "… points lost on test",
+    "best_drop_upper_pp": "… the upper end of the paired interval",
+    "best_share_of_peak": "… share of the int8 multiply-adds a second that this core was seen to reach",
+    "vs_torch_pruning_pp": "points ahead of Torch-Pruning, same multiply-adds and fine-tuning, mean of three seeds",
+    "torch_pruning_more_accurate": "seeds in which Torch-Pruning is more accurate, by an interval without 0",
+    "architectures": "architectures that nobody wrote for pruning",
+    "architectures_passed": "… that lose channels, run, export, and equal themselves masked",
+    "whole_errors": "LeNet-300-100, whole: errors of 10,000",
+    **{
+        f"{criterion}_errors_{zeros}": f"… {zeros} % zeros by {told}: errors, median of three seeds"
+        for criterion, told in CRITERIA.items()
+        for zeros in ZEROS
+    },
+    "whole_lottery_errors": "LeNet-300-100 from scratch, whole: errors of 10,000, median of three seeds",
+    **{
+        f"{kind}_errors_{share}": f"… {told} of the weights, {which}"
+        for share, told in TICKETS.items()
+        for kind, which in (("ticket", "the ticket"), ("control", "the same mask, weights drawn anew"))
+    },
+}
+
+IN_README = (
+    *(f"latency_speedup_{runtime}" for runtime in TITLES),
+    "latency_drop_pp",
+    "macs_ratio",
+    "latency_target_error_pct",
+    "best_vs_torch_eager",
+    "best_drop_pp",
+    "vs_torch_pruning_pp",
+    "architectures",
+    "architectures_passed",
+    *(f"{kind}_errors_{share}" for share in TICKETS for kind in ("ticket", "control")),
+)
+"""The figures that the README shows; the others are in docs."""
