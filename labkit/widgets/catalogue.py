@@ -259,6 +259,7 @@ STRINGS = {
     "accuracy {accuracy:.2f} %, {drop:.2f} points lost [{low:.2f}, {high:.2f}]. Recorded before.",
     "coding.told": "{sparsity:.0%} zeros, {levels} levels: {size:,} bytes, {accuracy_pct:.2f} %.",
     "coding.here": "made here",
+    "coding.table": "All recorded files in a table",
     "coding.measure": "Make it here",
     "coding.measure.help": "Prune, fine-tune, cluster, fine-tune, code: this file, on this machine",
     "coding.idle": "Ready. Move the sliders, then press Make it here.",

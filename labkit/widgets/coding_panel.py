@@ -15,7 +15,7 @@ from labkit.widgets.anatomy_rows import Weighed
 from labkit.widgets.anatomy_view import AnatomyView
 from labkit.widgets.catalogue import text
 from labkit.widgets.coding_drawing import draw_coding
-from labkit.widgets.coding_rows import CodedPoint, find_point, point_says, tries_table
+from labkit.widgets.coding_rows import CodedPoint, find_point, point_says, points_table, tries_table
 from labkit.widgets.explorer import cell_html
 from labkit.widgets.form import Form
 from labkit.widgets.panel import Panel
@@ -46,10 +46,13 @@ class CodingPanel(Panel):
         self.run_button.description = text("coding.measure")
         self.run_button.tooltip = text("coding.measure.help")
         self.say(text("coding.idle"))
+        table = widgets.Accordion(
+            [widgets.HTML(points_table(self.points))], titles=[text("coding.table")], selected_index=None
+        )
         for control in form.controls.values():
             control.layout.width = _WIDE
         _, bar, *rest = self.children
-        self.set_trait("children", (form, self.says, self.picture, bar, self.tried, *rest))
+        self.set_trait("children", (form, self.says, self.picture, table, bar, self.tried, *rest))
         self.add_class("labkit-coding")
 
     def __repr__(self) -> str:

@@ -57,6 +57,11 @@ def point_says(point: CodedPoint, float_bytes: int) -> str:
     )
 
 
+def points_table(points: Sequence[CodedPoint]) -> str:
+    """An HTML table with TRY_COLUMNS of the recorded files."""
+    return table_html([_row(point, text("mixed.recorded")) for point in points], TRY_COLUMNS)
+
+
 def tries_table(tries: Sequence[CodedPoint], recorded: Sequence[CodedPoint]) -> str:
     """An HTML table with TRY_COLUMNS: each file that was made here, and what had been recorded of it."""
     rows = []

@@ -94,6 +94,7 @@ def test_the_sliders_stop_where_something_was_recorded_and_show_it() -> None:
         assert f"50% zeros, {levels} levels: {point.size_bytes:,} bytes" in made.says.value
         assert made.picture.value == draw_coding(points(), point, 100_000, 97.0)
         assert f"measure(0.5, {levels}, silent)" in made.command.value
+    assert all(f"{point.size_bytes:,}" in all_html(made) for point in points())
     with pytest.raises(ConfigError, match="not among the 4 recorded"):
         find_point(points(), 0.6, 2)
 

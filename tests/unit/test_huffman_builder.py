@@ -136,3 +136,8 @@ def test_no_two_symbols_are_drawn_on_each_other() -> None:
     drawing = ElementTree.fromstring(draw_forest(by_the_rule(COUNTS)))
     places = [float(each.get("x", "")) for each in drawing.iter(f"{SVG}text") if each.text in COUNTS]
     assert len(places) >= len(COUNTS) - 1 and min(np.diff(sorted(places))) > 60
+
+
+def test_the_node_that_was_chosen_first_becomes_the_branch_0() -> None:
+    forest = Forest({"a": 5, "b": 2, "c": 1}).merge(2, 1).merge(3, 0)
+    assert forest.codes == {"a": "1", "b": "01", "c": "00"}
