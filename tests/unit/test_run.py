@@ -425,9 +425,9 @@ def test_extras_wait_for_all_and_the_other_arguments_are_pytest_s(kit):
 def test_lessons_run_headless_in_the_ci_profile_and_workers_with_one_thread(kit):
     fake = Pytest(kit)
     kit.test([], fake)
-    headless = {"LABKIT_PROFILE": "ci", "LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": "1"}
+    headless = {"LABKIT_PROFILE": "ci", "LABKIT_HEADLESS": "1", "OMP_NUM_THREADS": "1", "LABKIT_CPUS": "1"}
     assert fake.calls["notebooks"][1] == headless
-    assert fake.calls["tests"][1] == {"OMP_NUM_THREADS": "1"}
+    assert fake.calls["tests"][1] == {"OMP_NUM_THREADS": "1", "LABKIT_CPUS": "1"}
     assert "--nbval-lax" in fake.calls["notebooks"][0] and "-n" not in fake.calls["browser"][0].split()
 
 
