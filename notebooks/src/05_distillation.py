@@ -522,7 +522,7 @@ folder.mkdir(parents=True, exist_ok=True)
 for name, images in transfer_sets.items():
     file = folder / f"{name.replace(' ', '-')}.npz"
     np.savez(file, x=images)
-    learner = dataclasses.replace(student, transfer=str(file))(teacher, data)
+    learner = dataclasses.replace(student, transfer=str(file), epochs=10)(teacher, data)
     rows.append({"learns from": f"400 × {name}, no label", "right": right(learner).mean()})
 show([row | {"right": f"{row['right']:.1%}"} for row in rows])
 
@@ -549,8 +549,8 @@ from labkit.prune import PruneMagnitude
 from labkit.quantize import QuantizeAware
 
 common = {"max_samples": 400, "augment": "none", "temperature": 8.0, "threads": THREADS}
-prune = PruneMagnitude(sparsity=0.9, fine_tune_epochs=10, **common)
-quantize = QuantizeAware(weight_bits=2, activation_bits=4, epochs=5, max_drop_pp=100.0, **common)
+prune = PruneMagnitude(sparsity=0.9, fine_tune_epochs=6, **common)
+quantize = QuantizeAware(weight_bits=2, activation_bits=4, epochs=3, max_drop_pp=100.0, **common)
 starts = {
     "a tenth of its weights": (prune, taught[0]),
     "2 bits a weight": (quantize, lk.ExportOnnx()(taught[0], data)),
