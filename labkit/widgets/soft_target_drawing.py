@@ -45,7 +45,7 @@ def draw_image(image: Array, left: float, top: float, size: float) -> list[str]:
         )
         if cells:
             grey = f"{255 - round(255 * shade / (_GREYS - 1)):02x}" * 3
-            parts.append(f'<path d="{cells}" fill="#{grey}"/>')
+            parts.append(f'<path d="{cells}" fill="#{grey}" shape-rendering="crispEdges"/>')
     return parts
 
 

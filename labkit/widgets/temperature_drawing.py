@@ -49,7 +49,7 @@ def _draw_frame(recorded: Sweep, across: Axis, up: Axis, temperatures: list[floa
     parts += [svg.words(8, _TOP + 26 + 14 * row, said, size=11) for row, said in enumerate(note.split("\n"))]
     for tick in up.ticks(7):
         parts.append(svg.line(_LEFT, up(tick), _RIGHT, up(tick), svg.LIGHT))
-        parts.append(svg.words(_LEFT - 8, up(tick) + 4, f"{tick:g}", "end", 11))
+        parts.append(svg.words(_LEFT - 14, up(tick) + 4, f"{tick:g}", "end", 11))
     for each in temperatures:
         parts.append(svg.line(across(each), _BOTTOM, across(each), _BOTTOM + 4))
         parts.append(svg.words(across(each), _BOTTOM + 17, f"{each:g}", "middle", 11))
