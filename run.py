@@ -219,7 +219,10 @@ def test(arguments, run=run):
     two = ["-n", "2", "--dist", "loadscope"]
     nbval = ["--nbval-lax", "--nbval-current-env", "--nbval-cell-timeout=120"]
     nbval += ["--nbval-sanitize-with", "tests/notebooks/sanitize.cfg"]
-    one_thread = {"OMP_NUM_THREADS": "1", "LABKIT_CPUS": "1"}  # for each of two workers: more crowd one another
+    one_thread = {
+        "OMP_NUM_THREADS": "1",
+        "LABKIT_CPUS": "1",
+    }  # for each of two workers: more crowd one another
     stages = (
         ("tests", ["--ignore=tests/browser", "--ignore=tests/extra"] + two + which, one_thread),
         ("notebooks", nbval + two, dict(one_thread, LABKIT_PROFILE="ci", LABKIT_HEADLESS="1")),
