@@ -92,7 +92,10 @@ class ZeroesWeights(FineTuned):
             return variant.derive(pruned.name, self.step(variant), model=as_file(variant, pruned.model))
         weights = prunable_weights(variant.model)
         if not weights:
-            raise TechniqueError(f"{variant.name!r} has no convolution or linear layer to prune")
+            raise TechniqueError(
+                f"{variant.name!r} has no convolution or linear layer to prune whose weight is stored in full: prune "
+                "before it is stored in fewer bits"
+            )
         smallest = self.choose(weights, magnitudes(weights), self.sparsity)
         if not any(bool(weight[mask].any()) for weight, mask in zip(weights, smallest, strict=True)):
             raise TechniqueError(
