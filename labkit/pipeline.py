@@ -17,12 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, ClassVar
 
-from labkit.convert import CONVERTERS
+from labkit.convert import CONVERTERS, Converter
 from labkit.data import Dataset
 from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf
 from labkit.doors import door
 from labkit.encode import ClusterWeights, FactorizeLowRank
-from labkit.errors import ConfigError, nearest
+from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.files import read_toml, write_atomically
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, RemoveDeadUnits
@@ -95,6 +95,22 @@ class Pipeline(Technique):
     def config(self) -> dict[str, Any]:
         """The steps as plain data."""
         return {"step": [{"technique": step.name, **step.config} for step in self.steps]}
+
+    def makes(self, format_: str) -> str:
+        """The format that comes out where this one goes in; TechniqueError for a step that cannot follow another."""
+        for number, step in enumerate(self.steps, 1):
+            if format_ not in step.takes:
+                raise TechniqueError(
+                    f"step {number}, {step.name}, works on {' or '.join(step.takes)}, and what reaches it is "
+                    f"{format_}: put the steps into another order"
+                )
+            format_ = step.target if isinstance(step, Converter) else format_
+        return format_
+
+    def requires(self, variant: Variant, dataset: Dataset | None) -> None:
+        """Also refuse steps that cannot follow each other, before the first of them begins."""
+        super().requires(variant, dataset)
+        self.makes(variant.format)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Every step in turn, each under its own contract."""

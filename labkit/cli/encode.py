@@ -73,11 +73,10 @@ def _run(
     from labkit.data import load_dataset
     from labkit.errors import ConfigError
     from labkit.files import check_writable
+    from labkit.pipeline import Pipeline
     from labkit.strategy import fit_to
     from labkit.zoo import load_model
 
-    if technique is None or out.suffix.lower() == ".lkz":
-        check_out("torch", out)
     check_writable(out.absolute().parent)
     dataset = data_of(name, dataset)
     if dataset is None and technique is not None and technique.needs_dataset:
@@ -85,6 +84,7 @@ def _run(
             f"{technique.name} needs samples, and {name} does not say of which data: pass --dataset"
         )
     model = load_model(name)
+    check_out(technique.makes(model.format) if isinstance(technique, Pipeline) else model.format, out)
     data = load_dataset(dataset) if dataset else None
     if data is not None:
         model = fit_to(model, data)

@@ -40,7 +40,12 @@ def register(app: typer.Typer) -> None:
         """
         if file.lower().endswith(".lkz"):
             from labkit.encode import anatomy
+            from labkit.errors import ConfigError
 
+            if every or sizes or verify_data or draw is not None:
+                raise ConfigError(
+                    f"{file} holds coded weights and no graph: leave out all options but --json"
+                )
             parts = anatomy(file)
             print_json(parts.to_json()) if json else print(parts.table())
             return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from labkit.doors import door
@@ -43,6 +44,10 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
 def check_out(format_: str, out: Path) -> None:
     """Raise now what `save_as` would raise at the end: another format's ending, or a place that cannot be written."""
     shape, ending = get_format(format_), out.suffix.lower()
+    if os.path.isdir(out) and (ending == _CODED or _is_file(shape, out)):
+        raise ConfigError(
+            f"{out} is a folder, where a file is to be written: give another name, or remove it"
+        )
     if ending == _CODED:
         if format_ != "torch":
             raise ConfigError(
@@ -51,7 +56,8 @@ def check_out(format_: str, out: Path) -> None:
         return check_writable(out.absolute().parent)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
-        instead = f"end it in {shape.suffix!r}, or give a folder" if shape.suffix else "give a folder"
+        is_one_file = shape.suffix and shape.kind != "object"
+        instead = f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
         raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {instead}")
     check_writable(out.absolute().parent if _is_file(shape, out) else out)
 

@@ -7,6 +7,7 @@ best one: a larger network of the same task may know more, and can be named inst
 from __future__ import annotations
 
 import dataclasses
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
@@ -73,10 +74,10 @@ def _language(variant: Variant) -> tuple[Any, ...]:
 
 def _load(name_or_folder: str) -> Variant:
     shipped = _SHIPPED / name_or_folder
-    folder = shipped if (shipped / "variant.json").is_file() else Path(name_or_folder)
-    if not (folder / "variant.json").is_file():
+    folder = shipped if os.path.isfile(shipped / "variant.json") else Path(name_or_folder)
+    if not os.path.isfile(folder / "variant.json"):  # unlike Path's, it takes any text
         raise TechniqueError(
-            f"teacher={name_or_folder!r} is neither a shipped network, such as resnet20@digits, nor a saved "
+            f"teacher={name_or_folder[:200]!r} is neither a shipped network, such as resnet20@digits, nor a saved "
             "variant's folder: save it there first, with variant.save(folder)"
         )
     teacher = Variant.load(folder)

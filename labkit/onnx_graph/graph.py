@@ -92,7 +92,7 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
             model = onnx.version_converter.convert_version(model, _OPSET)
         except Exception as error:
             raise TechniqueError(
-                f"the model's opset {opset} is too old to be quantized, and onnx cannot convert it to "
+                f"the model's opset {opset} is too old to be changed, and onnx cannot convert it to "
                 f"{_OPSET} ({str(error).strip()[:120]}): export it again with opset {_OPSET}"
             ) from None
     kept = []

@@ -54,6 +54,13 @@ def prunable_weights(module: nn.Module) -> list[Tensor]:
     return list(prunable_layers(module).values())
 
 
+def input_axes(module: nn.Module) -> list[int]:
+    """Of each of the `prunable_weights` the axis of its inputs: 1 in PyTorch, and in a file as its graph has it."""
+    if isinstance(module, OnnxModule):
+        return list(module.input_axes().values())
+    return [1] * len(prunable_weights(module))
+
+
 def sparsity_of(weights: Sequence[Tensor]) -> float:
     """The fraction of all these weights that is zero."""
     zeros = sum(int((weight == 0).sum()) for weight in weights)
@@ -74,26 +81,33 @@ def lowest(scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
     return [part.view(score.shape) for part, score in zip(parts, scores, strict=True)]
 
 
-def lowest_of_every(m: int, score: Tensor, zeros: int) -> Tensor:
-    """The mask of the `zeros` lowest of every m scores along axis 1: [out, in, …] → the same shape, bool."""
-    runs = score.movedim(1, -1)
+def lowest_of_every(m: int, score: Tensor, zeros: int, axis: int = 1) -> Tensor:
+    """The mask of the `zeros` lowest of every m scores along `axis`: [out, in, …] → the same shape, bool."""
+    runs = score.movedim(axis, -1)
     runs = pad(runs, (0, -runs.shape[-1] % m), value=-torch.inf)
     runs = runs.reshape(*runs.shape[:-1], -1, m)
     mask = torch.zeros(runs.shape, dtype=torch.bool)
     mask.scatter_(-1, runs.argsort(dim=-1, stable=True)[..., :zeros], True)
-    return mask.flatten(-2)[..., : score.shape[1]].movedim(-1, 1)
+    return mask.flatten(-2)[..., : score.shape[axis]].movedim(-1, axis)
 
 
 def choose(
-    weights: Sequence[Tensor], scores: Sequence[Tensor], sparsity: float, scope: str, group_size: int
+    weights: Sequence[Tensor],
+    scores: Sequence[Tensor],
+    sparsity: float,
+    scope: str,
+    group_size: int,
+    axes: Sequence[int],
 ) -> list[Tensor]:
     """Masks of what goes in `scope`, one of SCOPES; what is zero already goes first, whatever its score.
 
-    weights, scores: of the same shapes, [out, in, …]; group_size: the m of "n:m".
+    weights, scores: of the same shapes, any; group_size: the m of "n:m"; axes: the `input_axes`, which it runs along.
     """
     ranked = [s.masked_fill(w == 0, -torch.inf) for w, s in zip(weights, scores, strict=True)]
     if scope == "n:m":
-        return [lowest_of_every(group_size, each, round(sparsity * group_size)) for each in ranked]
+        zeros = round(sparsity * group_size)
+        pairs = zip(ranked, axes, strict=True)
+        return [lowest_of_every(group_size, each, zeros, axis) for each, axis in pairs]
     groups = [ranked] if scope == "global" else [[each] for each in ranked]
     return [mask for group in groups for mask in lowest(group, sparsity)]
 

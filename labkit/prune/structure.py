@@ -105,10 +105,6 @@ class Structure:
     def _check(self, narrow: Variant, whole: Variant, exactly: bool) -> None:
         found, expected = (_answers(variant) for variant in (narrow, whole))
         for name, array in expected.items():
-            if not np.isfinite(array).all():
-                raise TechniqueError(
-                    f"the output {name!r} of {self.variant.name!r} holds NaN or infinity: train again"
-                )
             if np.allclose(found[name], array, _TOLERANCE, _TOLERANCE * float(np.abs(array).max())):
                 continue
             if exactly:
@@ -126,12 +122,17 @@ class Structure:
 def read_structure(variant: Variant) -> Structure:
     """Find what hangs together in a PyTorch or ONNX variant.
 
-    Raises TechniqueError if it cannot be traced or run, or no channel of it can go: then it says why not.
+    Raises TechniqueError if it cannot be traced or run, answers with no numbers, or no channel of it can go: then it
+    says why not.
     """
-    if variant.format == "onnx":
-        coupling = find_coupling(open_graph(variant.payload))
-    else:
-        coupling = fitting(variant, find_coupling(trace(variant)))
+    is_file = variant.format == "onnx"
+    coupling = find_coupling(open_graph(variant.payload) if is_file else trace(variant))
+    for name, array in _answers(variant).items():
+        if not np.isfinite(array).all():  # nothing that is compared with it would ever be the same
+            raise TechniqueError(
+                f"the output {name!r} of {variant.name!r} holds NaN or infinity: train it again"
+            )
+    coupling = coupling if is_file else fitting(variant, coupling)
     if not coupling.groups:
         reasons = "; ".join(
             f"{name} because {why}" for name, why in list(coupling.whole.items())[:_MOST_REASONS]

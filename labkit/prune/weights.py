@@ -8,12 +8,12 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Sequence
+import functools
 from dataclasses import dataclass
 from typing import ClassVar
 
 import torch
-from torch import Tensor
+from torch import nn
 
 from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
@@ -21,9 +21,9 @@ from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
 from labkit.prune.files import as_file, as_module
 from labkit.prune.fine_tune import FineTuned
-from labkit.prune.masks import SCOPES, choose, prunable_weights, silence, sparsity_of, zero
-from labkit.prune.schedule import SCHEDULES, Gradual, in_rounds
-from labkit.prune.scores import CRITERIA, Criterion, Taylor, Weights, gradients, magnitudes
+from labkit.prune.masks import SCOPES, choose, input_axes, prunable_weights, silence, sparsity_of, zero
+from labkit.prune.schedule import SCHEDULES, Choose, Gradual, in_rounds
+from labkit.prune.scores import CRITERIA, Criterion, Taylor, gradients, magnitudes
 from labkit.technique import knob
 from labkit.train import steps_per_epoch
 from labkit.variant import Variant
@@ -65,13 +65,8 @@ class ZeroesWeights(FineTuned):
             )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Also refuse groups of an ONNX file's weights, and a quantized file, whose weights are integers."""
+        """Also refuse a quantized file, whose weights are integers."""
         super().requires(variant, dataset)
-        if variant.format == "onnx" and self.scope == "n:m":
-            raise TechniqueError(
-                "scope='n:m' counts along a layer's inputs, and an ONNX file stores products either way round: use "
-                "the PyTorch variant, or scope='layer'"
-            )
         if variant.quantized:
             raise TechniqueError(
                 f"{variant.name!r} is quantized already: prune first, and quantize the result"
@@ -81,9 +76,11 @@ class ZeroesWeights(FineTuned):
         """What scores the weights; a fresh one for each run."""
         return CRITERIA["magnitude"]()
 
-    def choose(self, weights: Weights, scores: Sequence[Tensor], sparsity: float) -> list[Tensor]:
-        """The masks of what goes at this sparsity."""
-        return choose(weights, scores, sparsity, self.scope, self.group_size)
+    def chooser(self, module: nn.Module) -> Choose:
+        """What makes the masks of this module's weights."""
+        return functools.partial(
+            choose, scope=self.scope, group_size=self.group_size, axes=input_axes(module)
+        )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Zero the weights of a copy by the schedule; whatever is trained afterwards holds them at zero."""
@@ -92,8 +89,11 @@ class ZeroesWeights(FineTuned):
             return variant.derive(pruned.name, self.step(variant), model=as_file(variant, pruned.model))
         weights = prunable_weights(variant.model)
         if not weights:
-            raise TechniqueError(f"{variant.name!r} has no convolution or linear layer to prune")
-        smallest = self.choose(weights, magnitudes(weights), self.sparsity)
+            raise TechniqueError(
+                f"{variant.name!r} has no convolution or linear layer to prune whose weight is stored in full: prune "
+                "before it is stored in fewer bits"
+            )
+        smallest = self.chooser(variant.model)(weights, magnitudes(weights), self.sparsity)
         if not any(bool(weight[mask].any()) for weight, mask in zip(weights, smallest, strict=True)):
             raise TechniqueError(
                 f"sparsity={self.sparsity} changes nothing in {variant.name!r}, where that many weights are "
@@ -124,7 +124,7 @@ class ZeroesWeights(FineTuned):
         if isinstance(criterion, Taylor) and dataset is not None:
             show_gradients(criterion, result, dataset, progress)
         weights = prunable_weights(result.model)
-        masks = self.choose(weights, criterion.scores(weights), sparsity)
+        masks = self.chooser(result.model)(weights, criterion.scores(weights), sparsity)
         zero(result.model, masks)
         tuned = self.fine_tune(result, whole, dataset, progress, lambda module: silence(module, masks))
         return dataclasses.replace(result, model=tuned)
@@ -136,7 +136,9 @@ class ZeroesWeights(FineTuned):
         steps = steps_per_epoch(self, dataset) * self.fine_tune_epochs
         ramp_steps = max(1, int(self.ramp * steps))
         criterion = self.make_criterion()
-        hook = Gradual(result.model, criterion, self.choose, self.sparsity, ramp_steps, self.regrow)
+        hook = Gradual(
+            result.model, criterion, self.chooser(result.model), self.sparsity, ramp_steps, self.regrow
+        )
         return dataclasses.replace(result, model=self.fine_tune(result, whole, dataset, progress, hook))
 
 

@@ -234,6 +234,14 @@ def test_a_bad_pipeline_file_is_refused(text, says, tmp_path):
         Pipeline.load(tmp_path / "recipe.toml")
 
 
+def test_steps_that_cannot_follow_each_other_are_refused_before_the_first_begins(lenet, digits):
+    told = []
+    pipeline = Pipeline(tuple(make_technique(name, {}) for name in ("export_onnx", "cluster_weights")))
+    with pytest.raises(TechniqueError, match="step 2, cluster_weights, works on torch, .* is onnx"):
+        pipeline(lenet, digits, lambda fraction, message: told.append(message))
+    assert not told
+
+
 def test_an_empty_pipeline_is_refused():
     with pytest.raises(ConfigError, match="at least one step"):
         Pipeline(())

@@ -109,7 +109,7 @@ def test_a_silent_teacher_is_not_named_and_the_baseline_has_none(lenet, digits):
 
 
 def test_a_teacher_that_is_nowhere_says_how_to_make_one(lenet, digits, tmp_path):
-    for nobody in ("resnet21@digits", str(tmp_path)):
+    for nobody in ("resnet21@digits", str(tmp_path), "a" * 5000):
         with pytest.raises(TechniqueError, match=r"neither a shipped network.*variant\.save\(folder\)"):
             dataclasses.replace(PRUNED[0], teacher=nobody)(lenet, digits)
 

@@ -12,6 +12,7 @@ import torch
 from labkit.cli import main
 from labkit.encode import anatomy
 from labkit.models import build
+from labkit.technique import Technique
 from labkit.zoo import load_model
 
 RECIPE = """
@@ -112,10 +113,18 @@ def test_json_is_one_document(run, tmp_path):
             "pass --dataset",
         ),
         (("apply", "model", "--recipe", "none.toml", "--out", "a.lkz"), "cannot read none.toml"),
+        (("apply", "model", "--recipe", "to_onnx.toml", "--out", "a.lkz"), "the model is ONNX"),
+        (("apply", "model", "--recipe", "to_onnx.toml", "--out", "folder.onnx"), "folder.onnx is a folder"),
+        (("prune", "model", "--out", "a.onnx"), "the model is PyTorch module: give a folder"),
         (("inspect", "model/variant.lkz"), "cannot read"),
+        (("inspect", "a.lkz", "--draw", "a.svg"), "leave out all options but --json"),
     ],
 )
-def test_what_cannot_be_done_is_one_line_and_leaves_nothing(words, says, run, tmp_path):
+def test_what_cannot_be_done_is_one_line_and_leaves_nothing(words, says, run, tmp_path, monkeypatch):
+    monkeypatch.setattr(Technique, "__call__", lambda *_: pytest.fail("it began all the same"))
+    (tmp_path / "to_onnx.toml").write_text('[[step]]\ntechnique = "export_onnx"\n')
+    (tmp_path / "folder.onnx").mkdir()
+    before = set(tmp_path.rglob("*"))
     status, out, err = run(*words)
     assert (status, out) == (1, "") and says in err and err.count("\n") == 1
-    assert {path.name for path in tmp_path.iterdir()} == {"model", "recipe.toml"}
+    assert set(tmp_path.rglob("*")) == before

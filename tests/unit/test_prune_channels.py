@@ -336,3 +336,11 @@ def test_removing_nothing_is_an_error_even_with_fine_tuning(epochs, lenet, digit
 def test_a_bad_knob_names_the_field_the_value_and_the_range(change, says):
     with pytest.raises(ConfigError, match=says):
         PruneChannels(**change)
+
+
+def test_a_network_whose_answers_are_no_numbers_is_not_taken_for_a_misreading():
+    variant = random_variant({**CONFIGS[0], **SMALL})
+    with torch.no_grad():
+        variant.model.fc2.bias[0] = torch.nan
+    with pytest.raises(TechniqueError, match="the output 'logits' of 'random' holds NaN"):
+        PruneChannels()(variant)

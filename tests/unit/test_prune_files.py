@@ -17,7 +17,7 @@ from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
 from labkit.measure.protocol import Protocol
 from labkit.measure.quality import evaluate
-from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, scan_channels, target
+from labkit.prune import PruneChannels, PruneMagnitude, scan_channels, target
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
@@ -225,9 +225,24 @@ def test_zeros_stay_zeros_while_a_file_is_fine_tuned(cnn):
     assert not np.array_equal(tuned["w1"], tensors(PruneMagnitude(0.8)(variant))["w1"])
 
 
-def test_runs_of_m_weights_are_refused_in_a_file(cnn):
-    with pytest.raises(TechniqueError, match="stores products either way round: use the PyTorch variant"):
-        PruneWeights(0.5, scope="n:m")(cnn[0])
+def test_two_of_four_run_along_the_inputs_whichever_way_round_the_file_stores_a_product():
+    nodes = [
+        node("Conv", "x w1", "c", group=2),
+        node("ConvTranspose", "c w2", "t"),
+        node("GlobalAveragePool", "t", "p"),
+        node("Flatten", "p", "f"),
+        node("MatMul", "f w3", "m"),
+        node("Gemm", "m w4", "g", transB=1),
+        node("Gemm", "g w5", "y"),
+    ]
+    shapes = {"w1": (12, 4, 3, 3), "w2": (12, 9, 2, 2), "w3": (9, 8), "w4": (7, 8), "w5": (7, 10)}
+    variant = build(nodes, [weight(name, *shape) for name, shape in shapes.items()], ("batch", 8, 6, 6))
+    after = tensors(PruneMagnitude(0.5, "n:m")(variant))
+    for name, axis in {"w1": 1, "w2": 0, "w3": 0, "w4": 1, "w5": 0}.items():
+        zeros = np.moveaxis(after[name] == 0, axis, -1)
+        whole = zeros.shape[-1] // 4 * 4
+        assert (zeros[..., :whole].reshape(-1, 4).sum(1) == 2).all(), name
+        assert (zeros[..., whole:].sum(-1) == max(0, zeros.shape[-1] % 4 - 2)).all(), name
 
 
 # --- the command ---

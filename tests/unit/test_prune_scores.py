@@ -153,7 +153,7 @@ def test_what_is_zero_already_goes_first_whatever_its_score(scope):
     weight = torch.randn(10, 4)
     weight[:, :2] = 0.0
     scores = torch.where(weight == 0, 9.0, torch.rand(10, 4))
-    (mask,) = choose([weight], [scores], 0.5, scope, 4)
+    (mask,) = choose([weight], [scores], 0.5, scope, 4, [1])
     assert torch.equal(mask, weight == 0)
 
 

@@ -69,6 +69,14 @@ class OnnxModule(nn.Module):
         stored = {name: self.constant(name) for name in names if name in self._keys}
         return {name: each for name, each in stored.items() if each.is_floating_point() and each.ndim > 1}
 
+    def input_axes(self) -> dict[str, int]:
+        """Of each of the `weights` the axis that is summed over, from where a node first uses it."""
+        axes: dict[str, int] = {}
+        for node in self.nodes:
+            for slot in _WEIGHTS.get(node.op_type, ()):
+                axes.setdefault(node.inputs[slot], _summed(node, slot))
+        return {name: axes[name] for name in self.weights()}
+
     def forward(self, *inputs: Tensor) -> Any:
         """The graph's output, or a tuple of its outputs; raises TechniqueError for what an operator cannot do."""
         values: dict[str, Tensor] = dict(zip(self.input_names, inputs, strict=True))
@@ -93,6 +101,15 @@ class OnnxModule(nn.Module):
     def settle(self, name: str, value: Tensor) -> Tensor:
         """What is done to each tensor as soon as it is there: here nothing; a quantized graph rounds some."""
         return value
+
+
+def _summed(node: Node, slot: int) -> int:
+    """Which axis of its input at `slot` a convolution or product sums over."""
+    if node.op_type == "MatMul":
+        return -2 if slot else -1
+    if node.op_type == "Gemm":
+        return int(bool(node.get("transB", 0))) if slot else int(not node.get("transA", 0))
+    return 1 if node.op_type == "Conv" else 0
 
 
 def as_torch(model: onnx.ModelProto) -> OnnxModule:
