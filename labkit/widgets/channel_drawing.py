@@ -25,7 +25,7 @@ def draw_widths(total: WidthsTotal) -> str:
         lines.append(Line(each.group, setting, HATCHED if each.residual else FULL, bars))
     told = [total.says]
     told += [text("channels.told", **vars(each), lost_pp=each.lost_pp) for each in total.options]
-    columns = [text(f"channels.column.{each}") for each in ("group", "kept", "saves", "costs")]
+    keys = ("channels.column.group", "channels.column.kept", "channels.column.saves", "channels.column.costs")
     gauge = Gauge(
         total.share,
         total.keep,
@@ -34,4 +34,4 @@ def draw_widths(total: WidthsTotal) -> str:
         text("channels.gauge.over" if total.is_over else "channels.gauge.within"),
         text("channels.goal", keep=total.keep),
     )
-    return draw_board(text("channels.title"), " ".join(told), gauge, columns, lines)
+    return draw_board(text("channels.title"), " ".join(told), gauge, [text(key) for key in keys], lines)

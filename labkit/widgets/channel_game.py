@@ -6,6 +6,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from labkit.progress import Progress
+from labkit.widgets.catalogue import text
 from labkit.widgets.channel_drawing import draw_widths
 from labkit.widgets.channel_rows import Narrowed, Options, Shares, widths_table, widths_view
 from labkit.widgets.explorer import Shown
@@ -32,7 +33,9 @@ class ChannelGame(Game):
     ) -> None:
         self.options, self._points = options, tuple(recorded)
         offered = dict.fromkeys(options.widths.groups, options.shares)
-        super().__init__(LayerBoard(offered, lambda share: f"{share:.0%}"), measure)
+        board = LayerBoard(offered, lambda share: f"{share:.0%}")
+        words = (text("channels.note"), text("channels.measure.help"), text("channels.idle"))
+        super().__init__(board, measure, *words)
 
     def __repr__(self) -> str:
         """A short one: a notebook keeps it beside the widget, and compares it from run to run."""

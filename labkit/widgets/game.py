@@ -43,22 +43,30 @@ class Game(Panel):
     """A board that assigns something to every layer; a subclass says what it comes to, and how tries are shown.
 
     measure(assignment, progress) makes the model and returns what was measured, which `tries` keeps. Below the board
-    stand a sentence, a drawing, and the same as a table (`look`); below the button all `tries` (`compare`).
+    stand a sentence, a drawing, and the same as a table (`look`); below the button all `tries` (`compare`) and a `note`
+    on how to read them. `measure_help` is the button's, and `idle` what the status says before anything was measured.
     """
 
     name = "game"
 
-    def __init__(self, board: LayerBoard, measure: Callable[[Any, Progress], Any]) -> None:
+    def __init__(
+        self,
+        board: LayerBoard,
+        measure: Callable[[Any, Progress], Any],
+        note: str,
+        measure_help: str,
+        idle: str,
+    ) -> None:
         self.tries = list[Any]()
         self._measure = measure
         self.says, self.picture, self.layers = widgets.HTML(), widgets.HTML(), widgets.HTML()
         for name in ("says", "picture", "layers"):
             getattr(self, name).add_class(f"labkit-{name}")
-        view = View(draw=self._draw, note=text(f"{self.name}.note"))
+        view = View(draw=self._draw, note=note)
         super().__init__(board, self._try, lambda assignment: self.look(assignment).code, view)
         self.run_button.description = text("game.measure")
-        self.run_button.tooltip = text(f"{self.name}.measure.help")
-        self.say(text(f"{self.name}.idle"))
+        self.run_button.tooltip = measure_help
+        self.say(idle)
         table = widgets.Accordion([self.layers], titles=[text("game.table")], selected_index=None)
         form, *rest = self.children
         self.set_trait("children", (form, self.says, self.picture, table, *rest))

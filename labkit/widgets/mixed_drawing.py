@@ -28,8 +28,8 @@ def draw_assignment(total: Tally) -> str:
         )
         lines.append(Line(layer.weight, text("mixed.bits", bits=layer.bits), fills[layer.bits], bars))
     told = [total.says, *(text("mixed.told", **vars(each), snr_db=each.snr_db) for each in total.layers)]
-    columns = [text(f"mixed.column.{each}") for each in ("layer", "bits", "bytes", "noise")]
-    return draw_board(text("mixed.title"), " ".join(told), _gauge(total), columns, lines)
+    keys = ("mixed.column.layer", "mixed.column.bits", "mixed.column.bytes", "mixed.column.noise")
+    return draw_board(text("mixed.title"), " ".join(told), _gauge(total), [text(key) for key in keys], lines)
 
 
 def _gauge(total: Tally) -> Gauge:

@@ -39,7 +39,8 @@ class MixedGame(Game):
         widths: dict[str, list[int]] = {}
         for choice in choices:
             widths.setdefault(choice.weight, []).append(choice.bits)
-        super().__init__(LayerBoard(widths, lambda bits: text("mixed.bits", bits=bits)), measure)
+        board = LayerBoard(widths, lambda bits: text("mixed.bits", bits=bits))
+        super().__init__(board, measure, text("mixed.note"), text("mixed.measure.help"), text("mixed.idle"))
 
     def __repr__(self) -> str:
         """A short one: a notebook keeps it beside the widget, and compares it from run to run."""

@@ -6,7 +6,13 @@ from collections.abc import Sequence
 
 from labkit.widgets import svg
 from labkit.widgets.catalogue import text
-from labkit.widgets.sensitivity_rows import LayerCurves, check_scanned, sensitivity_says, sparsities_of
+from labkit.widgets.sensitivity_rows import (
+    ORDERS,
+    LayerCurves,
+    check_scanned,
+    sensitivity_says,
+    sparsities_of,
+)
 from labkit.widgets.svg import Axis
 
 _COLUMNS = 4
@@ -41,7 +47,7 @@ def draw_sensitivity(layers: Sequence[LayerCurves], sparsity: float, criterion: 
 def _draw_legend(criteria: Sequence[str], sparsity: float) -> list[str]:
     parts, x = [], 8.0
     for name, (color, width, dashes) in zip(criteria, _LINES, strict=False):
-        said = text(f"sensitivity.order.{name}")
+        said = text(ORDERS[name])
         parts += [svg.line(x, 16, x + 30, 16, color, width, dashes), svg.words(x + 36, 20, said)]
         x += 64 + 6.4 * len(said)
     marked = text("sensitivity.marked", sparsity=sparsity)

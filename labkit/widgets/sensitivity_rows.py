@@ -14,6 +14,9 @@ from labkit.widgets.catalogue import text
 Curves = Mapping[str, Sequence[LayerPruned]]
 """Criterion → the rows of `scan_layers`."""
 
+ORDERS = {"magnitude": "sensitivity.order.magnitude", "random": "sensitivity.order.random"}
+"""Criterion → how it is said which weights go first."""
+
 _UNHARMED_PP = 1.0
 
 
@@ -31,9 +34,16 @@ class LayerCurves:
 
 
 def curves_of(scans: Curves) -> list[LayerCurves]:
-    """The rows of `scan_layers`, by layer; DataError where there are none, or the scans differ in what they scanned."""
+    """The rows of `scan_layers`, by layer.
+
+    Raises DataError where there are none, the scans differ in what they scanned, or one is by an unknown criterion.
+    """
     if not scans or not all(scans.values()):
         raise DataError("nothing was scanned: give at least one criterion with the rows of scan_layers")
+    if unknown := set(scans) - set(ORDERS):
+        raise DataError(
+            f"{min(unknown)!r} is no criterion that layers are scanned by; {', '.join(ORDERS)} are"
+        )
     scanned = {tuple((row.layer, row.sparsity) for row in rows) for rows in scans.values()}
     if len(scanned) > 1:
         raise DataError("the scans are not of the same layers and sparsities: scan all criteria alike")
@@ -60,7 +70,7 @@ def sensitivity_says(layers: Sequence[LayerCurves], sparsity: float, criterion: 
     return text(
         "sensitivity.says",
         sparsity=sparsity,
-        order=text(f"sensitivity.order.{criterion}"),
+        order=text(ORDERS[criterion]),
         worst=worst,
         lost_pp=lost[worst],
         unharmed=len(unharmed),

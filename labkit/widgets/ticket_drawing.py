@@ -32,8 +32,9 @@ def draw_tickets(rounds: Sequence[TicketRound], number: int) -> str:
 
 def _draw_legend() -> list[str]:
     parts, x = [], 10.0
-    for style, key in ((_TICKET, "ticket"), (_CONTROL, "control"), (_WHOLE, "whole")):
-        said = text(f"tickets.legend.{key}")
+    keys = ("tickets.legend.ticket", "tickets.legend.control", "tickets.legend.whole")
+    for style, key in zip((_TICKET, _CONTROL, _WHOLE), keys, strict=True):
+        said = text(key)
         parts += [svg.line(x, 14, x + 30, 14, *style), svg.words(x + 36, 18, said)]
         x += 62 + 6.0 * len(said)
     return parts

@@ -112,6 +112,8 @@ def test_the_line_under_each_explorer_draws_the_same() -> None:
 def test_scans_that_cannot_be_drawn_are_refused() -> None:
     with pytest.raises(DataError, match="nothing was scanned"):
         SensitivityExplorer({"magnitude": []})
+    with pytest.raises(DataError, match="'size' is no criterion that layers are scanned by"):
+        SensitivityExplorer({"size": scans()["magnitude"]})
     with pytest.raises(DataError, match="not of the same layers"):
         SensitivityExplorer({"magnitude": scans()["magnitude"], "random": scans()["random"][:-1]})
     with pytest.raises(ConfigError, match=r"sparsity=0\.6 was not scanned: 0\.5, 0\.9, 0\.99 were"):
