@@ -8,6 +8,7 @@ TITLES = {"onnxruntime": "ONNX Runtime", "openvino": "OpenVINO"}
 CRITERIA = {
     "magnitude": "magnitude",
     "lamp": "LAMP",
+    "lamp_per_bit": "LAMP per bit",
     "taylor": "Taylor",
     "movement": "movement",
     "random": "random",

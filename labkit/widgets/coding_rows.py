@@ -59,7 +59,7 @@ def point_says(point: CodedPoint, float_bytes: int) -> str:
 
 def points_table(points: Sequence[CodedPoint]) -> str:
     """An HTML table with TRY_COLUMNS of the recorded files."""
-    return table_html([_row(point, text("mixed.recorded")) for point in points], TRY_COLUMNS)
+    return table_html([_row(point, text("game.recorded")) for point in points], TRY_COLUMNS)
 
 
 def tries_table(tries: Sequence[CodedPoint], recorded: Sequence[CodedPoint]) -> str:
@@ -67,7 +67,7 @@ def tries_table(tries: Sequence[CodedPoint], recorded: Sequence[CodedPoint]) -> 
     rows = []
     for made in tries:
         beside = find_point(recorded, made.sparsity, made.levels)
-        rows += [_row(made, text("coding.here")), _row(beside, text("mixed.recorded"))]
+        rows += [_row(made, text("coding.here")), _row(beside, text("game.recorded"))]
     return table_html(rows, TRY_COLUMNS)
 
 
