@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Sequence
 
 from labkit.explain.evidence import (
     ALIGNED_CHAIN,
@@ -137,7 +138,7 @@ def unstructured_zeros(evidence: Evidence) -> Finding | None:
     return Finding(
         "unstructured_zeros",
         share,
-        f"{zeros / weights:.0%} of the weights of {len(found)} layers are zero, and the dense kernels multiply by them "
+        f"{zeros / weights:.0%} of the weights of {_layers(found)} are zero, and the dense kernels multiply by them "
         f"all the same: {share:.0%} of the time.{asked}",
         "remove whole channels instead of single weights: `labkit prune MODEL --method channels --out DIR`",
         trial,
@@ -156,7 +157,7 @@ def unaligned_channels(evidence: Evidence) -> Finding | None:
     return Finding(
         "unaligned_channels",
         share,
-        f"The channels of {len(found)} layers are no multiple of {channels}: convolutions from {own.inputs} to "
+        f"The channels of {_layers(found)} are no multiple of {channels}: convolutions from {own.inputs} to "
         f"{own.outputs} channels, timed alone, run {trial} as fast with {wide.inputs} and {wide.outputs}, though that "
         f"is more arithmetic. {share:.0%} of the time would go.",
         f"make the widths multiples of {channels} (8 at least); when pruning channels, leave such a number",
@@ -263,3 +264,7 @@ def _kinds(found: list[Operator]) -> str:
         shares[each.kind] += each.share
     dearest = sorted(shares.items(), key=lambda item: -item[1])[: _FEW + 1]
     return ", ".join(f"{kind} {share:.0%}" for kind, share in dearest)
+
+
+def _layers(found: Sequence[object]) -> str:
+    return f"{len(found)} layer" + "s" * (len(found) != 1)

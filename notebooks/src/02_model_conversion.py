@@ -737,4 +737,4 @@ decision(
 # - Precision is a decision of its own. Pin it.
 # - If the proof fails, the microscope names the operator.
 #
-# Planned next: **03 · Quantization**, where something is lost on purpose.
+# Next: **[03 · Quantization](03_quantization.ipynb)**, where something is lost on purpose.

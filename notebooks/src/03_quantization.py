@@ -877,4 +877,4 @@ decision(
 # - With few bits, round for the output and not for the weight; give bits to the layers that need them; then train.
 # - If it is not faster, ask `labkit explain` before you guess.
 #
-# Planned next: **04 · Pruning**, where whole weights are left out.
+# Next: **[04 · Pruning](04_pruning.ipynb)**, where whole weights are left out.

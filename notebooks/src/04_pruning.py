@@ -844,4 +844,4 @@ decision(
 # - A channel saves both. What hangs together leaves together; multiply-adds are counted, milliseconds measured.
 # - A ticket is a mask *and* its first weights; either alone is worth less.
 #
-# Next: **05 · Distillation**, where a network learns from another one's answers.
+# Next: **[05 · Distillation](05_distillation.ipynb)**, where a network learns from another one's answers.

@@ -764,4 +764,4 @@ decision(
 # - No label is needed, but images that touch what matters: glued halves do, noise does not.
 # - Plain soft targets first; hints and attention where they leave something to be wished for.
 #
-# Planned next: **06 · Weight coding**, where the numbers that are left are written in as few bits as they deserve.
+# Next: **[06 · Weight coding](06_weight_coding.ipynb)**, where what is left is written in few bits.
