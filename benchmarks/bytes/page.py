@@ -33,6 +33,7 @@ WORDS = {
     "decode_mb_per_s": "decoding, MB of float32 weights a second, the slowest file",
     "shipped_bytes": "the LeNet-5 in the zoo, bytes",
     "shipped_ratio": "… float32 bytes / its bytes",
+    "shipped_error_pct": "… its error on all test images, %",
 }
 IN_README = [
     name
@@ -53,17 +54,21 @@ with the float32 parameters of the network, 266,610 and 431,080 of them. Papers 
 of the weights, some without the indices), so their ratios are not quite these.
 
 Each seed trains a dense network, prunes it by what a weight is worth for each bit it will take
-(`criterion="lamp_per_bit"`), lets the weights of each layer share six or eight values,
-and codes the result. The **strict**
-file is to err no more than the dense network of its seed; the **small** one, made from it, no more than the published
-uncompressed network. How many weights are kept was chosen on 5,000 validation images; errors are of all 10,000 test
-images, with their 95 % intervals."""
+(`criterion="lamp_per_bit"`), lets the weights of each layer share six or eight values, and codes the result. The
+**strict** file is to err no more than the dense network of its seed; the **small** one, made from it, no more than the
+published uncompressed network. How many weights are kept was chosen on 5,000 validation images; errors are of all
+10,000 test images, with their 95 % intervals."""
 
 
 def bytes_page(document: Mapping[str, Any], machine: str) -> str:
     """The whole page; a part that was not measured is left out."""
     rows = document["table"]
+    missing = [
+        each for each in (*_NETWORKS, "decoding", "anatomy") if each not in {row["part"] for row in rows}
+    ]
     parts = ["# LeNet in bytes", _INTRODUCTION, f"Measured on {machine}.", _PUBLISHED]
+    if missing:
+        parts.append(f"Not measured on this machine yet: {', '.join(missing)}.")
     for network, title in _NETWORKS.items():
         own = [row for row in rows if row["part"] == network]
         if own:

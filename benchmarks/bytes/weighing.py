@@ -20,7 +20,7 @@ from labkit.measure.quality import evaluate
 from labkit.prune.masks import prunable_weights
 from labkit.statistics import wilson
 from labkit.variant import Variant
-from labkit.zoo import CODED, FOLDER
+from labkit.zoo import CODED, FOLDER, card
 
 Row = dict[str, Any]
 _DECODINGS = 15
@@ -50,13 +50,15 @@ def decoding(quick: bool) -> Found:
 
 
 def anatomy(quick: bool) -> Found:
-    """Where every byte of the file in the zoo went; nothing is measured."""
+    """Where every byte of the file in the zoo went, and its error by its card; nothing is measured."""
     found = dissect((FOLDER / SHIPPED / CODED).read_bytes())
     rows = [{"file": SHIPPED, "part_of_file": row.pop("part"), **row} for row in found.to_json()["parts"]]
-    return Found(
-        {"shipped_bytes": found.size_bytes, "shipped_ratio": PLANS["lenet5"].float_bytes / found.size_bytes},
-        rows,
-    )
+    figures = {
+        "shipped_bytes": found.size_bytes,
+        "shipped_ratio": PLANS["lenet5"].float_bytes / found.size_bytes,
+        "shipped_error_pct": 100 * (1 - card(SHIPPED)["quality"]),
+    }
+    return Found(figures, rows)
 
 
 def _files(plan: Plan, quick: bool) -> Found:
