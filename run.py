@@ -2,7 +2,7 @@
 
     python3 run.py demo [ARGS]          a model made smaller and faster, measured on this machine
     python3 run.py lab [ARGS]           the lessons, in JupyterLab
-    python3 run.py test [--all] [ARGS]  all tests and lessons; --all adds the extras (2.5 GB more); pytest gets ARGS
+    python3 run.py test [--all] [ARGS]  tests and lessons; --all: slow ones and extras too (2.5 GB more); pytest gets ARGS
     python3 run.py setup                install, and stop there
 
 The first start fills .venv, a later one goes straight to work. Three small ideas make that safe:
@@ -226,7 +226,7 @@ def test(arguments, run=run):
     stages = (
         ("tests", ["--ignore=tests/browser", "--ignore=tests/extra"] + two + which, one_thread),
         ("notebooks", nbval + two, dict(one_thread, LABKIT_PROFILE="ci", LABKIT_HEADLESS="1")),
-        ("tests/browser", [], {"LABKIT_PROFILE": "ci"}),
+        ("tests/browser", which, {"LABKIT_PROFILE": "ci"}),
     )
     if every:  # where TensorFlow and MindSpore are, and the contracts again, which hold for what they bring
         stages += (("tests/extra", ["tests/contract", "tests/unit/test_packaging.py"] + two, one_thread),)

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "02_model_conversion.ipynb"
 
 
+@pytest.mark.extra
 def test_a_reader_runs_the_lesson_clicks_the_map_converts_and_finds_the_fault(
     page: Any,
     jupyter: Callable[[Path], str],

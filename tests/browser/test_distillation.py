@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "05_distillation.ipynb"
 
 
+@pytest.mark.extra
 def test_a_reader_runs_the_lesson_raises_the_temperature_and_trains_a_student(
     page: Any,
     jupyter: Callable[[Path], str],

@@ -6,11 +6,14 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "04_pruning.ipynb"
 
 
+@pytest.mark.extra
 def test_a_reader_runs_the_lesson_moves_the_sliders_and_plays(
     page: Any,
     jupyter: Callable[[Path], str],

@@ -6,6 +6,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from tests.browser.driving import VISIBLE_WITHIN_MS, click, run_lesson, show, slide, wait_for_end
 
 LESSON = Path(__file__).resolve().parents[2] / "notebooks" / "06_weight_coding.ipynb"
@@ -17,6 +19,7 @@ function count(each) { return parseInt(each.innerText.split(': ')[1].replaceAll(
 """
 
 
+@pytest.mark.extra
 def test_a_reader_builds_the_tree_moves_the_sliders_and_makes_a_file(
     page: Any,
     jupyter: Callable[[Path], str],

@@ -106,6 +106,7 @@ def chain_variant(int8: bool = False) -> Variant:
     return Chain(4, 8, (3, 3), (6, 6), int8).variant()
 
 
+@pytest.mark.extra
 def test_there_are_ten_cases_or_more_and_each_has_a_cause_of_its_own():
     assert len(CASES) >= 10
     causes = {cause.__name__ for cause in CAUSES}

@@ -207,6 +207,7 @@ def test_a_channel_of_the_residual_stream_counts_all_its_producers():
         assert np.allclose(found, values.numpy(), rtol=1e-5), kind
 
 
+@pytest.mark.extra
 def test_dead_channels_go_first_and_nothing_changes():
     variant = random_variant({"architecture": "resnet20", **SMALL})
     state = variant.model.state_dict()

@@ -47,6 +47,7 @@ print(json.dumps([point.counts, point.assignment, point.size_bytes, point.drop_p
 """
 
 
+@pytest.mark.extra
 def test_a_recorded_model_that_is_made_again_is_as_large_and_as_bad() -> None:
     """In a fresh process, as the one that recorded it was."""
     done = subprocess.run([sys.executable, "-c", _AGAIN], capture_output=True, text=True, check=True)

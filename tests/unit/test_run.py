@@ -416,7 +416,8 @@ def test_extras_wait_for_all_and_the_other_arguments_are_pytest_s(kit):
     few, all_of_them = Pytest(kit), Pytest(kit)
     kit.test(["-x"], few)
     kit.test(["--all", "-x"], all_of_them)
-    assert "-m not extra" in few.calls["tests"][0] and "-m not extra" not in all_of_them.calls["tests"][0]
+    for stage in ("tests", "browser"):
+        assert "-m not extra" in few.calls[stage][0] and "-m not extra" not in all_of_them.calls[stage][0]
     assert all(
         options.endswith(" -x") and "--all" not in options for options, _ in all_of_them.calls.values()
     )

@@ -40,7 +40,10 @@ def test_something_is_shipped_and_has_a_recipe():
     assert {"lenet5@digits", "resnet20@digits"} <= set(names()) <= set(recipes())
 
 
-@pytest.mark.parametrize("name", names())
+@pytest.mark.parametrize(
+    "name",
+    [pytest.param(each, marks=pytest.mark.extra if "@fashion-mnist" in each else ()) for each in names()],
+)
 def test_a_card_says_what_is_measured_again(name):
     dataset, variant, document = data_for(name), load_model(name), card(name)
     assert document["data_sha256"] == dataset.checksum
@@ -63,6 +66,7 @@ def test_the_check_notices_a_network_that_lost_a_class(digits):
         check_quality(broken, "lenet5@digits", digits)
 
 
+@pytest.mark.extra
 def test_the_recipe_leads_to_the_card_again(digits):
     """Thirty epochs of the smallest network: elsewhere other bytes, but a quality in the card's interval."""
     trained = train_from_recipe("lenet5@digits")
