@@ -2,7 +2,7 @@
 
     python3 run.py demo [ARGS]          a model made smaller and faster, measured on this machine
     python3 run.py lab [ARGS]           the lessons, in JupyterLab
-    python3 run.py test [--all] [ARGS]  tests and lessons; --all: slow ones and extras too (2.5 GB more); pytest gets ARGS
+    python3 run.py test [--all] [ARGS]  tests and lessons; --all: slow ones, extras too (2.5 GB more); pytest gets ARGS
     python3 run.py setup                install, and stop there
 
 The first start fills .venv, a later one goes straight to work. Three small ideas make that safe:
