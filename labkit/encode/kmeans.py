@@ -51,12 +51,13 @@ def exact(values: Array, count: int) -> Array:
     cost[0] = 0.0
     cuts = np.zeros((count, n + 1), dtype=np.int64)
     for k in range(count):
-        fresh = np.full(n + 1, np.inf)
-        for j in range(1, n + 1):
-            size, mass = total[j] - total[:j], first[j] - first[:j]
-            each = cost[:j] + (second[j] - second[:j]) - mass**2 / size
-            cuts[k, j] = np.argmin(each)
-            fresh[j] = each[cuts[k, j]]
+        fresh, cut = np.full(n + 1, np.inf), k
+        for j in range(k + 1, n + 1):  # k clusters hold k values at least, and no cut moves back as j grows
+            size, mass = total[j] - total[cut:j], first[j] - first[cut:j]
+            each = cost[cut:j] + (second[j] - second[cut:j]) - mass**2 / size
+            best = int(np.argmin(each))
+            cut += best
+            cuts[k, j], fresh[j] = cut, each[best]
         cost = fresh
     centroids, end = [], n
     for k in range(count - 1, -1, -1):
