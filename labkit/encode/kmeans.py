@@ -15,6 +15,7 @@ import numpy as np
 from labkit.variant import Array
 
 _MOST_ROUNDS = 300
+_BLOCK = 64
 _MOST_GROUPS = 4096
 
 
@@ -51,13 +52,15 @@ def exact(values: Array, count: int) -> Array:
     cost[0] = 0.0
     cuts = np.zeros((count, n + 1), dtype=np.int64)
     for k in range(count):
-        fresh, cut = np.full(n + 1, np.inf), k
-        for j in range(k + 1, n + 1):  # k clusters hold k values at least, and no cut moves back as j grows
-            size, mass = total[j] - total[cut:j], first[j] - first[cut:j]
-            each = cost[cut:j] + (second[j] - second[cut:j]) - mass**2 / size
-            best = int(np.argmin(each))
-            cut += best
-            cuts[k, j], fresh[j] = cut, each[best]
+        fresh, low = np.full(n + 1, np.inf), k  # k clusters hold k values at least
+        for begin in range(k + 1, n + 1, _BLOCK):
+            ends = np.arange(begin, min(begin + _BLOCK, n + 1))
+            starts = np.arange(low, ends[-1])[:, None]
+            size = np.where(starts < ends, total[ends] - total[starts], np.nan)
+            each = cost[starts] + second[ends] - second[starts] - (first[ends] - first[starts]) ** 2 / size
+            best = np.nanargmin(each, axis=0)
+            cuts[k, ends], fresh[ends] = starts[best, 0], each[best, np.arange(len(ends))]
+            low = int(cuts[k, ends[-1]])  # no cut moves back as its cluster's end moves on
         cost = fresh
     centroids, end = [], n
     for k in range(count - 1, -1, -1):
