@@ -4,15 +4,14 @@ from __future__ import annotations
 
 import dataclasses
 import statistics
-import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
-from pathlib import Path
 from typing import Any
 
 from benchmarks.bytes.making import FINAL, IN_HASTE, PLANS, SEEDS, SHIPPED, Plan, make
+from benchmarks.keep import folder
 from benchmarks.parts import Found, nulls
-from labkit.data import Dataset, cache_folder, load_dataset
+from labkit.data import Dataset, load_dataset
 from labkit.encode import decode, dissect, encode
 from labkit.encode.baselines import baselines
 from labkit.errors import DataError
@@ -116,12 +115,9 @@ def _decoding(variant: Variant) -> Row:
 def made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str, Variant]]]:
     """Seed, and what was made with it."""
     if quick:
-        with tempfile.TemporaryDirectory() as folder:
-            yield SEEDS[0], make(dataclasses.replace(plan, **IN_HASTE), data, SEEDS[0], Path(folder))
-        return
-    kept = cache_folder() / "benchmarks" / "bytes"
-    for seed in SEEDS:
-        yield seed, make(plan, data, seed, kept / f"{plan.network}-{seed}")
+        plan = dataclasses.replace(plan, **IN_HASTE)
+    for seed in SEEDS[:1] if quick else SEEDS:
+        yield seed, make(plan, data, seed, folder() / f"{plan.network}-{seed}")
 
 
 def _mnist() -> Dataset | str:

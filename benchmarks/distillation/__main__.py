@@ -1,6 +1,6 @@
 """Hinton's experiments on MNIST (Hinton, Vinyals and Dean 2015, section 3): is it in the soft targets, and how much?
 
-    python -m benchmarks.distillation [--parts ONE,ANOTHER] [--quick] [--json]
+    python -m benchmarks.distillation [--parts ONE,ANOTHER] [--keep FOLDER] [--quick] [--json]
 
 A teacher of 784-1200-1200-10, trained with dropout and with digits moved by up to two pixels; a student of
 784-800-800-10 that never sees a moved digit, without any regularisation: on the labels alone, and on the teacher's
@@ -14,9 +14,10 @@ about an hour on one thread.
 from __future__ import annotations
 
 from benchmarks.distillation.hinton import hintons_table, missing_three, sevens_and_eights, temperatures
+from benchmarks.keep import keep_in
 from benchmarks.parts import run_parts
 
 PARTS = (hintons_table, missing_three, sevens_and_eights, temperatures)
 
 if __name__ == "__main__":
-    run_parts("distillation", PARTS, in_haste=(hintons_table, missing_three))
+    run_parts("distillation", PARTS, in_haste=(hintons_table, missing_three), keep=keep_in)

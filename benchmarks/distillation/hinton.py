@@ -15,6 +15,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
+from benchmarks.keep import trained
 from benchmarks.parts import Found, nulls
 from labkit.cli.terminal import say
 from labkit.data import Dataset, load_dataset
@@ -138,13 +139,13 @@ def teacher(seed: int, quick: bool) -> Variant:
     """Trained once for all parts."""
     data = load_dataset("mnist")
     recipe = dataclasses.replace(TEACHER, seed=seed, **(IN_HASTE if quick else {}))
-    return recipe(fresh_variant({"architecture": "mlp", "dropout": DROPOUT}, data, seed), data)
+    return trained(recipe, fresh_variant({"architecture": "mlp", "dropout": DROPOUT}, data, seed), data)
 
 
 def student(data: Dataset, seed: int, quick: bool, **change: Any) -> Variant:
     """The student as it is, or with some of its settings changed, by the teacher of the same seed."""
     technique = dataclasses.replace(STUDENT, seed=seed, **change, **(IN_HASTE if quick else {}))
-    return technique(teacher(seed, quick), data)
+    return trained(technique, teacher(seed, quick), data)
 
 
 def logits_of(variant: Variant, data: Dataset, split: str) -> Logits:

@@ -11,12 +11,12 @@ through any part, except that it installs no other tool.
 
 from __future__ import annotations
 
+from benchmarks.keep import keep_in
 from benchmarks.parts import run_parts
 from benchmarks.pruning.architectures import architectures
 from benchmarks.pruning.best import best
 from benchmarks.pruning.channels import channels, latency_targets
 from benchmarks.pruning.experiments import criteria, lottery
-from benchmarks.pruning.keep import keep_in
 from benchmarks.pruning.peer import torch_pruning
 
 PARTS = (channels, latency_targets, best, torch_pruning, architectures, criteria, lottery)

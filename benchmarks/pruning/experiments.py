@@ -13,9 +13,9 @@ from typing import Any
 
 import numpy as np
 
+from benchmarks.keep import Row, found
 from benchmarks.parts import Found, nulls
 from benchmarks.pruning import SEEDS
-from benchmarks.pruning.keep import Row, found
 from labkit.cli.terminal import progress_line, say
 from labkit.data import Dataset, load_dataset
 from labkit.errors import DataError

@@ -16,10 +16,10 @@ from typing import Any
 import numpy as np
 from safetensors.torch import load
 
+from benchmarks.keep import trained
 from benchmarks.parts import Found, nulls
 from benchmarks.pruning import SEEDS
 from benchmarks.pruning.common import Subject, subject
-from benchmarks.pruning.keep import trained
 from benchmarks.quantization_peers import run_script
 from benchmarks.quantization_peers.environments import python_of
 from labkit.cli.terminal import say

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from benchmarks.pruning import architectures, common, experiments, keep
+from benchmarks import keep
+from benchmarks.pruning import architectures, common, experiments
 from benchmarks.pruning.__main__ import PARTS
 from benchmarks.pruning.best import choose
 from benchmarks.pruning.experiments import _of_round, counted, more_than
@@ -86,7 +87,7 @@ def test_a_network_is_trained_once_and_again_only_if_its_recipe_changes(kept, re
     assert len(trainings) == 4
 
 
-def test_without_a_folder_nothing_is_kept(resnet, digits, tmp_path, monkeypatch):
+def test_without_a_folder_nothing_is_left_behind(resnet, digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     keep.trained(PruneWeights(sparsity=0.5), resnet, digits)
     assert keep.found("rows", {}, digits, lambda: [{"a": 1}]) == [{"a": 1}]

@@ -1,14 +1,16 @@
 """Trained networks and finished experiments, kept in a folder: what is there is not trained again.
 
 Training takes an hour, timing two minutes and a quiet machine. With `--keep FOLDER` the first run trains and the
-second only measures. What is kept is found by its whole recipe, so that a changed setting is trained anew; the code
-that trains is no part of that: after changing it, choose another folder.
+second only measures, and an interrupted one goes on where it was. What is kept is found by its whole recipe, so that
+a changed setting is trained anew; the code that trains is no part of that: after changing it, choose another folder.
 """
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
+import tempfile
 from collections.abc import Callable, Mapping
 from contextvars import ContextVar
 from pathlib import Path
@@ -30,16 +32,20 @@ def keep_in(folder: Path) -> None:
     _folder.set(folder)
 
 
+def folder() -> Path:
+    """Where everything is kept; without `--keep`, a folder that is gone when this process ends."""
+    return _folder.get() or Path(_scratch().name)
+
+
 def trained(technique: Technique, source: Variant, dataset: Dataset) -> Variant:
     """What `technique` makes of `source`, or made of it before."""
     recipe = {"technique": technique.name, **technique.config, **_of(dataset), "source": source.digest}
     place = _place(technique.name, recipe)
-    if place and (place / "variant.json").is_file():
+    if (place / "variant.json").is_file():
         say(f"{place.name} is kept, it is not trained again")
         return Variant.load(place)
     made = technique(source, dataset, progress_line())
-    if place:
-        made.save(place)
+    made.save(place)
     return made
 
 
@@ -47,15 +53,19 @@ def found(
     name: str, settings: Mapping[str, Any], dataset: Dataset, find: Callable[[], list[Row]]
 ) -> list[Row]:
     """The rows that `find` finds with these settings, or found before."""
-    place = _place(name, {**settings, **_of(dataset)})
-    if place and (file := place.with_suffix(".json")).is_file():
+    file = _place(name, {**settings, **_of(dataset)}).with_suffix(".json")
+    if file.is_file():
         say(f"{file.name} is kept, it is not measured again")
         rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
         return rows
     rows = find()
-    if place:
-        write_atomically(place.with_suffix(".json"), json.dumps(rows).encode())
+    write_atomically(file, json.dumps(rows).encode())
     return rows
+
+
+@functools.cache
+def _scratch() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory()
 
 
 def _of(dataset: Dataset) -> dict[str, Any]:
@@ -63,7 +73,6 @@ def _of(dataset: Dataset) -> dict[str, Any]:
     return {"dataset": dataset.name, "checksum": dataset.checksum, "sizes": sizes}
 
 
-def _place(name: str, recipe: Mapping[str, Any]) -> Path | None:
-    folder = _folder.get()
+def _place(name: str, recipe: Mapping[str, Any]) -> Path:
     digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return folder / f"{name}-{digest}" if folder else None
+    return folder() / f"{name}-{digest}"
