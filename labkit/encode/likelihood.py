@@ -46,7 +46,7 @@ def probability_table() -> Array:
 
 def log2(counts: Array) -> Array:
     """The logarithm of (count + ½) to base 2 in 1/UNIT, for whole numbers from 0 on. Any shape → int32 of the same."""
-    logarithms: Array = log_table()[np.minimum(2 * counts.astype(np.int64) + 1, _LARGEST_COUNT)]
+    logarithms: Array = log_table().take(2 * counts + 1, mode="clip")
     return logarithms
 
 

@@ -25,6 +25,7 @@ from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2
 from labkit.variant import Array
 
 _BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
+_STEP_BITS = 1  # bytes for speed: a file grows by a hundredth or so, and is read in half the time
 _FLAGS = 16  # flags coded at once, or as many more as make up whole lines
 
 
@@ -94,17 +95,20 @@ def describe(
             answer = None if there is None else (there > 0).ravel().astype(np.int32)
             kept = code_bits(coder, answer, ones.ravel(), "positions").reshape(ones.shape) > 0
         at, row = np.nonzero(kept)
+        around.passed(line)
+        if not len(row):
+            continue
         column = line[at]
         entries = values.code(coder, None if there is None else there[kept] - 1, around.sign(column, row))
         found[rows[row], column] = 1 + entries
-        around.learn(line, column, row, signs[entries])
+        around.learn(column, row, signs[entries])
     return found
 
 
 def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]:
     """The weights that fit this matrix best, with the bits that its positions then cost; see `Sample.fit`.
 
-    Every step counts as a tenth of a bit more, so that of equals the faster layout wins.
+    Every step counts as _STEP_BITS more: fewer, larger steps are quicker to read.
     """
     asked = Sample(settings.phases, known.features(grid.shape))
     kept: list[list[Array]] = [[] for _ in range(settings.phases)]
@@ -115,9 +119,10 @@ def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]
         asked.ones(phase, *around.features(line))
         kept[phase].append(there.ravel())
         at, row = np.nonzero(there)
-        around.learn(line, line[at], row, np.zeros(len(row), np.int8))
+        around.passed(line)
+        around.learn(line[at], row, np.zeros(len(row), np.int8))
     weights, bits = asked.fit(kept)
-    return weights, bits + 0.1 * sum(map(len, kept))
+    return weights, bits + _STEP_BITS * sum(map(len, kept))
 
 
 def alive(
@@ -183,7 +188,8 @@ class _Around:
         self._cells = np.zeros((shape[1] + 2 * self._margin, self._rows), dtype=np.int16)
         self._kept = np.zeros(self._rows, dtype=np.int64) if known.rows is None else known.rows[rows]
         self._passed = settings.head_start + known.columns
-        self._before = known.of_columns(shape[1])
+        before = known.of_columns(shape[1])
+        self._before = None if before is None else log2(before)
 
     def features(self, line: Array) -> tuple[Array, list[Array], Array]:
         """(row, columns, cells), as `Likelihood.ones` takes them."""
@@ -191,7 +197,7 @@ class _Around:
         row = log2(self._kept) - log2(np.array(self._passed))
         columns = [log2(cells.sum(1, dtype=np.int64))]
         if self._before is not None:
-            columns.append(log2(self._before[line]))
+            columns.append(self._before[line])
         return row, columns, cells
 
     def sign(self, column: Array, row: Array) -> Array:
@@ -199,8 +205,12 @@ class _Around:
         signs: Array = np.sign(self._cells[column + self._margin, row] >> 8)
         return signs + 1
 
-    def learn(self, line: Array, column: Array, row: Array, signs: Array) -> None:
-        """The cells of `line` are known: those at (column, row) were kept, with these signs. int8 [n]."""
+    def passed(self, line: Array) -> None:
+        """The cells of `line` are known."""
+        self._passed += len(line)
+
+    def learn(self, column: Array, row: Array, signs: Array) -> None:
+        """The cells at (column, row) were kept, with these signs. int64 [n], int64 [n], int8 [n]."""
         places = (column + self._margin) * self._rows + row + self._steps
         np.add.at(
             self._cells.reshape(-1),
@@ -208,7 +218,6 @@ class _Around:
             (self._share * (1 + 256 * signs.astype(np.int16))).ravel(),
         )
         self._kept += np.bincount(row, minlength=self._rows)
-        self._passed += len(line)
 
 
 class _Values:
