@@ -33,7 +33,6 @@ from labkit.technique import knob
 from labkit.variant import Variant
 
 _CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
-_STARTS = {"linear": lloyd, "exact": exact}
 
 
 @dataclass(frozen=True)
@@ -51,7 +50,7 @@ class ClusterWeights(FineTuned):
     conv_levels: int = knob(16, "values that a convolution's weights share", min=0, max=255)
     bias_levels: int = knob(0, "values that a layer's biases share; 0: they stay", min=0, max=255)
     start: str = knob(
-        "linear", "k-means from evenly spaced values, or the best there is", choices=tuple(_STARTS)
+        "linear", "k-means from evenly spaced values, or the best there is", choices=("linear", "exact")
     )
     values: str = knob("int8", "what the values are rounded to", choices=("int8", "float16", "float32"))
     learning_rate: float = knob(0.001, "the highest rate of fine-tuning", above=0.0, max=10.0, kw_only=True)
@@ -67,9 +66,10 @@ class ClusterWeights(FineTuned):
             )
         shared: dict[Tensor, _Shared] = {}  # layers that share a tensor share its codebook
         for index, (layer, name, levels) in enumerate(tensors):
-            progress(0.2 * index / len(tensors), "clustering")
+            share = part(progress, 0.2 * index / len(tensors), 0.2 * (index + 1) / len(tensors))
+            share(0.0, "clustering")
             tensor = getattr(layer, name)
-            shared[tensor] = shared.get(tensor) or self._shared(tensor, levels)
+            shared[tensor] = shared.get(tensor) or self._shared(tensor, levels, share)
             parametrize.register_parametrization(layer, name, shared[tensor], unsafe=True)
         result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module)
         trained = self.fine_tune(result, variant, dataset, part(progress, 0.2, 1.0))
@@ -91,10 +91,12 @@ class ClusterWeights(FineTuned):
                 if self.bias_levels and layer.bias is not None:
                     yield layer, "bias", self.bias_levels
 
-    def _shared(self, tensor: Tensor, levels: int) -> _Shared:
+    def _shared(self, tensor: Tensor, levels: int, progress: Progress) -> _Shared:
         values = tensor.detach().double().numpy()
-        kept = values != 0
-        centroids = _STARTS[self.start](values[kept], levels) if kept.any() else np.zeros(1)
+        kept, centroids = values != 0, np.zeros(1)
+        if kept.any():
+            some = values[kept]
+            centroids = exact(some, levels, progress) if self.start == "exact" else lloyd(some, levels)
         entries = np.where(kept, 1 + nearest(values, centroids), 0)
         return _Shared(torch.tensor(centroids, dtype=tensor.dtype), torch.from_numpy(entries))
 

@@ -54,13 +54,17 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 
 
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
-    tensors = variant.model.state_dict()
-    context = Context()
-    for index, name in enumerate(
-        _meta_tensors(variant.model.config)
-    ):  # in the order of whoever builds it anew
-        progress(index / len(tensors), f"coding {name}")
-        yield encode_tensor(tensors[name].detach().cpu().numpy(), context)
+    tensors, context = variant.model.state_dict(), Context()
+    order = _meta_tensors(variant.model.config)  # of whoever builds it anew
+    for index, (name, built) in enumerate(order.items()):
+        tensor = tensors[name]
+        if tensor.dtype != built.dtype:
+            raise ModelFileError(
+                f"{name} of {variant.name!r} holds {tensor.dtype}, where its architecture has {built.dtype}, and a "
+                "file is read into that: call model.float() before it is coded"
+            )
+        progress(index / len(order), f"coding {name}")
+        yield encode_tensor(tensor.detach().cpu().numpy(), context)
 
 
 @door

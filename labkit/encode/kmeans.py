@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import numpy as np
 
+from labkit.progress import Progress, silent
 from labkit.variant import Array
 
 _MOST_ROUNDS = 300
@@ -36,7 +37,7 @@ def lloyd(values: Array, count: int) -> Array:
     return found
 
 
-def exact(values: Array, count: int) -> Array:
+def exact(values: Array, count: int, progress: Progress = silent) -> Array:
     """The best centroids there are, ascending: float64 [k], k ≤ count. values: [n], n ≥ 1.
 
     cost[k, j] = min over i ≤ j of cost[k − 1, i] + what the values i … j cost around their mean; n² · k steps. Of
@@ -52,6 +53,7 @@ def exact(values: Array, count: int) -> Array:
     cost[0] = 0.0
     cuts = np.zeros((count, n + 1), dtype=np.int64)
     for k in range(count):
+        progress(k / count, f"the best {count} values of {len(values):,} weights")
         fresh, low = np.full(n + 1, np.inf), k  # k clusters hold k values at least
         for begin in range(k + 1, n + 1, _BLOCK):
             ends = np.arange(begin, min(begin + _BLOCK, n + 1))

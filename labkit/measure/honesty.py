@@ -28,7 +28,7 @@ _TOLERANCE = 1e-3
 _FEWEST_ALIKE = 0.5
 _MOST_SLOWDOWN = 1.5
 _NEGLIGIBLE_NS = 10_000
-_TRIALS = (8, 24, 48)
+_TRIALS = (8, 24, 48, 192)
 
 
 def watched_run(name: str, session: Session, feeds: Feeds) -> dict[str, Array]:

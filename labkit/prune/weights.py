@@ -121,12 +121,15 @@ class ZeroesWeights(FineTuned):
         progress: Progress,
     ) -> Variant:
         """Prune `result.model`, which is ours to change, and fine-tune a copy of it."""
+        looked = 0.0
         if isinstance(criterion, Taylor) and dataset is not None:
-            show_gradients(criterion, result, dataset, progress)
+            looked = 0.1 if self.fine_tune_epochs else 1.0
+            show_gradients(criterion, result, dataset, part(progress, 0.0, looked))
         weights = prunable_weights(result.model)
         masks = self.chooser(result.model)(weights, criterion.scores(weights), sparsity)
         zero(result.model, masks)
-        tuned = self.fine_tune(result, whole, dataset, progress, lambda module: silence(module, masks))
+        rest = part(progress, looked, 1.0)
+        tuned = self.fine_tune(result, whole, dataset, rest, lambda module: silence(module, masks))
         return dataclasses.replace(result, model=tuned)
 
     def _gradually(

@@ -13,7 +13,7 @@ from torch import nn
 from labkit.encode import ClusterWeights
 from labkit.encode.cluster import _LookUp
 from labkit.encode.codebook import FLOAT16, INT8, split
-from labkit.errors import ConfigError, TechniqueError
+from labkit.errors import Cancelled, ConfigError, TechniqueError
 from labkit.prune import PruneMagnitude
 
 TUNED = ClusterWeights(2, 2, fine_tune_epochs=1, max_samples=256, threads=1)
@@ -37,6 +37,19 @@ def test_every_layer_has_as_many_values_as_its_kind_is_allowed(start, sparse):
     made = ClusterWeights(linear_levels=6, conv_levels=9, start=start)(sparse)
     for name, array in weights(made).items():
         assert 1 < len(values(array)) <= (9 if "conv" in name else 6), name
+
+
+def test_a_stop_takes_effect_between_two_values_of_the_best_codebook(sparse):
+    said = []
+
+    def stop(fraction, message):
+        said.append(fraction)
+        if "best 9 values" in message and len(said) > 4:
+            raise Cancelled
+
+    with pytest.raises(Cancelled):
+        ClusterWeights(linear_levels=6, conv_levels=9, start="exact")(sparse, progress=stop)
+    assert len(said) == 5 and said == sorted(said) and said[-1] > 0
 
 
 def test_zeros_stay_plain_zeros_and_nothing_else_becomes_one(sparse):

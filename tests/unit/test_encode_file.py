@@ -263,6 +263,12 @@ def test_what_could_not_be_rebuilt_is_refused(cases, lenet):
             encode(variant)
 
 
+def test_weights_of_another_type_than_the_architecture_has_are_refused_and_the_way_out_is_named(lenet):
+    half = dataclasses.replace(lenet, model=copy.deepcopy(lenet.model).half())
+    with pytest.raises(ModelFileError, match=r"torch\.float16, where .* torch\.float32.* call model\.float\(\)"):
+        encode(half)
+
+
 def test_negative_zeros_and_nans_come_back(lenet):
     model = copy.deepcopy(lenet.model)
     with torch.no_grad():

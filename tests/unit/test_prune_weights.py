@@ -247,9 +247,10 @@ def test_stop_takes_effect_at_the_next_batch(schedule, reports, small, digits):
     assert len(said) == reports
 
 
-def test_progress_never_goes_back_between_rounds(small, digits):
+@pytest.mark.parametrize("criterion", ["magnitude", "taylor"])
+def test_progress_never_goes_back_between_rounds(criterion, small, digits):
     said = []
-    technique = PruneMagnitude(0.9, schedule="iterative", rounds=3, **FEW)
+    technique = PruneWeights(0.9, criterion=criterion, schedule="iterative", rounds=3, **FEW)
     technique(small, digits, lambda fraction, message: said.append((fraction, message)))
     fractions = [fraction for fraction, _ in said]
     assert fractions == sorted(fractions) and fractions[-1] == pytest.approx(1.0)
