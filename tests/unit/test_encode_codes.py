@@ -197,6 +197,18 @@ def test_exact_finds_what_trying_every_partition_finds(values, count):
     assert loss(values, exact(values, count)) == pytest.approx(best, abs=1e-9)
 
 
+@pytest.mark.parametrize("count", [2, 7, 20])
+def test_exact_finds_the_same_as_the_plain_recursion_where_many_blocks_are_searched(count):
+    values = np.sort(np.random.default_rng(count).standard_normal(300)) ** 3
+    first, second = np.r_[0.0, np.cumsum(values)], np.r_[0.0, np.cumsum(values**2)]
+    i, j = np.ogrid[:301, :301]
+    apart = np.where(j > i, second[j] - second[i] - (first[j] - first[i]) ** 2 / np.maximum(j - i, 1), np.inf)
+    cost = np.r_[0.0, np.full(300, np.inf)]
+    for _ in range(count):
+        cost = (cost[:, None] + apart).min(0)
+    assert loss(values, exact(values, count)) == pytest.approx(cost[-1], rel=1e-9)
+
+
 def test_lloyd_never_beats_exact_and_moves_each_centroid_to_the_mean_of_its_weights():
     values = np.random.default_rng(0).standard_normal(3000)
     centroids = lloyd(values, 8)

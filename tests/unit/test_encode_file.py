@@ -30,6 +30,7 @@ from labkit.encode import (
 )
 from labkit.encode import metadata as description
 from labkit.encode.baselines import baselines, deep_compression_bytes
+from labkit.encode.coder import Reader
 from labkit.encode.container import VERSION
 from labkit.encode.likelihood import FEATURES
 from labkit.encode.tensors import CODED, KINDS, Context, decode_tensor, dissect_tensor, encode_tensor
@@ -141,6 +142,23 @@ def test_dead_rows_and_columns_cost_next_to_nothing():
     wide[40:60, 300:330] = block
     alone, inside = (len(encode_tensor(each, Context())) for each in (block, wide))
     assert inside - alone < 60, (alone, inside)
+
+
+def test_of_layouts_of_nearly_the_same_bytes_the_one_that_is_read_in_fewer_steps_is_taken(monkeypatch):
+    tensor = load_model("lenet5@mnist+encode").model.fc1.weight.detach().numpy()
+
+    def bytes_and_steps():
+        steps, symbols = [], Reader.symbols
+        record = encode_tensor(tensor, Context())
+        with monkeypatch.context() as patch:
+            patch.setattr(Reader, "symbols", lambda *each: steps.append(1) or symbols(*each))
+            decode_tensor(record, tensor.shape, tensor.dtype, Context())
+        return len(record), len(steps)
+
+    size, steps = bytes_and_steps()
+    monkeypatch.setattr("labkit.encode.sparse._STEP_BITS", 0)
+    least, most = bytes_and_steps()
+    assert least <= size < 1.05 * least and steps < 0.7 * most
 
 
 def test_neighbours_kept_together_are_cheaper_than_scattered_ones():
@@ -265,7 +283,9 @@ def test_what_could_not_be_rebuilt_is_refused(cases, lenet):
 
 def test_weights_of_another_type_than_the_architecture_has_are_refused_and_the_way_out_is_named(lenet):
     half = dataclasses.replace(lenet, model=copy.deepcopy(lenet.model).half())
-    with pytest.raises(ModelFileError, match=r"torch\.float16, where .* torch\.float32.* call model\.float\(\)"):
+    with pytest.raises(
+        ModelFileError, match=r"torch\.float16, where .* torch\.float32.* call model\.float\(\)"
+    ):
         encode(half)
 
 

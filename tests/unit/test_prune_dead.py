@@ -67,6 +67,21 @@ def test_behind_a_batch_norm_zero_weights_alone_are_not_dead(digits):
         RemoveDeadUnits()(variant)
 
 
+@pytest.mark.parametrize("shift", [0.0, 0.3])
+def test_behind_a_batch_norm_its_scale_and_shift_decide(shift):
+    variant = load_model("resnet20@digits")
+    norm = next(m for n, m in variant.model.named_modules() if n.startswith("blocks.0") and "bn1" in n)
+    with torch.no_grad():
+        norm.weight[2], norm.bias[2] = 0.0, shift
+    if shift:
+        with pytest.raises(TechniqueError, match="counts"):
+            RemoveDeadUnits()(variant)
+        return
+    result = RemoveDeadUnits()(variant)
+    assert result.model.config["inner"][0][0] == variant.model.config["inner"][0][0] - 1
+    assert np.allclose(answers(result), answers(variant), atol=1e-5)
+
+
 def test_a_network_of_which_one_unit_is_left_keeps_it():
     variant = load_model("lenet300@digits")
     with torch.no_grad():

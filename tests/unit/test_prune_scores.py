@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -50,6 +52,15 @@ def test_of_two_equal_weights_the_one_among_others_is_cheaper_to_keep():
     (lamp,), (per_bit,) = Lamp().scores([weight]), LampPerBit().scores([weight])
     bits = lamp / per_bit
     assert bits[6, 6] == bits[weight != 0].max() > 1 + bits[2, 0]
+
+
+def test_the_bits_of_a_weight_are_those_of_its_row_and_column_and_three_for_its_value():
+    weight = torch.tensor([[3.0, 2.0, 0.0], [1.0, 0.0, 0.0]])
+    (lamp,), (per_bit,) = Lamp().scores([weight]), LampPerBit().scores([weight])
+    row, column, every = 2.5 / 4, 2.5 / 3, 3.5 / 7  # (kept + 1/2) / (cells + 1)
+    assert (lamp / per_bit)[0, 0].item() == pytest.approx(3.0)  # likelier than 1 is as likely as 1
+    assert (lamp / per_bit)[1, 0].item() == pytest.approx(3 - math.log2(1.5 / 4 * column / every))
+    assert (lamp / per_bit)[0, 1].item() == pytest.approx(3 - math.log2(row * 1.5 / 3 / every))
 
 
 def test_while_nothing_is_zero_all_weights_take_the_same_bits():
