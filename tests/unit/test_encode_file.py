@@ -145,7 +145,7 @@ def test_dead_rows_and_columns_cost_next_to_nothing():
 
 
 def test_of_layouts_of_nearly_the_same_bytes_the_one_that_is_read_in_fewer_steps_is_taken(monkeypatch):
-    tensor = load_model("lenet5@mnist+encode").model.fc1.weight.detach().numpy()
+    tensor = load_model("lenet5@mnist+encode").model.conv2.weight.detach().numpy()
 
     def bytes_and_steps():
         steps, symbols = [], Reader.symbols
@@ -158,7 +158,7 @@ def test_of_layouts_of_nearly_the_same_bytes_the_one_that_is_read_in_fewer_steps
     size, steps = bytes_and_steps()
     monkeypatch.setattr("labkit.encode.sparse._STEP_BITS", 0)
     least, most = bytes_and_steps()
-    assert least <= size < 1.05 * least and steps < 0.7 * most
+    assert least <= size < 1.05 * least and steps < 0.2 * most
 
 
 def test_neighbours_kept_together_are_cheaper_than_scattered_ones():
