@@ -3,8 +3,9 @@
     dense → pruned → clustered = "strict" → pruned further → clustered = "small"
 
 `strict` is to err no more than the dense network that it was made from, `small` no more than the published baseline.
-How many weights each keeps was chosen on validation images with seed 0; the test split has no say in anything.
-Every network is kept in a folder as soon as it is made: an interrupted run goes on there, and nothing is trained twice.
+What is left of a network listens to a dense LeNet-5: it can learn more from that than from the labels. How many
+weights each keeps was chosen on validation images with seed 0; the test split has no say in anything. Every network
+is kept in a folder as soon as it is made: an interrupted run goes on there, and nothing is trained twice.
 """
 
 from __future__ import annotations
@@ -46,8 +47,8 @@ class Plan:
     prune_epochs: int
     cluster_epochs: int
     kept: tuple[int, int]
-    alpha: float
-    """How much the pruned network listens to the dense one."""
+    teacher: str = "lenet5"
+    """The network whose dense form is the teacher while weights are taken away and clustered."""
     max_samples: int = 0
 
     @property
@@ -59,23 +60,39 @@ class Plan:
 PLANS = {
     plan.network: plan
     for plan in (
-        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 50, 15, (14_000, 7_500), 0.0),
-        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (11_000, 4_500), 0.9),
+        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 40, 12, (13_000, 6_000)),
+        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (11_000, 4_500)),
     )
 }
 IN_HASTE = {"dense_epochs": 4, "prune_epochs": 6, "cluster_epochs": 2, "max_samples": 4000}
 _HOW = {"batch_size": 128, "optimizer": "adamw", "weight_decay": 0.0, "augment": "shift", "threads": 1}
 
 
-def make(plan: Plan, dataset: Dataset, seed: int, into: Path) -> dict[str, Variant]:
-    """The networks "dense", "strict" and "small" of one seed, made or taken from `into`, where each step is kept."""
-    made: dict[str, Variant] = {}
-    latest = fresh_variant({"architecture": plan.network}, dataset, seed)
-    for name, technique in _steps(plan, seed, into):
-        step = technique(latest)
-        latest = _kept(into / name, latest, step) or _make(into / name, latest, step, dataset)
+def make(plan: Plan, dataset: Dataset, seed: int, root: Path) -> dict[str, Variant]:
+    """The networks "dense", "strict" and "small" of one seed, made or taken from `root`, where each step is kept."""
+    latest = _dense(plan, dataset, seed, root)
+    made = {"dense": latest}
+    if plan.teacher != plan.network:
+        teacher = PLANS[plan.teacher]
+        _dense(dataclasses.replace(teacher, **IN_HASTE) if plan.max_samples else teacher, dataset, seed, root)
+    for name, technique in _steps(plan, seed, _folder(root, plan.teacher, seed) / "dense"):
+        latest = _step(_folder(root, plan.network, seed) / name, latest, technique(latest), dataset)
         made[name] = latest
     return {name: made[name] for name in ("dense", *FINAL)}
+
+
+def _dense(plan: Plan, dataset: Dataset, seed: int, root: Path) -> Variant:
+    train = Train(plan.dense_epochs, learning_rate=0.002, **_how(plan, seed))
+    fresh = fresh_variant({"architecture": plan.network}, dataset, seed)
+    return _step(_folder(root, plan.network, seed) / "dense", fresh, train, dataset)
+
+
+def _folder(root: Path, network: str, seed: int) -> Path:
+    return root / f"{network}-{seed}"
+
+
+def _step(folder: Path, before: Variant, technique: Technique, dataset: Dataset) -> Variant:
+    return _kept(folder, before, technique) or _make(folder, before, technique, dataset)
 
 
 def _kept(folder: Path, before: Variant, technique: Technique) -> Variant | None:
@@ -106,12 +123,13 @@ def _tell_epochs() -> Progress:
     return progress
 
 
-def _steps(plan: Plan, seed: int, into: Path) -> Iterator[tuple[str, Callable[[Variant], Technique]]]:
-    """Name of each step, and the technique that is applied to what the last one made."""
-    how: dict[str, Any] = {**_HOW, "seed": seed, "max_samples": plan.max_samples}
-    yield "dense", lambda _: Train(plan.dense_epochs, learning_rate=0.002, **how)
-    if plan.alpha:
-        how |= {"alpha": plan.alpha, "temperature": 4.0, "teacher": str(into / "dense")}
+def _how(plan: Plan, seed: int) -> dict[str, Any]:
+    return {**_HOW, "seed": seed, "max_samples": plan.max_samples}
+
+
+def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[tuple[str, Callable[[Variant], Technique]]]:
+    """Name of each step after the dense network, and the technique that is applied to what the last one made."""
+    how = {**_how(plan, seed), "alpha": 0.9, "temperature": 4.0, "teacher": str(teacher)}
     prune = functools.partial(
         PruneWeights,
         criterion="lamp_per_bit",

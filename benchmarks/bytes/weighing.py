@@ -117,7 +117,7 @@ def made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str
     if quick:
         plan = dataclasses.replace(plan, **IN_HASTE)
     for seed in SEEDS[:1] if quick else SEEDS:
-        yield seed, make(plan, data, seed, folder() / f"{plan.network}-{seed}")
+        yield seed, make(plan, data, seed, folder())
 
 
 def _mnist() -> Dataset | str:

@@ -27,11 +27,11 @@ WORDS = {
         f"latency_speedup_{runtime}": f"half of resnet20's channels: times as fast, {told}, the worse batch size"
         for runtime, told in TITLES.items()
     },
-    "latency_drop_pp": "… points lost on test, median of three seeds",
-    "latency_drop_worst_pp": "… of the worst seed",
+    "latency_drop_pp": "… points lost on test",
+    "latency_drop_upper_pp": "… the upper end of the paired interval",
     "macs_ratio": "… times fewer multiply-adds",
     "latency_target_error_pct": "share of the time that was asked for / measured, the largest error, %",
-    "best_vs_torch_eager": "pruned, distilled and in 8 bits: times PyTorch eager's throughput, batch 32, one thread",
+    "best_vs_torch_eager": "as fast as half a point allows (pruned, distilled, 8 bits): times PyTorch eager, batch 32, one thread",
     "best_vs_torch_eager_low": "… the low end of its interval",
     "best_drop_pp": "… points lost on test",
     "best_drop_upper_pp": "… the upper end of the paired interval",

@@ -42,7 +42,7 @@ def test_files_are_weighed_and_the_page_shows_them(tiny, monkeypatch, digits, tm
     assert all(row["decode_mb_per_s"] > 0 < row["decoded_bytes"] for row in speed.rows)
     assert not made_again, "what was kept is not made again"
     with pytest.raises(AttributeError):  # of None, which is what that gives
-        making.make(dataclasses.replace(tiny, kept=(9000, 3000)), digits, 0, tmp_path / "lenet300-0")
+        making.make(dataclasses.replace(tiny, kept=(9000, 3000)), digits, 0, tmp_path)
     assert made_again == ["small-pruned"], "another plan begins where it differs"
     rows = [{"part": "lenet300", **row} for row in found.rows]
     rows += [{"part": "decoding", **row} for row in speed.rows]
