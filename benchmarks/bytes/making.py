@@ -1,6 +1,7 @@
-"""The files: a network is trained, pruned, given a codebook, and coded; twice in a row, the second from the first.
+"""The files: a network is trained, pruned, given codebooks, and coded; and pruned further, and coded again.
 
-    dense → pruned → clustered = "strict" → pruned further → clustered = "small"
+    dense → pruned → clustered finely = "strict"
+                  ↳ clustered → pruned further → clustered = "small"
 
 `strict` is to err no more than the dense network that it was made from, `small` no more than the published baseline.
 What is left of a network listens to a dense LeNet-5: it can learn more from that than from the labels. How many
@@ -30,6 +31,7 @@ from labkit.variant import Variant
 SEEDS = (0, 1, 2)
 SHIPPED = "lenet5@mnist+encode"
 LEVELS = {"linear_levels": 6, "conv_levels": 8, "bias_levels": 4}
+FINE_LEVELS = {"linear_levels": 8, "conv_levels": 12, "bias_levels": 8}
 FINAL = ("strict", "small")
 
 
@@ -70,14 +72,13 @@ _HOW = {"batch_size": 128, "optimizer": "adamw", "weight_decay": 0.0, "augment":
 
 def make(plan: Plan, dataset: Dataset, seed: int, root: Path) -> dict[str, Variant]:
     """The networks "dense", "strict" and "small" of one seed, made or taken from `root`, where each step is kept."""
-    latest = _dense(plan, dataset, seed, root)
-    made = {"dense": latest}
+    made = {"dense": _dense(plan, dataset, seed, root)}
     if plan.teacher != plan.network:
         teacher = PLANS[plan.teacher]
         _dense(dataclasses.replace(teacher, **IN_HASTE) if plan.max_samples else teacher, dataset, seed, root)
-    for name, technique in _steps(plan, seed, _folder(root, plan.teacher, seed) / "dense"):
-        latest = _step(_folder(root, plan.network, seed) / name, latest, technique(latest), dataset)
-        made[name] = latest
+    for name, source, technique in _steps(plan, seed, _folder(root, plan.teacher, seed) / "dense"):
+        before = made[source]
+        made[name] = _step(_folder(root, plan.network, seed) / name, before, technique(before), dataset)
     return {name: made[name] for name in ("dense", *FINAL)}
 
 
@@ -127,8 +128,8 @@ def _how(plan: Plan, seed: int) -> dict[str, Any]:
     return {**_HOW, "seed": seed, "max_samples": plan.max_samples}
 
 
-def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[tuple[str, Callable[[Variant], Technique]]]:
-    """Name of each step after the dense network, and the technique that is applied to what the last one made."""
+def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[tuple[str, str, Callable[[Variant], Technique]]]:
+    """Name of each step after the dense network, of the step before it, and what is applied to what that made."""
     how = {**_how(plan, seed), "alpha": 0.9, "temperature": 4.0, "teacher": str(teacher)}
     prune = functools.partial(
         PruneWeights,
@@ -140,16 +141,17 @@ def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[tuple[str, Callable
         learning_rate=0.002,
         **how,
     )
-    cluster = ClusterWeights(
-        **LEVELS,
-        fine_tune_epochs=plan.cluster_epochs,
-        learning_rate=0.0005,
-        **how,
-    )
-    for name, kept in zip(FINAL, plan.kept, strict=True):
-        yield f"{name}-pruned", lambda before, kept=kept: prune(sparsity=1 - kept / _weights(before))
-        yield f"{name}-living", lambda _: RemoveDeadUnits()
-        yield name, lambda _: cluster
+    cluster = functools.partial(ClusterWeights, learning_rate=0.0005, **how)
+    coarse = cluster(**LEVELS, fine_tune_epochs=plan.cluster_epochs)
+    fine = cluster(**FINE_LEVELS, fine_tune_epochs=2 * plan.cluster_epochs)
+    many, few = plan.kept
+    yield "pruned", "dense", lambda before: prune(sparsity=1 - many / _weights(before))
+    yield "living", "pruned", lambda _: RemoveDeadUnits()
+    yield "strict", "living", lambda _: fine
+    yield "clustered", "living", lambda _: coarse
+    yield "small-pruned", "clustered", lambda before: prune(sparsity=1 - few / _weights(before))
+    yield "small-living", "small-pruned", lambda _: RemoveDeadUnits()
+    yield "small", "small-living", lambda _: coarse
 
 
 def _weights(variant: Variant) -> int:

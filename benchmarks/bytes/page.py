@@ -54,10 +54,10 @@ with the float32 parameters of the network, 266,610 and 431,080 of them. Papers 
 of the weights, some without the indices), so their ratios are not quite these.
 
 Each seed trains a dense network, prunes it by what a weight is worth for each bit it will take
-(`criterion="lamp_per_bit"`), lets the weights of each layer share six or eight values, and codes the result. While it
+(`criterion="lamp_per_bit"`), lets the weights of each layer share six to twelve values, and codes the result. While it
 is pruned and clustered, a dense LeNet-5 is its teacher: LeNet-300-100 learns more from that than from the labels. The
-**strict** file is to err no more than the dense network of its seed; the **small** one, made from it, no more than the
-published uncompressed network. How many weights are kept was chosen on 5,000 validation images; errors are of all
+**strict** file is to err no more than the dense network of its seed; the **small** one, pruned further, no more than
+the published uncompressed network. How many weights are kept was chosen on 5,000 validation images; errors are of all
 10,000 test images, with their 95 % intervals."""
 
 

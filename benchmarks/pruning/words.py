@@ -31,7 +31,7 @@ WORDS = {
     "latency_drop_upper_pp": "… the upper end of the paired interval",
     "macs_ratio": "… times fewer multiply-adds",
     "latency_target_error_pct": "share of the time that was asked for / measured, the largest error, %",
-    "best_vs_torch_eager": "as fast as half a point allows (pruned, distilled, 8 bits): times PyTorch eager, batch 32, one thread",
+    "best_vs_torch_eager": "the fastest that half a point allows, in 8 bits: times PyTorch eager, batch 32, one thread",
     "best_vs_torch_eager_low": "… the low end of its interval",
     "best_drop_pp": "… points lost on test",
     "best_drop_upper_pp": "… the upper end of the paired interval",
