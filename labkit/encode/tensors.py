@@ -22,7 +22,7 @@ import numpy as np
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
 from labkit.encode.entropy import least_bits
-from labkit.encode.sparse import Known, Settings, describe, sample
+from labkit.encode.sparse import Known, Settings, alive, describe, sample
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
 from labkit.variant import Array
@@ -179,13 +179,16 @@ def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
     nothing = np.zeros((1, 0), np.int8)
     best, least = Settings(min(columns, 64), 1, 0, nothing, False), math.inf
     if kept < grid.size:
-        alive = int(grid.any(1).sum()) * int(grid.any(0).sum())
-        head_start = round(alive / (2 * kept))
+        cells = int(grid.any(1).sum()) * int(grid.any(0).sum())
+        head_start = round(cells / (2 * kept))
         for width, phases in _layouts(grid):
             start = Settings(width, phases, head_start, nothing, False)
             weights, bits = sample(grid, start, known)
-            if bits + 8 * weights.size < least:
-                best, least = dataclasses.replace(start, weights=weights), bits + 8 * weights.size
+            tried, flags = dataclasses.replace(start, weights=weights), Price()
+            alive(flags, grid, grid.shape, tried, known)
+            bits += 8 * weights.size + sum(flags.bits.values())
+            if bits < least:
+                best, least = tried, bits
     signed = dataclasses.replace(best, by_sign=True)
     return min(best, signed, key=lambda settings: _bits(grid, codebook, settings, known))
 
