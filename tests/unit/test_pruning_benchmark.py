@@ -179,7 +179,7 @@ DOCUMENT = {
     "null_reasons": {"vs_torch_pruning_pp": "no such package"},
     "parts": {"latency_targets": {"measured": "2026-01-02T03:04:05+00:00", "seconds": 61.2}},
     "table": [
-        {"part": "channels", "seed": 0, **LOSS},
+        {"part": "channels", **LOSS},
         {
             "part": "channels",
             "runtime": "openvino",
@@ -230,7 +230,7 @@ DOCUMENT = {
     [
         "- `vs_torch_pruning_pp`: no such package",
         "| latency targets | 2026-01-02T03:04:05+00:00 | 61 |",
-        "| 0 | 25.1 % | 20.0 % | 94.00 | +0.30 [+0.00, +0.60] |",
+        "| 25.1 % | 20.0 % | 94.00 | +0.30 [+0.00, +0.60] |",
         "| OpenVINO | 32 | 21 | 10 | 2.10 [2.00, 2.20] |",
         "| ONNX Runtime | 0.50 | 0.480 [0.470, 0.490] | -4.0 | 30.0 % |",
         "| PyTorch eager | 100 % | 34 |  |  |  |",
