@@ -29,7 +29,7 @@ _folder: ContextVar[Path | None] = ContextVar("folder", default=None)
 
 def keep_in(folder: Path) -> None:
     """From now on everything is kept here, and taken from here."""
-    _folder.set(folder)
+    _folder.set(folder.resolve())
 
 
 def folder() -> Path:

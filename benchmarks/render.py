@@ -22,6 +22,7 @@ from benchmarks.pruning import words as pruning_words
 from benchmarks.pruning.page import pruning_page
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
+from benchmarks.tables import rounded
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -104,11 +105,16 @@ def number(value: float | None) -> str:
 def figure_table(name: str, document: dict[str, Any], only: Collection[str] | None = None) -> str:
     """A benchmark's figures as a Markdown table; all of them, or `only` these."""
     rows = [
-        f"| {WORDS.get(key, key.replace('_', ' '))} | {number(value)} |"
+        f"| {WORDS.get(key, key.replace('_', ' '))} | {_figure(key, value)} |"
         for key, value in document["figures"].items()
         if only is None or key in only
     ]
     return "\n".join([f"| `python -m benchmarks.{name}` | measured |", "|---|---:|", *rows])
+
+
+def _figure(key: str, value: float | None) -> str:
+    """Points and per cent to two decimals, all else to three digits."""
+    return rounded(value) if value is not None and key.endswith(("_pp", "_pct")) else number(value)
 
 
 def machine(document: dict[str, Any]) -> str:

@@ -15,10 +15,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.bytes.plans import PLANS, Plan
 from labkit.cli.terminal import say
 from labkit.data import Dataset
 from labkit.encode import ClusterWeights
@@ -34,39 +34,6 @@ SHIPPED = "lenet5@mnist+encode"
 LEVELS = {"linear_levels": 6, "conv_levels": 8, "bias_levels": 4}
 FINE_LEVELS = {"linear_levels": 8, "conv_levels": 12, "bias_levels": 8}
 FINAL = ("strict", "small")
-
-
-@dataclass(frozen=True)
-class Plan:
-    """How one network is made smaller. `published_error_pct`: of the uncompressed network in the papers."""
-
-    network: str
-    parameters: int
-    published_error_pct: float
-    gate: float
-    aim: float
-    stretch: float
-    dense_epochs: int
-    prune_epochs: int
-    cluster_epochs: int
-    kept: tuple[int, int]
-    teacher: str = "lenet5"
-    """The network whose dense form is the teacher while weights are taken away and clustered."""
-    max_samples: int = 0
-
-    @property
-    def float_bytes(self) -> int:
-        """Of the parameters as float32."""
-        return 4 * self.parameters
-
-
-PLANS = {
-    plan.network: plan
-    for plan in (
-        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 40, 12, (16_000, 6_000)),
-        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (11_000, 4_500)),
-    )
-}
 IN_HASTE = {"dense_epochs": 4, "prune_epochs": 6, "cluster_epochs": 2, "max_samples": 4000}
 _HOW = {"batch_size": 128, "optimizer": "adamw", "weight_decay": 0.0, "augment": "shift", "threads": 1}
 

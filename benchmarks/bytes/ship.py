@@ -7,11 +7,12 @@ FOLDER is where a full run has kept what it trained. Which of the seeds is the b
 
 from __future__ import annotations
 
+import argparse
 import json
-import sys
 from pathlib import Path
 
-from benchmarks.bytes.making import PLANS, SHIPPED
+from benchmarks.bytes.making import SHIPPED
+from benchmarks.bytes.plans import PLANS
 from benchmarks.bytes.weighing import made
 from benchmarks.keep import keep_in
 from labkit.data import load_dataset
@@ -20,7 +21,16 @@ from labkit.measure.quality import evaluate
 from labkit.zoo import ship_coded
 
 if __name__ == "__main__":
-    keep_in(Path(sys.argv[1]))
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument(
+        "folder", type=Path, help="where `python -m benchmarks.bytes --keep` has kept its networks"
+    )
+    given = parser.parse_args().folder
+    if not given.is_dir():
+        parser.error(
+            f"{given} is no folder: run `python -m benchmarks.bytes --parts lenet5 --keep {given}` first"
+        )
+    keep_in(given)
     data = load_dataset("mnist")
     files = [networks["small"] for _, networks in made(PLANS["lenet5"], data, quick=False)]
     best = max(files, key=lambda variant: float(evaluate(variant, data, "validation").mean()))

@@ -8,7 +8,8 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
-from benchmarks.bytes.making import FINAL, IN_HASTE, PLANS, SEEDS, SHIPPED, Plan, make
+from benchmarks.bytes.making import FINAL, IN_HASTE, SEEDS, SHIPPED, make
+from benchmarks.bytes.plans import PLANS, Plan
 from benchmarks.keep import folder
 from benchmarks.parts import Found, nulls
 from labkit.data import Dataset, load_dataset
@@ -113,11 +114,12 @@ def _decoding(variant: Variant) -> Row:
 
 
 def made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str, Variant]]]:
-    """Seed, and what was made with it."""
+    """Seed, and what was made with it; what is made in haste is kept apart."""
+    root = folder() / "quick" if quick else folder()
     if quick:
         plan = dataclasses.replace(plan, **IN_HASTE)
     for seed in SEEDS[:1] if quick else SEEDS:
-        yield seed, make(plan, data, seed, folder())
+        yield seed, make(plan, data, seed, root)
 
 
 def _mnist() -> Dataset | str:
@@ -149,4 +151,4 @@ _FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
     "zstd_over_ours": _of_files(min, lambda row: row["zstd_bytes"] / row["bytes"]),
     "gaps_huffman_over_ours": _of_files(min, lambda row: row["gaps_huffman_bytes"] / row["bytes"]),
 }
-"""Name, behind the network's → how it is found from the rows. Of several files the worst is told."""
+"""Name, behind the network's → how it is found from the rows: medians over the seeds, then of the worst file."""

@@ -8,7 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.tables import markdown_table
+from benchmarks.tables import Aim, aims_table, markdown_table
 
 Row = Mapping[str, Any]
 
@@ -84,28 +84,28 @@ def distillation_page(document: Mapping[str, Any], machine: str) -> str:
 
 def _targets(figures: Mapping[str, float | None]) -> str:
     """Each aim, what was reached in the medians, and whether that is enough."""
-    cells: list[tuple[str, str, str]] = []
+    shares: dict[str, float | None] = {}
+    aims = []
     for taught, alone in (("distilled", "student"), ("distilled_moved", "student_moved")):
         ours, theirs, teachers = (figures.get(f"{name}_errors") for name in (taught, alone, "teacher"))
         if ours is None or not theirs or not teachers:
             continue
-        to_teacher, to_student = ours / teachers, ours / theirs
-        name = _TITLES[taught]
-        cells.append(
-            (
-                f"{name}: at most 1.15 times the teacher's errors",
-                f"{to_teacher:.2f}",
-                _met(to_teacher <= 1.15),
-            )
-        )
-        cells.append(
-            (f"{name}: at most two thirds of those on labels", f"{to_student:.2f}", _met(to_student <= 2 / 3))
-        )
-    return markdown_table(("aim", "reached", ""), cells)
-
-
-def _met(reached: bool) -> str:
-    return "met" if reached else "**missed**"
+        shares |= {f"{taught}_of_teacher": ours / teachers, f"{taught}_of_student": ours / theirs}
+        aims += [
+            Aim(
+                f"{_TITLES[taught]}: at most 1.15 times the teacher's errors",
+                f"{taught}_of_teacher",
+                1.15,
+                True,
+            ),
+            Aim(
+                f"{_TITLES[taught]}: at most two thirds of those on labels",
+                f"{taught}_of_student",
+                2 / 3,
+                True,
+            ),
+        ]
+    return aims_table(aims, shares)
 
 
 def _errors(rows: Sequence[Row], figures: Mapping[str, float | None]) -> str:
@@ -118,7 +118,7 @@ def _errors(rows: Sequence[Row], figures: Mapping[str, float | None]) -> str:
             (
                 _TITLES[network],
                 PUBLISHED.get(network, "–"),
-                f"**{median:,.0f}**",
+                "–" if median is None else f"**{median:,.0f}**",
                 *(_count(own[seed]) if seed in own else "–" for seed in seeds),
             )
         )

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from benchmarks.keep import Row
 from benchmarks.pruning.networks import DATASET, DENSE
 from labkit.cli.terminal import say
 from labkit.convert import ExportOnnx
@@ -20,6 +22,8 @@ from labkit.variant import Variant
 from labkit.zoo import load_model
 
 FEW_IMAGES = 1000
+MOST_DROP_PP = 0.5
+NONE_CHOSEN = f"none loses at most {MOST_DROP_PP} points on validation"
 
 
 @dataclass(frozen=True)
@@ -79,3 +83,12 @@ def subject(quick: bool) -> Subject | str:
         few = {name: dataset.split(name).take(slice(0, FEW_IMAGES)) for name in ("validation", "test")}
         dataset = dataclasses.replace(dataset, splits={**dataset.splits, **few})
     return Subject(load_model(DENSE), dataset)
+
+
+def choose(rows: Sequence[Row], better: Callable[[Row], float]) -> Row | None:
+    """The best of those that lose little enough on validation, marked "chosen"; test has no say."""
+    able = [row for row in rows if row["validation_drop_pp"] <= MOST_DROP_PP]
+    chosen = max(able, key=better, default=None)
+    if chosen is not None:
+        chosen["chosen"] = True
+    return chosen

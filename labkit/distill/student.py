@@ -87,6 +87,7 @@ class Distill(Distills):
     student: str = knob("resnet8", "the student's architecture", choices=MODELS)
     width: float = knob(0.5, "share of the architecture's own channels", above=0.0, max=1.0)
     first_stride: int = knob(1, "2: the student computes on a quarter of the pixels", min=1, max=2)
+    stem_stride: int = knob(1, "2: a resnet's first layer does so already", min=1, max=2)
     start: str = knob(
         "random", "the student's first weights: random, or every k-th block of its teacher", choices=STARTS
     )
@@ -113,8 +114,8 @@ class Distill(Distills):
         smaller = scaled(
             {name: full_size.config[name] for name in _WIDTHS if name in full_size.config}, self.width
         )
-        if self.first_stride > 1:
-            smaller["first_stride"] = self.first_stride  # an architecture without one says so
+        strides = {"first_stride": self.first_stride, "stem_stride": self.stem_stride}
+        smaller |= {name: stride for name, stride in strides.items() if stride > 1}  # one without it says so
         student = fresh({**whole, **smaller}, self.seed)
         if self.start == "teacher":
             copy_weights(teacher, student)

@@ -122,4 +122,5 @@ def _model() -> Any:
 
 def _weights(widths: Array) -> Array:
     """The same shares as constriction wants them: it gives every symbol 1 of its own accord."""
-    return (widths - 1).astype(np.float64)
+    weights: Array = np.subtract(widths, 1, dtype=np.float64)
+    return weights

@@ -45,7 +45,7 @@ def probability_table() -> Array:
 
 
 def log2(counts: Array) -> Array:
-    """The logarithm of (count + ½) to base 2 in 1/UNIT, for whole numbers from 0 on. Any shape → int32 of the same."""
+    """The logarithm of (2 · count + 1) to base 2 in 1/UNIT, for counts from 0 on. Any shape → int32 of the same."""
     logarithms: Array = log_table().take(2 * counts + 1, mode="clip")
     return logarithms
 
@@ -64,7 +64,7 @@ class Likelihood:
 
         row: int32 [r]; columns: one or two of int32 [c]; cells: [c, r], counts below 256.
         """
-        odds = self._cells[phase][cells]
+        odds = self._cells[phase].take(cells)
         odds += self._row[phase] * row // _WEIGHT_UNIT
         here = self._columns[phase] * columns[0]
         if len(columns) > 1:

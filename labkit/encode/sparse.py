@@ -158,7 +158,7 @@ def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, count
         case = hint[place] + above
         line = coder.symbols(None if flags is None else flags[place], shares(seen[case]), "positions")
         found[place + width + 1] = line
-        np.add.at(seen, (case, line), 2)
+        seen += 2 * np.bincount(2 * case + line, minlength=seen.size).reshape(seen.shape)
     return found[width + 1 : width + 1 + count] > 0
 
 
@@ -238,7 +238,8 @@ class _Values:
             part = slice(start, start + _BLOCK)
             known = None if entries is None else entries[part]
             found[part] = coder.symbols(known, self._shares[case[part]], "values")
-            np.add.at(self._seen, (case[part], found[part]), 2)
+            code = case[part] * self._entries + found[part]
+            self._seen += 2 * np.bincount(code, minlength=self._seen.size).reshape(self._seen.shape)
             self._new += len(found[part])
             if 5 * self._new > self._seen.sum():  # grown by a quarter or so: it is time to look again
                 self._shares, self._new = shares(self._seen), 0

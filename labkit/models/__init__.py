@@ -67,8 +67,9 @@ def _check(config: Mapping[str, Any], defaults: Mapping[str, Any]) -> None:
     """Every field must have the form of its default and hold numbers in range."""
     if not isinstance(config["input_shape"], Sequence) or len(config["input_shape"]) != 3:
         raise ConfigError(f"input_shape must be [channels, height, width], got {config['input_shape']!r}")
-    if config.get("first_stride", 1) not in (1, 2):
-        raise ConfigError(f"first_stride={config['first_stride']!r} must be 1 or 2")
+    for stride in ("stem_stride", "first_stride"):
+        if config.get(stride, 1) not in (1, 2):
+            raise ConfigError(f"{stride}={config[stride]!r} must be 1 or 2")
     dropout = config["dropout"]
     if not isinstance(dropout, (int, float)) or not 0 <= dropout < 1:
         raise ConfigError(f"dropout={dropout!r} must lie in 0 ≤ p < 1")

@@ -40,14 +40,15 @@ class ResNet(nn.Module):
 
     `stages` are the channels of each stage's residual stream, `inner` those between a block's two
     convolutions; both shrink when channels are pruned. A `first_stride` of 2 halves the image in the first block, and
-    every later layer computes a quarter (Howard et al. 2017, section 3.4: resolution multiplier).
+    every later layer computes a quarter (Howard et al. 2017, section 3.4: resolution multiplier); a `stem_stride` of
+    2 halves it one layer earlier, and no layer computes on all of its pixels.
     input [N, C, H, W] → logits [N, num_outputs].
     """
 
     def __init__(self, config: Mapping[str, Any]) -> None:
         super().__init__()
         stages, inner = config["stages"], config["inner"]
-        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, 1, 1, bias=False)
+        self.stem = nn.Conv2d(config["input_shape"][0], stages[0], 3, config["stem_stride"], 1, bias=False)
         self.bn = nn.BatchNorm2d(stages[0])
         blocks: list[nn.Module] = []
         inputs = stages[0]
@@ -61,6 +62,8 @@ class ResNet(nn.Module):
         self.dropout = nn.Dropout(config["dropout"])
         self.fc = nn.Linear(inputs, config["num_outputs"])
         self.config = dict(config)
+        if self.config["stem_stride"] == 1:  # younger than the zoo: what was made without it keeps its digest
+            del self.config["stem_stride"]
 
     def forward(self, image: Tensor) -> Tensor:
         """Image [N, C, H, W] → logits [N, num_outputs]."""
@@ -73,4 +76,4 @@ def defaults(blocks_per_stage: int) -> dict[str, Any]:
     """The paper's widths, with so many blocks in each of the three stages."""
     stages = [16, 32, 64]
     inner = [[width] * blocks_per_stage for width in stages]
-    return {"stages": stages, "inner": inner, "first_stride": 1, "dropout": 0.0}
+    return {"stages": stages, "inner": inner, "stem_stride": 1, "first_stride": 1, "dropout": 0.0}

@@ -46,7 +46,11 @@ def test_files_are_weighed_and_the_page_shows_them(tiny, monkeypatch, digits, tm
     assert made_again == ["small-pruned"], "another plan begins where it differs"
     rows = [{"part": "lenet300", **row} for row in found.rows]
     rows += [{"part": "decoding", **row} for row in speed.rows]
-    text = page.bytes_page({"table": rows}, "this machine")
+    text = page.bytes_page(
+        {"table": rows, "figures": {**found.figures, "lenet300_small_ratio": 99.0}}, "machine"
+    )
+    assert "| LeNet-300-100, small: at least 100 times smaller | 99.00 | **missed** |" in text
+    assert "| LeNet-5, strict: at least 150 times smaller | – | not measured |" in text
     assert (
         f"| 0 | small | {small['weights_kept']:,} | {small['bytes']:,} | **{small['ratio']:.0f}×** |" in text
     )

@@ -137,22 +137,26 @@ def test_a_scaled_width_is_the_nearest_multiple_of_four_above_zero(width, factor
     assert made == 4 or abs(made - width * factor) <= 2
 
 
-def test_a_first_stride_of_two_leaves_a_quarter_of_the_pixels_and_all_of_the_weights(lenet):
+@pytest.mark.parametrize(
+    ("strides", "stem", "block"),
+    [({}, 32, 32), ({"first_stride": 2}, 32, 16), ({"stem_stride": 2}, 16, 16)]
+    + [({"first_stride": 2, "stem_stride": 2}, 16, 8)],
+)
+def test_a_stride_leaves_a_quarter_of_the_pixels_and_all_of_the_weights(lenet, strides, stem, block):
     whole = Distill(width=1.0).fresh_student(lenet)
-    half = Distill(width=1.0, first_stride=2).fresh_student(lenet)
+    student = Distill(width=1.0, **strides).fresh_student(lenet)
     seen = []
-    for student in (whole, half):
-        student.blocks[0].register_forward_hook(
-            lambda module, inputs, output: seen.append(tuple(output.shape))
-        )
-        student(torch.zeros(1, 1, 32, 32))
-    assert seen == [(1, 16, 32, 32), (1, 16, 16, 16)]
-    assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in half.parameters())
+    for layer in (student.stem, student.blocks[0]):
+        layer.register_forward_hook(lambda module, inputs, output: seen.append(tuple(output.shape)))
+    student(torch.zeros(1, 1, 32, 32))
+    assert seen == [(1, 16, stem, stem), (1, 16, block, block)]
+    assert sum(p.numel() for p in whole.parameters()) == sum(p.numel() for p in student.parameters())
 
 
-def test_an_architecture_without_a_stem_says_so(lenet, digits):
-    with pytest.raises(ConfigError, match="unknown field 'first_stride' for lenet5"):
-        dataclasses.replace(QUICK, first_stride=2)(lenet, digits)
+@pytest.mark.parametrize("stride", ["first_stride", "stem_stride"])
+def test_an_architecture_without_a_stem_says_so(lenet, digits, stride):
+    with pytest.raises(ConfigError, match=f"unknown field '{stride}' for lenet5"):
+        dataclasses.replace(QUICK, **{stride: 2})(lenet, digits)
 
 
 def test_a_student_may_start_as_every_third_block_of_its_teacher():

@@ -259,6 +259,7 @@ def test_dropout_acts_in_training_only():
         ({"inner": [[16] * 4, [32] * 3, [64] * 3]}, "inner holds a width for each block, 3 a stage"),
         ({"first_stride": 0}, "first_stride=0 must be 1 or 2"),
         ({"first_stride": 1.5}, "first_stride=1.5 must be 1 or 2"),
+        ({"stem_stride": 4}, "stem_stride=4 must be 1 or 2"),
         ({"dropout": 1.0}, "dropout=1.0 must lie in 0 ≤ p < 1"),
         ({"dropout": math.nan}, "dropout=nan"),
         ({"dropout": "much"}, "dropout='much'"),
