@@ -50,7 +50,7 @@ FROM_SCRATCH = Train(
     augment="none",
     threads=1,
 )
-"""Batches, optimizer and rate of Frankle and Carbin 2019, table 1; they trained for 50,000 steps, this is 4,600."""
+"""Batches, optimizer and rate of Frankle and Carbin 2019, figure 2; they trained for 50,000 steps, this is 4,600."""
 _IN_HASTE = {"max_samples": 2000, "batch_size": 64}
 _KINDS = ("ticket", "control")
 
