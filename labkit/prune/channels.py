@@ -27,6 +27,7 @@ from labkit.errors import TechniqueError
 from labkit.progress import Progress, part
 from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
+from labkit.prune.files import require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
 from labkit.prune.structure import Structure, read_structure
@@ -68,12 +69,9 @@ class PruneChannels(FineTuned):
         return self.fine_tune_epochs > 0 or self.importance == "taylor"
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Also refuse a quantized file: its integers do not tell which channels matter."""
+        """Also refuse a quantized file."""
         super().requires(variant, dataset)
-        if variant.quantized:
-            raise TechniqueError(
-                f"{variant.name!r} is quantized already: prune first, and quantize the result"
-            )
+        require_floats(variant)
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Find what hangs together, choose, cut, fine-tune."""

@@ -6,6 +6,7 @@ import dataclasses
 
 from torch import nn
 
+from labkit.errors import TechniqueError
 from labkit.onnx_graph import open_graph, set_constant
 from labkit.onnx_graph.as_torch import OnnxModule, as_torch
 from labkit.variant import Variant
@@ -24,3 +25,12 @@ def as_file(variant: Variant, module: nn.Module) -> bytes:
         set_constant(model, name, values.numpy())
     payload: bytes = model.SerializeToString()
     return payload
+
+
+def require_floats(variant: Variant) -> None:
+    """Raise TechniqueError for a quantized variant: its integers do not tell which weights matter."""
+    stored = variant.format == "onnx" and any(
+        node.op_type == "DequantizeLinear" for node in open_graph(variant.payload).graph.node
+    )
+    if stored or variant.quantized:
+        raise TechniqueError(f"{variant.name!r} is quantized already: prune first, and quantize the result")

@@ -19,7 +19,7 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
-from labkit.prune.files import as_file, as_module
+from labkit.prune.files import as_file, as_module, require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.masks import SCOPES, choose, input_axes, prunable_weights, silence, sparsity_of, zero
 from labkit.prune.schedule import SCHEDULES, Choose, Gradual, in_rounds
@@ -65,12 +65,9 @@ class ZeroesWeights(FineTuned):
             )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Also refuse a quantized file, whose weights are integers."""
+        """Also refuse a quantized file."""
         super().requires(variant, dataset)
-        if variant.quantized:
-            raise TechniqueError(
-                f"{variant.name!r} is quantized already: prune first, and quantize the result"
-            )
+        require_floats(variant)
 
     def make_criterion(self) -> Criterion:
         """What scores the weights; a fresh one for each run."""

@@ -54,13 +54,12 @@ def test_either_reads_what_was_written(case):
 
 
 @given(messages)
-def test_a_message_takes_its_bound_and_at_most_a_byte_and_a_half_more(case):
+def test_a_message_takes_at_most_a_byte_and_a_half_more_than_its_bound(case):
+    """It may take less, by luck: zeros at its end are not written."""
     widths, symbols = draw(*case)
     price = Price()
     price.symbols(symbols, widths, "all")
-    assert (
-        price.bits.get("all", 0) / 8 - 1 <= len(coded(widths, symbols)) <= price.bits.get("all", 0) / 8 + 1.5
-    )
+    assert len(coded(widths, symbols)) <= price.bits.get("all", 0) / 8 + 1.5
 
 
 @pytest.mark.parametrize("last", [0, 1])

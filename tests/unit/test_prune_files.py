@@ -11,7 +11,7 @@ import pytest
 from onnx.numpy_helper import from_array, to_array
 from typer.testing import CliRunner
 
-from labkit import QuantizeInt8
+from labkit import QuantizeInt8, QuantizeWeights
 from labkit.cli import app
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
@@ -89,10 +89,11 @@ def test_fine_tuning_a_file_mends_it_and_changes_no_shape(cnn):
 
 
 def test_a_quantized_file_is_to_be_pruned_first(cnn):
-    quantized = QuantizeInt8()(*cnn)
-    for technique in (PruneChannels(), PruneMagnitude()):
-        with pytest.raises(TechniqueError, match="prune first, and quantize the result"):
-            technique(quantized)
+    for quantize in (QuantizeInt8(), QuantizeWeights()):
+        quantized = quantize(*cnn)
+        for technique in (PruneChannels(), PruneMagnitude()):
+            with pytest.raises(TechniqueError, match="prune first, and quantize the result"):
+                technique(quantized)
 
 
 # --- which ---
