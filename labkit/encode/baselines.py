@@ -84,10 +84,10 @@ def _csr(tensor: Array) -> bytes:
     grid, codebook = entries
     matrix = grid.reshape(grid.shape[0] if grid.ndim else 1, -1)
     row, column = np.nonzero(matrix)
-    counts = np.bincount(row, minlength=len(matrix)).astype(np.uint16)
+    number = np.uint16 if matrix.shape[1] < 2**16 else np.uint32
     planes = [
-        _planes(counts),
-        _planes(column.astype(np.uint16)),
+        _planes(np.bincount(row, minlength=len(matrix)).astype(number)),
+        _planes(column.astype(number)),
         matrix[row, column].astype(np.uint8).tobytes(),
     ]
     return b"".join(planes) + codebook.to_bytes()

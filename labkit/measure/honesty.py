@@ -29,6 +29,8 @@ _FEWEST_ALIKE = 0.5
 _MOST_SLOWDOWN = 1.5
 _NEGLIGIBLE_NS = 10_000
 _TRIALS = (8, 24, 48, 192)
+_MOST_BYTES = 2**27
+"""Of the unseen batches that one try holds: large ones are tried fewer times, eight at the least."""
 
 
 def watched_run(name: str, session: Session, feeds: Feeds) -> dict[str, Array]:
@@ -106,7 +108,8 @@ def require_work(
     """
     random = np.random.default_rng(seed)
     fresh: list[Feeds] = []  # all kept until the end: a new array in an old one's place might look familiar
-    for trials in _TRIALS:
+    most = max(_TRIALS[0], _MOST_BYTES // max(1, sum(array.nbytes for array in batches[0].values())))
+    for trials in (min(each, most) for each in _TRIALS):
         new = [_unseen(batches[trial % len(batches)], random) for trial in range(trials)]
         fresh += new
         with patience.exclusive():

@@ -24,7 +24,7 @@ import numpy as np
 
 from labkit.data import Dataset
 from labkit.errors import TechniqueError
-from labkit.progress import Progress, part
+from labkit.progress import Progress, part, silent
 from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.files import require_floats
@@ -78,8 +78,8 @@ class PruneChannels(FineTuned):
         progress(0.0, "reading which channels hang together")
         structure = read_structure(variant)
         progress(0.0, structure.summary())
-        weighed = self.weigh(structure, dataset)
-        removed = self._removed(structure, weighed, part(progress, 0.0, 0.1))
+        weighed = self.weigh(structure, dataset, part(progress, 0.0, 0.05))
+        removed = self._removed(structure, weighed, part(progress, 0.05, 0.1))
         result = variant.derive(
             f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(removed)
         )
@@ -97,8 +97,9 @@ class PruneChannels(FineTuned):
             def choose(multiple: int, ratio: float) -> list[Numbers]:
                 return dataclasses.replace(self, round_to=multiple).choose(weighed, ratio)
 
-            multiple = favourite_multiple(structure, choose, self.pruning_ratio, self.runtime)
-            rounded = dataclasses.replace(self, round_to=multiple)
+            timing = part(progress, 0.0, 0.5)
+            multiple = favourite_multiple(structure, choose, self.pruning_ratio, self.runtime, timing)
+            rounded, progress = dataclasses.replace(self, round_to=multiple), part(progress, 0.5, 1.0)
         if self.target != "ratio":
             by_ratio = functools.partial(rounded.choose, weighed)
             return reach(self.target, self.keep, self.runtime, structure, by_ratio, progress)
@@ -110,12 +111,16 @@ class PruneChannels(FineTuned):
             )
         return removed
 
-    def weigh(self, structure: Structure, dataset: Dataset | None) -> dict[Group, Importance]:
+    def weigh(
+        self, structure: Structure, dataset: Dataset | None, progress: Progress = silent
+    ) -> dict[Group, Importance]:
         """The importance of every unit of the groups that may lose some: group → [U]."""
         random = np.random.default_rng(self.seed)
         batches = []
         if dataset is not None and self.importance == "taylor":
-            batches = list(structure.products(dataset, _TAYLOR_BATCHES, self.batch_size, self.seed))
+            for batch in structure.products(dataset, _TAYLOR_BATCHES, self.batch_size, self.seed):
+                batches.append(batch)
+                progress(len(batches) / _TAYLOR_BATCHES, "asking gradients which channels matter")
         return {
             group: channel_importance(self.importance, group, structure.values, random, batches)
             for group in structure.coupling.groups

@@ -3,7 +3,7 @@
     l1        Σ |w| over the weights that make it (Li et al. 2017)
     l2        √Σ w²
     bn_scale  |γ| of the batch norm behind it: the network's own volume control (Liu et al. 2017)
-    taylor    (Σ g·w)², what the loss would change by to first order if it were gone (Molchanov et al. 2019, eq. 8)
+    taylor    (Σ g·w)², what the loss would change by to first order without it (Molchanov et al. 2019, section 3.1)
     random    the control: a criterion that does not beat it has learned nothing about the channels
 
 A channel of a residual stream is made by several layers; its importance is the sum over all of them. A head of an

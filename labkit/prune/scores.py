@@ -7,7 +7,7 @@ lamp_per_bit
             the same divided by the bits that the weight will take in a coded file: one in a row and a column that have
             kept many others is cheaper to point at, so the loss per byte is what is least
 taylor      (g·w)², the mean over batches: what the loss is to first order with w and without (Molchanov et al.
-            2019, eq. 8); g is the gradient of the loss
+            2019, section 3.1); g is the gradient of the loss
 movement    −Σ g·w over the steps of a training: whether w is on its way to zero or away from it. A large weight
             that shrinks is worth less than a small one that grows (Sanh et al. 2020)
 random      the control: a criterion that does not beat it has learned nothing about the weights

@@ -49,11 +49,15 @@ def reach(
     """
     if target == "latency":
         return choose(_ratio_by_time(keep, runtime, structure, choose, progress))
-    return choose(_ratio_by_count(target, keep, structure, choose))
+    return choose(_ratio_by_count(target, keep, structure, choose, progress))
 
 
 def favourite_multiple(
-    structure: Structure, choose: Callable[[int, float], Sequence[Numbers]], ratio: float, runtime: str
+    structure: Structure,
+    choose: Callable[[int, float], Sequence[Numbers]],
+    ratio: float,
+    runtime: str,
+    progress: Progress = silent,
 ) -> int:
     """Which of MULTIPLES the widths should be of, for `runtime`.
 
@@ -63,13 +67,15 @@ def favourite_multiple(
     whole = _count("macs", structure.graph([]))
     keep = _count("macs", structure.graph(choose(1, ratio))) / whole
     graphs = {}
-    for multiple in MULTIPLES:
+    for index, multiple in enumerate(MULTIPLES):
+        counting = part(progress, 0.1 * index, 0.1 * (index + 1))
         try:
-            found = _ratio_by_count("macs", keep, structure, functools.partial(choose, multiple))
+            found = _ratio_by_count("macs", keep, structure, functools.partial(choose, multiple), counting)
         except TechniqueError:
             continue
         graphs[multiple] = structure.graph(choose(multiple, found))
-    shares = time_shares(structure.graph([]), list(graphs.values()), runtime, Protocol.paired())
+    timing = part(progress, 0.1 * len(MULTIPLES), 1.0)
+    shares = time_shares(structure.graph([]), list(graphs.values()), runtime, Protocol.paired(), timing)
     cost = {
         multiple: share / _count("macs", graph)
         for (multiple, graph), share in zip(graphs.items(), shares, strict=True)
@@ -98,7 +104,9 @@ def time_shares(
     return [float(np.median(times[str(index + 1)].block_ms / first)) for index in range(len(narrow))]
 
 
-def _ratio_by_count(target: str, keep: float, structure: Structure, choose: Choose) -> float:
+def _ratio_by_count(
+    target: str, keep: float, structure: Structure, choose: Choose, progress: Progress
+) -> float:
     """The lowest pruning ratio that leaves at most `keep` of what is counted."""
     whole = _count(target, structure.graph([]))
 
@@ -108,8 +116,9 @@ def _ratio_by_count(target: str, keep: float, structure: Structure, choose: Choo
     low, high = 0.0, _LARGEST_RATIO
     if (least := left(high)) > keep:
         raise _out_of_reach(target, keep, structure, least)
-    for _ in range(_BISECTIONS):
+    for step in range(_BISECTIONS):
         middle = (low + high) / 2
+        progress(step / _BISECTIONS, f"counting what a pruning ratio of {middle:.2f} leaves")
         low, high = (low, middle) if left(middle) <= keep else (middle, high)
     return high
 

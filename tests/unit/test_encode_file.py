@@ -29,7 +29,7 @@ from labkit.encode import (
     save_encoded,
 )
 from labkit.encode import metadata as description
-from labkit.encode.baselines import baselines, deep_compression_bytes
+from labkit.encode.baselines import _csr, baselines, deep_compression_bytes
 from labkit.encode.coder import Reader
 from labkit.encode.container import VERSION
 from labkit.encode.likelihood import FEATURES
@@ -214,6 +214,13 @@ def test_it_is_smaller_than_general_compressors_and_deep_compression_make_it(spa
     assert len(content) < others["gaps and Huffman"]
     if others["zstd -22, sparse"]:
         assert len(content) < min(v for k, v in others.items() if k.startswith("zstd")) / 1.15
+
+
+def test_a_column_beyond_the_65535th_is_written_with_more_bytes():
+    weights = np.zeros((1, 2**16 + 1), np.float32)
+    weights[0, [3, 2**16]] = 0.5
+    wide, narrow = _csr(weights), _csr(weights[:, : 2**16 - 1])
+    assert wide[4:12] == bytes([3, 0, 0, 0, 0, 1, 0, 0]) and len(wide) > len(narrow)
 
 
 def test_deep_compression_is_counted_as_its_paper_does_it():

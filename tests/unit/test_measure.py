@@ -312,6 +312,14 @@ def test_without_its_check_a_cheat_goes_through(
     assert accusation(cheat) is None
 
 
+def test_large_batches_are_tried_fewer_times_before_a_cheat_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+    made, unseen = [], honesty._unseen
+    monkeypatch.setattr(honesty, "_MOST_BYTES", 1)
+    monkeypatch.setattr(honesty, "_unseen", lambda *given: made.append(1) or unseen(*given))
+    assert accusation(remembers_content) is not None
+    assert len(made) == 8 * len(honesty._TRIALS)
+
+
 def test_a_model_that_is_constant_by_itself_is_no_cheat(digits: Dataset, lenet: Variant) -> None:
     collapsed = copy.deepcopy(lenet.model)
     torch.nn.init.zeros_(collapsed.fc2.weight)
