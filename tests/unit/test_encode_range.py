@@ -62,6 +62,16 @@ def test_a_message_takes_at_most_a_byte_and_a_half_more_than_its_bound(case):
     assert len(coded(widths, symbols)) <= price.bits.get("all", 0) / 8 + 1.5
 
 
+def test_no_more_than_a_byte_below_their_bound_do_messages_take_on_the_average():
+    saved = []
+    for seed in range(200):
+        widths, symbols = draw(seed, 174, 7, 25.0)
+        price = Price()
+        price.symbols(symbols, widths, "all")
+        saved.append(price.bits["all"] / 8 - len(coded(widths, symbols)))
+    assert sum(saved) / len(saved) <= 1
+
+
 @pytest.mark.parametrize("last", [0, 1])
 def test_a_carry_runs_back_through_words_that_are_all_ones(last):
     """Thirty of the topmost, least probable parts settle words of all ones; what follows may still move them up."""

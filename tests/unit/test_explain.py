@@ -137,7 +137,7 @@ def test_a_well_quantized_network_is_not_accused(runtime):
 def test_a_faster_variant_is_called_faster_and_has_its_breakdown():
     found = explain(resnet_int8(), digits(), against=resnet(), batch_size=8, racer=scripted({AGAINST: 0.5}))
     assert found.says.startswith("'resnet20@digits+quantize_int8' is faster: 2.00×")
-    assert "QLinearConv" in found.table()
+    assert "QLinearConv" in found.says
 
 
 @pytest.mark.parametrize(("speed", "verdict"), [(2.0, "is slower"), (1.0, "neither faster nor slower")])
