@@ -10,7 +10,7 @@ the cause was taken away and the clock asked (trials.py).
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 
 from labkit.data import Dataset
 from labkit.doors import door
@@ -21,7 +21,7 @@ from labkit.explain.evidence import Evidence, unresolved
 from labkit.explain.executed import LAYER
 from labkit.explain.explanation import Explanation
 from labkit.explain.layers import ModelFile
-from labkit.explain.profile import Profile, profile
+from labkit.explain.profile import Profile, profiles
 from labkit.explain.suspects import AUTO, Request, baselines, chains, dearest_unaligned, suspects
 from labkit.explain.trials import AGAINST, ITSELF, Entrant, Race, Racer, race
 from labkit.measure import Protocol
@@ -66,14 +66,13 @@ def explain(
     report, machine = progress or silent, environment or current()
     request = Request(dataset, runtime, batch_size, threads)
     itself = request.entrant(variant)
-    file = _file(variant, itself)
-    report(0.0, f"profiling {variant.name}")
-    own, theirs = _profile(itself, file), None
-    entrants = {ITSELF: itself, **suspects(request, itself, file, own, machine)}
-    if against is not None:
-        report(0.2, f"profiling {against.name}")
-        entrants |= baselines(request, against, against_precision)
-        theirs = _profile(entrants[AGAINST], _file(against, entrants[AGAINST]))
+    rivals = {} if against is None else baselines(request, against, against_precision)
+    compared = [itself] if against is None else [itself, rivals[AGAINST]]
+    report(0.0, "profiling " + " and ".join(each.variant.name for each in compared))
+    files = [_file(entrant) for entrant in compared]
+    own, *others = _profiles(compared, files)
+    file, theirs = files[0], others[0] if others else None
+    entrants = {ITSELF: itself, **suspects(request, itself, file, own, machine), **rivals}
     chain = dearest_unaligned(own, file, machine)
     entrants |= chains(request, own, chain, machine)
     found = _raced(racer, entrants, protocol or _PROTOCOL, part(progress, 0.4, 1.0))
@@ -94,14 +93,15 @@ def _raced(racer: Racer, entrants: Mapping[str, Entrant], protocol: Protocol, pr
     return found
 
 
-def _file(variant: Variant, entrant: Entrant) -> ModelFile | None:
-    return ModelFile(variant, entrant.batch_size) if variant.format == "onnx" else None
+def _file(entrant: Entrant) -> ModelFile | None:
+    return ModelFile(entrant.variant, entrant.batch_size) if entrant.variant.format == "onnx" else None
 
 
-def _profile(entrant: Entrant, file: ModelFile | None) -> Profile:
-    with entrant.runtime.load(entrant.variant, entrant.options) as session:
-        session.run(entrant.feeds)  # refuses in its own words what cannot be run
-    return profile(entrant.variant, entrant.feeds, entrant.runtime, entrant.options, file)
+def _profiles(compared: Sequence[Entrant], files: Sequence[ModelFile | None]) -> list[Profile]:
+    for entrant in compared:
+        with entrant.runtime.load(entrant.variant, entrant.options) as session:
+            session.run(entrant.feeds)  # refuses in its own words what cannot be run
+    return profiles(list(zip(compared, files, strict=True)))
 
 
 def _notes(seen: Evidence) -> Iterator[str]:

@@ -10,7 +10,9 @@ operator's time is the lower quartile of its runs, and the runs are taken while 
 
 from __future__ import annotations
 
+import dataclasses
 import functools
+import math
 from collections import defaultdict
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -20,11 +22,13 @@ import numpy as np
 from labkit.errors import ConfigError, nearest
 from labkit.explain.executed import LAYER, Executed
 from labkit.explain.layers import ModelFile
+from labkit.explain.trials import Entrant
 from labkit.measure.lock import Patience
 from labkit.runtimes import RunOptions, Runtime
 from labkit.variant import Array, Variant
 
 _FEWEST_RUNS, _MOST_RUNS, _ENOUGH_MS = 12, 60, 600.0
+_TURNS = 4
 
 
 @dataclass(frozen=True)
@@ -95,12 +99,51 @@ def profile(
     `file` is what is known of the variant's layers; without it no operator has a layer or multiply-adds.
     Raises ConfigError for a runtime whose profile cannot be read.
     """
-    reader = _reader(runtime.name)
+    return profiles([(Entrant(variant, feeds, runtime, options), file)])[0]
+
+
+def profiles(asked: Sequence[tuple[Entrant, ModelFile | None]]) -> list[Profile]:
+    """The profiles of several, to be compared operator by operator: they run in turns.
+
+    A processor changes its speed within seconds. Of two profiles taken one after the other, each operator of the
+    second may seem slower than its like in the first; in turns, both have met the same processor.
+    """
+    turns = _TURNS if len(asked) > 1 else 1
     with Patience().exclusive():
-        trial = reader(variant, feeds, runtime, options, 3)
-        run_ms = sum(min(each.run_ms) for each in trial)
-        runs = int(np.clip(_ENOUGH_MS / max(run_ms, 1e-3), _FEWEST_RUNS, _MOST_RUNS))
-        executed = reader(variant, feeds, runtime, options, runs)
+        runs = [_enough_runs(entrant) for entrant, _ in asked]
+        found = [
+            [
+                _read(entrant, math.ceil(count / turns))
+                for (entrant, _), count in zip(asked, runs, strict=True)
+            ]
+            for _ in range(turns)
+        ]
+    return [
+        _profile(entrant, file, _joined(of_one))
+        for (entrant, file), of_one in zip(asked, zip(*found, strict=True), strict=True)
+    ]
+
+
+def _enough_runs(entrant: Entrant) -> int:
+    run_ms = sum(min(each.run_ms) for each in _read(entrant, 3))
+    return int(np.clip(_ENOUGH_MS / max(run_ms, 1e-3), _FEWEST_RUNS, _MOST_RUNS))
+
+
+def _read(entrant: Entrant, runs: int) -> Sequence[Executed]:
+    reader = _reader(entrant.runtime.name)
+    return reader(entrant.variant, entrant.feeds, entrant.runtime, entrant.options, runs)
+
+
+def _joined(turns: Sequence[Sequence[Executed]]) -> list[Executed]:
+    """The operators of the first turn, each with its runs of all turns."""
+    later = [{each.name: each.run_ms for each in turn} for turn in turns[1:]]
+    return [
+        dataclasses.replace(each, run_ms=sum((turn.get(each.name, ()) for turn in later), each.run_ms))
+        for each in turns[0]
+    ]
+
+
+def _profile(entrant: Entrant, file: ModelFile | None, executed: Sequence[Executed]) -> Profile:
     ms = [float(np.quantile(each.run_ms, 0.25)) for each in executed]
     total = sum(ms) or 1.0
     matched = file.match([(each.name, each.kind) for each in executed]) if file else [None] * len(executed)
@@ -119,8 +162,15 @@ def profile(
                 macs=layer.macs if layer else None,
             )
         )
-    batch_size = len(next(iter(feeds.values())))
-    return Profile(variant.name, runtime.name, batch_size, options.threads, runs, tuple(operators))
+    runs = min((len(each.run_ms) for each in executed), default=0)
+    return Profile(
+        variant=entrant.variant.name,
+        runtime=entrant.runtime.name,
+        batch_size=entrant.batch_size,
+        threads=entrant.options.threads,
+        runs=runs,
+        operators=tuple(operators),
+    )
 
 
 def _reader(runtime: str) -> Reader:

@@ -24,6 +24,7 @@ _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[s
     "lenet300": (mlp.MLP, mlp.LENET300),
     "lenet5": (lenet.LeNet5, lenet.DEFAULTS),
     "resnet8": (resnet.ResNet, resnet.defaults(1)),
+    "resnet14": (resnet.ResNet, resnet.defaults(2)),
     "resnet20": (resnet.ResNet, resnet.defaults(3)),
     "mobilenet": (mobilenet.MobileNet, mobilenet.DEFAULTS),
     "vit": (vit.ViT, vit.DEFAULTS),

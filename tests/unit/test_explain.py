@@ -33,8 +33,9 @@ from labkit.explain.evidence import (
     UNSIGNED,
     Evidence,
 )
+from labkit.explain.executed import Executed
 from labkit.explain.layers import ModelFile
-from labkit.explain.profile import Operator, Profile
+from labkit.explain.profile import Operator, Profile, profiles
 from labkit.explain.rewrite import Chain
 from labkit.explain.trials import AGAINST, ITSELF, Entrant, Race
 from labkit.measure.timing import Timing
@@ -235,6 +236,24 @@ def test_the_multiply_adds_of_a_profile_are_those_of_the_file(runtime, make):
     )
     integers = {each.precision for each in found.operators if each.layer} == {"int8"}
     assert integers == variant.quantized
+
+
+def test_profiles_that_are_compared_have_met_the_same_processor(monkeypatch):
+    started = []
+
+    def slow_for_a_while(variant, feeds, runtime, options, runs):
+        started.append(variant.name)
+        ms = 3.0 if len(started) in (4, 5, 6) else 1.0  # after a short look at both
+        return [Executed("Conv", "conv", "layer", "float32", (ms,) * runs)]
+
+    monkeypatch.setattr("labkit.explain.read_ort.read", slow_for_a_while)
+    first, second = (
+        Entrant(variant, probe(variant, 1), get_runtime("onnxruntime"), RunOptions())
+        for variant in (chain_variant(), chain_variant(int8=True))
+    )
+    own, theirs = profiles([(first, None), (second, None)])
+    assert own.total_ms == theirs.total_ms == 1.0
+    assert own.runs >= 12 and theirs.runs >= 12
 
 
 @pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
