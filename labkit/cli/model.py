@@ -30,7 +30,7 @@ def register(app: typer.Typer) -> None:
         architecture: Annotated[
             str,
             typer.Argument(
-                metavar="MODEL", help="lenet300, lenet5, resnet8, resnet20, mobilenet, vit or mlp."
+                metavar="MODEL", help="lenet300, lenet5, resnet8, resnet14, resnet20, mobilenet, vit or mlp."
             ),
         ],
         out: Out,

@@ -26,6 +26,7 @@ from labkit.variant import Array
 
 _BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
 _STEP_BITS = 2  # bytes for speed: a file grows by a hundredth or so, and is read in half the time
+WIDEST, _FEW_STEPS, _CELLS_A_STEP = 64, 1024, 64
 _FLAGS = 16  # flags coded at once, or as many more as make up whole lines
 
 
@@ -48,6 +49,14 @@ class Settings:
     def dense(self) -> bool:
         """Whether every cell is kept."""
         return not self.weights.shape[1]
+
+
+def allowed(width: int, phases: int, shape: tuple[int, int]) -> bool:
+    """Whether a matrix may be laid out so: no step is huge, and there are not so many that reading takes minutes."""
+    rows, columns = shape
+    if not 1 <= width <= min(columns, WIDEST):
+        return False
+    return phases * _rounded_up(columns, width) <= max(_FEW_STEPS, _rounded_up(rows * columns, _CELLS_A_STEP))
 
 
 @dataclass
@@ -135,11 +144,16 @@ def alive(
     found = []
     for axis, width, counts in (
         (0, _FLAGS, known.rows),
-        (1, -(-_FLAGS // settings.width) * settings.width, before),
+        (1, _rounded_up(_FLAGS, settings.width) * settings.width, before),
     ):
         flags = None if grid is None else np.asarray(grid.any(1 - axis), np.int32)
         found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
     return found[0], found[1]
+
+
+def _rounded_up(count: int, size: int) -> int:
+    """How many parts of this size hold so many."""
+    return -(-count // size)
 
 
 def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts: Array | None) -> Array:

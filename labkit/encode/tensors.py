@@ -22,14 +22,13 @@ import numpy as np
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
 from labkit.encode.entropy import least_bits
-from labkit.encode.sparse import Known, Settings, alive, describe, sample
+from labkit.encode.sparse import WIDEST, Known, Settings, alive, allowed, describe, sample
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
 from labkit.variant import Array
 
 STORED, PACKED, HALF, CODED = range(4)
 KINDS = ("stored", "packed", "float16", "coded")
-_WIDEST = 64
 _DENSE, _BY_SIGN, _TWO_PHASES = 16, 32, 64
 
 
@@ -159,7 +158,7 @@ class _Coded:
         phases = 2 if head & _TWO_PHASES else 1
         features = 0 if head & _DENSE else known.features(shape)
         weights = np.frombuffer(data[at : at + phases * features], np.int8)
-        if not 1 <= width <= shape[1] or len(weights) < phases * features or head & 128:
+        if not allowed(width, phases, shape) or len(weights) < phases * features or head & 128:
             raise ModelFileError("the settings of a coded tensor are damaged")
         weights = weights.reshape(phases, features)
         self.settings = Settings(width, phases, head_start, weights, bool(head & _BY_SIGN))
@@ -177,7 +176,7 @@ def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
     """Of the few settings that are worth a try, those with the fewest bytes."""
     kept, columns = int((grid > 0).sum()), grid.shape[1]
     nothing = np.zeros((1, 0), np.int8)
-    best, least = Settings(min(columns, 64), 1, 0, nothing, False), math.inf
+    best, least = Settings(min(columns, WIDEST), 1, 0, nothing, False), math.inf
     if kept < grid.size:
         cells = int(grid.any(1).sum()) * int(grid.any(0).sum())
         head_start = round(cells / (2 * kept))
@@ -205,9 +204,10 @@ def _layouts(grid: Array) -> list[tuple[int, int]]:
     if columns == 1:
         return [(1, 1)]
     kept = grid > 0
-    together = {w: int((kept[:, w:] & kept[:, :-w]).sum()) for w in range(2, min(columns, _WIDEST))}
-    widths = {*sorted(together, key=lambda w: -together[w])[:2], min(columns, 16), min(columns, _WIDEST)}
-    return [(width, phases) for width in sorted(widths) for phases in (1, 2)]
+    together = {w: int((kept[:, w:] & kept[:, :-w]).sum()) for w in range(2, min(columns, WIDEST))}
+    widths = {*sorted(together, key=lambda w: -together[w])[:2], min(columns, 16), min(columns, WIDEST)}
+    found = [(width, phases) for width in sorted(widths) for phases in (1, 2)]
+    return [each for each in found if allowed(*each, grid.shape)]
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

@@ -391,6 +391,30 @@ def test_a_deflated_tensor_never_unpacks_to_more_than_its_shape():
         decode_tensor(b"\x01" + bomb, (10, 10), np.dtype(np.float32), Context())
 
 
+@pytest.mark.parametrize(("width", "phases"), [(1, 1), (2, 1), (4, 2), (65, 1), (8193, 1)])
+def test_lines_so_short_or_so_long_that_reading_takes_minutes_or_gigabytes_are_refused(
+    width, phases, monkeypatch
+):
+    matrix = np.zeros((3, 8193), np.float32)
+    matrix[:, ::7] = 1.0
+    honest = encode_tensor(matrix, Context())
+    assert decode_tensor(honest, matrix.shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
+    monkeypatch.setattr("labkit.encode.tensors._layouts", lambda grid: [(width, phases)])
+    monkeypatch.setattr("labkit.encode.tensors._packed", lambda kind, plain: b"-" * 99_999)
+    hostile = encode_tensor(matrix, Context())
+    assert hostile[0] & 3 == CODED
+    with pytest.raises(ModelFileError, match="settings of a coded tensor are damaged"):
+        decode_tensor(hostile, matrix.shape, matrix.dtype, Context())
+
+
+@pytest.mark.parametrize("shape", [(1, 73_729), (1, 1), (1, 65), (5, 1)])
+def test_there_is_a_layout_for_every_shape(shape):
+    matrix = np.zeros(shape, np.float32)
+    matrix[:, ::31] = 0.5
+    record = encode_tensor(matrix, Context())
+    assert decode_tensor(record, shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
+
+
 # --- the page that describes it ---
 
 
