@@ -29,8 +29,9 @@ _FEWEST_ALIKE = 0.5
 _MOST_SLOWDOWN = 1.5
 _NEGLIGIBLE_NS = 10_000
 _TRIALS = (8, 24, 48, 192)
-_MOST_BYTES = 2**27
-"""Of the unseen batches that one try holds: large ones are tried fewer times, eight at the least."""
+_MOST_BYTES, _MOST_SECONDS = 2**27, 20.0
+"""Of the unseen batches that one try holds, and of one try, during which nobody else measures: large batches and slow
+sessions are tried fewer times, eight at the least."""
 
 
 def watched_run(name: str, session: Session, feeds: Feeds) -> dict[str, Array]:
@@ -109,11 +110,15 @@ def require_work(
     random = np.random.default_rng(seed)
     fresh: list[Feeds] = []  # all kept until the end: a new array in an old one's place might look familiar
     most = max(_TRIALS[0], _MOST_BYTES // max(1, sum(array.nbytes for array in batches[0].values())))
-    for trials in (min(each, most) for each in _TRIALS):
+    for wished in _TRIALS:
+        trials = min(wished, most)
         new = [_unseen(batches[trial % len(batches)], random) for trial in range(trials)]
         fresh += new
         with patience.exclusive():
+            started = time.perf_counter()
             slowdown = _slowdown_when_new(name, session, batches, new, random)
+            seconds = (time.perf_counter() - started) / trials
+        most = max(_TRIALS[0], min(most, int(_MOST_SECONDS / seconds)))
         if slowdown <= _MOST_SLOWDOWN:
             return
     raise MeasurementError(

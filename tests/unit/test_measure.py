@@ -312,9 +312,12 @@ def test_without_its_check_a_cheat_goes_through(
     assert accusation(cheat) is None
 
 
-def test_large_batches_are_tried_fewer_times_before_a_cheat_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("bound", ["_MOST_BYTES", "_MOST_SECONDS"])
+def test_large_batches_and_slow_sessions_are_tried_fewer_times_before_a_cheat_is_named(
+    bound: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
     made, unseen = [], honesty._unseen
-    monkeypatch.setattr(honesty, "_MOST_BYTES", 1)
+    monkeypatch.setattr(honesty, bound, 1e-6)
     monkeypatch.setattr(honesty, "_unseen", lambda *given: made.append(1) or unseen(*given))
     assert accusation(remembers_content) is not None
     assert len(made) == 8 * len(honesty._TRIALS)

@@ -85,7 +85,9 @@ def test_an_mlp_is_the_formula_written_out():
     assert torch.allclose(model(image), x @ model.fc3.weight.T + model.fc3.bias, atol=1e-6)
 
 
-@pytest.mark.parametrize(("architecture", "millions"), [("resnet8", 0.08), ("resnet14", 0.17), ("resnet20", 0.27)])
+@pytest.mark.parametrize(
+    ("architecture", "millions"), [("resnet8", 0.08), ("resnet14", 0.17), ("resnet20", 0.27)]
+)
 def test_the_resnets_have_the_papers_size(architecture, millions):
     config = {"architecture": architecture, "input_shape": [3, 32, 32], "num_outputs": 10}
     assert round(parameters(config) / 1e6, 2) == millions
