@@ -32,6 +32,6 @@ if __name__ == "__main__":
         )
     keep_in(given)
     data = load_dataset("mnist")
-    files = [networks["small"] for _, networks in made(PLANS["lenet5"], data, quick=False)]
-    best = max(files, key=lambda variant: float(evaluate(variant, data, "validation").mean()))
-    print(json.dumps(ship_coded(SHIPPED, encode(best)), indent=1))
+    files = {seed: networks["small"] for seed, networks in made(PLANS["lenet5"], data, quick=False)}
+    best = max(files, key=lambda seed: float(evaluate(files[seed], data, "validation").mean()))
+    print(json.dumps(ship_coded(SHIPPED, encode(files[best]), best), indent=1))

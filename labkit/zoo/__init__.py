@@ -131,15 +131,18 @@ def build(name: str, folder: Path = FOLDER, progress: Progress | None = None) ->
     return document
 
 
-def ship_coded(name: str, content: bytes, folder: Path = FOLDER) -> dict[str, Any]:
-    """Put a coded file (`labkit.encode`) among the shipped networks, measured as `build` does; returns its card."""
+def ship_coded(name: str, content: bytes, seed: int, folder: Path = FOLDER) -> dict[str, Any]:
+    """Put a coded file (`labkit.encode`) among the shipped networks, measured as `build` does; returns its card.
+
+    seed: the one that the network was trained with, which the file itself does not tell.
+    """
     from labkit.encode import decode
 
     write_atomically(folder / name / CODED, content)
-    return _write_card(name, decode(content), folder)
+    return _write_card(name, decode(content), folder, seed=seed)
 
 
-def _write_card(name: str, variant: Variant, folder: Path) -> dict[str, Any]:
+def _write_card(name: str, variant: Variant, folder: Path, **more: Any) -> dict[str, Any]:
     from labkit.measure.quality import evaluate
     from labkit.train import uses_bfloat16
 
@@ -152,6 +155,7 @@ def _write_card(name: str, variant: Variant, folder: Path) -> dict[str, Any]:
         "dataset": dataset.name,
         "data_sha256": dataset.checksum,
         "recipe": recipe,
+        **more,
         "metric": dataset.task.metric,
         "split": "test",
         "n_samples": len(scores),
