@@ -30,8 +30,8 @@ KINDS = {
 
 _INTEGER_KINDS = ("ConvInteger", "MatMulInteger", "QLinearConv", "QLinearMatMul")
 _MOVING = ("MaxPool", "Flatten", "Reshape", "Transpose", "Squeeze", "Unsqueeze", "Identity")
-_ADDED = re.compile(r"(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/DequantizationMultiply)+$")
-"""What engines append to a name when they replace an operator."""
+_ADDED = re.compile(r"^fused |(_nchwc|_nhwc|_token_\d+|/WithoutBiases|/DequantizationMultiply)+$")
+"""What engines add to a name when they replace an operator."""
 
 _REWRITTEN = re.compile(r"(/quantized|/int4|/float16|/bfloat16|_quantized)$")
 """What is appended to a weight's name when it is stored in fewer bits."""

@@ -264,6 +264,15 @@ def test_nodes_without_names_are_told_apart(runtime):
     assert [each.macs for each in found.operators if each.layer] == [72, 72]
 
 
+@pytest.mark.parametrize("runtime", ["onnxruntime", "openvino"])
+def test_every_layer_of_a_network_with_fused_activations_is_found(runtime, lenet):
+    from labkit.convert import ExportOnnx
+
+    variant = ExportOnnx()(lenet, digits())
+    found = profile(variant, probe(variant, 2), get_runtime(runtime), RunOptions(), ModelFile(variant, 2))
+    assert {each.layer for each in found.operators if each.layer} == {"conv1", "conv2", "fc1", "fc2"}
+
+
 def test_the_profile_s_file_is_removed(monkeypatch, tmp_path):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
     variant = chain_variant()
