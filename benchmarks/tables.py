@@ -1,9 +1,14 @@
-"""Tables of a generated page."""
+"""What generated pages have in common: tables, what was not measured, a section for each part."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
+
+Row = Mapping[str, Any]
+Sections = Mapping[str, Callable[[list[Row]], list[str]]]
+"""Part of a benchmark → what is told of its rows."""
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
@@ -39,3 +44,28 @@ def aims_table(aims: Iterable[Aim], figures: Mapping[str, float | None]) -> str:
 def rounded(value: float) -> str:
     """Two decimals, from a hundred on none; never −0."""
     return f"{value:,.0f}" if abs(value) >= 100 else f"{round(value, 2) + 0.0:.2f}"
+
+
+def not_measured(document: Mapping[str, Any]) -> list[str]:
+    """The figures that are missing, each with its reason; nothing where none is."""
+    reasons = [f"- `{key}`: {why}" for key, why in document["null_reasons"].items()]
+    return ["\n".join(["Not measured:", "", *reasons])] if reasons else []
+
+
+def parts_table(document: Mapping[str, Any]) -> str:
+    """When each part was measured, and how long it took."""
+    told = [
+        (name.replace("_", " "), stamp["measured"], f"{stamp['seconds']:,.0f}")
+        for name, stamp in document["parts"].items()
+    ]
+    return markdown_table(("part", "measured at", "in s"), told)
+
+
+def told(sections: Sections, document: Mapping[str, Any]) -> list[str]:
+    """The sections of all parts that were measured."""
+    lines = []
+    for part, section in sections.items():
+        rows = [row for row in document["table"] if row["part"] == part]
+        if rows:
+            lines += section(rows)
+    return lines

@@ -9,9 +9,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from benchmarks.bytes.plans import PLANS
-from benchmarks.tables import Aim, aims_table, markdown_table
-
-Row = Mapping[str, Any]
+from benchmarks.tables import Aim, Row, aims_table, markdown_table
 
 _NETWORKS = {"lenet300": "LeNet-300-100", "lenet5": "LeNet-5"}
 _PARTS = {**_NETWORKS, "decoding": "the speed of decoding", "anatomy": "where every byte went"}

@@ -8,9 +8,7 @@ from __future__ import annotations
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from benchmarks.tables import Aim, aims_table, markdown_table
-
-Row = Mapping[str, Any]
+from benchmarks.tables import Aim, Row, aims_table, markdown_table, not_measured
 
 WORDS = {
     "teacher_errors": "teacher 784-1200-1200-10: errors of 10,000, median of three seeds",
@@ -56,9 +54,7 @@ def distillation_page(document: Mapping[str, Any], machine: str) -> str:
     rows = [row for row in document["table"] if "network" in row]
     warm = [row for row in document["table"] if "temperature" in row]
     parts = ["# Distillation, measured", _INTRODUCTION, f"Measured on {machine}."]
-    if document["null_reasons"]:
-        reasons = [f"- `{key}`: {why}" for key, why in document["null_reasons"].items()]
-        parts.append("\n".join(["Not measured:", "", *reasons]))
+    parts += not_measured(document)
     if rows:
         parts += [
             "## What was to be reached",
