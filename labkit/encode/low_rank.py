@@ -3,8 +3,8 @@
     W ≈ (U √S) (√S Vᵀ)      W = U S Vᵀ, of S only the `rank` largest singular values
 
 No other product of that rank is nearer to W (Eckart and Young 1936). out · in weights become rank · (out + in), so it
-pays below rank = out · in / (out + in), and only such layers are touched. Unlike zeros it saves time too, in every
-runtime: the network stays dense, with more and thinner layers.
+pays below rank = out · in / (out + in), and only such layers are touched. Unlike zeros it can save time too:
+the network stays dense, with more and thinner layers.
 """
 
 from __future__ import annotations

@@ -10,13 +10,13 @@
 # # 06 · Weight coding: the same network in the fewest bytes
 #
 # A pruned network is full of zeros, and its file is as large as before: a zero takes four bytes like any other
-# `float32`. Here the bytes go. The file that comes out is over a hundred times smaller, and decodes to exactly the
-# network that went in, bit for bit.
+# `float32`. Here the bytes go. First the numbers are made few; that may cost, and is measured. Then they are coded,
+# which costs nothing: every bit comes back. Together: a file about a hundred times smaller.
 #
 # **You will**
-# - see why zip finds nothing to save in a trained network, and how few bits there could be,
+# - find out what zip can save of a trained network, and how few bits there could be,
 # - build a Huffman tree by hand, and then code symbols that cost a tenth of a bit,
-# - let a layer's weights share a handful of values, and train those values,
+# - see how few values a layer's weights can share, and train those values,
 # - take a coded file apart, byte by byte, and find out what the next one should save.
 #
 # **Time and memory:** under a minute to run, thirty to play; under 900 MB. No network, no GPU.
@@ -66,17 +66,17 @@ def show(rows, columns=None):
 
 
 # %% [markdown]
-# The network is `lenet300`, three layers of plain products, trained to read handwritten digits. Most of its numbers
-# stand in the first layer:
+# The network is `lenet300`, three fully connected layers, trained to read handwritten digits. It is a network of its
+# own, and not that of the lessons before: the papers report their results on its kind. Most of its numbers stand in the
+# first layer:
 
 # %%
 tensors = {name: each.numpy() for name, each in network.model.state_dict().items()}
 weights = {name: each for name, each in tensors.items() if name.endswith("weight")}
 show([{"tensor": name, "shape": str(each.shape), "bytes": each.nbytes} for name, each in tensors.items()])
-before = previous_decision("04_pruning")
-before if before else print(
-    "Nothing decided yet: 04_pruning ends in a decision, but this lesson runs without it."
-)
+for lesson in ("04_pruning", "05_distillation"):
+    before = previous_decision(lesson)
+    display(before) if before else print(f"Nothing decided yet in {lesson}: this lesson runs without it.")
 
 # %%
 as_float = accuracy_pct(network)
@@ -111,7 +111,7 @@ text = Path(lk.__file__).read_bytes()  # of labkit itself
 claim("text shrinks to less than half", len(zlib.compress(text, 9)) < len(text) / 2)
 claim("of the network zip saves 12 % at most", 0 < saved_pct < 12)
 claim("three of the four bytes are noise: more than 7.9 of 8 bits", min(bits[:3]) > 7.9)
-claim("only the fourth, sign and exponent, holds less than 3 bits", bits[3] < 3)
+claim("only the fourth, sign and seven of eight exponent bits, holds less than 3 bits", bits[3] < 3)
 guess.reveal(saved_pct, why="Three of four bytes are the last digits of a number, and those look random.")
 
 # %% [markdown]
@@ -175,8 +175,8 @@ claim("a half is worth 1 bit, a thousandth about 10", (np.log2(2), round(np.log2
 # symbols below it one bit longer.
 #
 # So *which two* would you merge first? Here are the 1000 weights of the last layer, rounded to six values. **Click
-# two nodes**, and watch the bar: at the end it may reach the line of the best tree, never Shannon's. Try it wrong
-# once, on purpose.
+# two nodes**, and watch the bar: at the end it may reach the line of the best tree, but here never Shannon's. (That
+# takes shares of a half, a quarter, an eighth, … only.) Try it wrong once, on purpose.
 
 # %%
 from labkit.encode.kmeans import lloyd, nearest
@@ -214,7 +214,8 @@ claim(
 # %% [markdown]
 # ### The kernel in ten lines
 #
-# The two rarest are what a *heap* hands out. No tree is needed, only the symbols below each node:
+# The two rarest are what a *heap* hands out: a list whose smallest entry is always at hand. No tree is needed, only
+# the symbols below each node:
 
 
 # %% tags=["nbval-check-output"]
@@ -242,6 +243,9 @@ for each in several:
     claim(f"{len(each)} symbols: labkit's code lengths", np.array_equal(ours, theirs.code_lengths(each)))
     mean = (ours * each).sum() / each.sum()
     claim(f"{len(each)} symbols: between H and H + 1", H(each) <= mean < H(each) + 1)
+halves = [8, 4, 2, 1, 1]
+mean = np.dot(code_lengths(halves), halves) / sum(halves)
+claim(f"{halves}: shares of a half, a quarter, … meet the bound", mean == H(halves))
 
 # %% [markdown]
 # The file must hold the tree as well, or nobody can decode it. But only the *lengths* are needed. Give the codes out in
@@ -317,8 +321,8 @@ claim(
 
 # %% [markdown]
 # The bound is also a good detective. Leave out the bit that says which symbol a piece is of, since they "take turns
-# anyway", and the table looks better still. Too good: the code is then *below* the bound, so it cannot be decoded.
-# (Where a long run was cut, two pieces of the same symbol follow each other.)
+# anyway", and the table looks better still: *below* the bound for symbols one by one. Too good? With lengths of one
+# bit a piece is 1 or 2 long. A run of four is then cut into two pieces, and two runs of two give the same:
 
 # %%
 cheated = min(coded_bits(masks[0.5], 0, width) for width in WIDTHS) / len(masks[0.5])
@@ -326,7 +330,20 @@ bound = half["Shannon's bound"]
 print(f"{cheated:.2f} bits a weight; the bound is {bound:.2f}")
 claim("without that bit, runs would be below the bound", cheated < bound)
 
+
+def pieces(message, longest=2):
+    """The lengths alone, of runs that are cut to at most `longest`."""
+    lengths = find_runs(message)[1].tolist()
+    return [min(longest, length - cut) for length in lengths for cut in range(0, length, longest)]
+
+
+one, another = [0, 0, 0, 0], [0, 0, 1, 1]
+print(f"{one} gives the pieces {pieces(one)}, and {another} gives {pieces(another)}")
+claim("two messages, one code: nobody can decode it", pieces(one) == pieces(another) == [2, 2])
+
 # %% [markdown]
+# Below the bound is a warning. Here it is a swindle; further down it will be knowledge.
+#
 # For the rest of the lesson: 95 of 100 weights are gone, and a short training has mended what broke (lesson 04).
 
 # %%
@@ -349,8 +366,9 @@ claim("and still it reads: a point is lost at most", as_float - accuracy_pct(spa
 # the mean of its weights, in turns. The values are the **codebook**, stored once; for each weight only its entry is
 # left.
 #
-# **Move the levels.** Each doubling leaves between a fifth and a half of the error, and costs less than one more bit.
-# Then try the other start: `exact` finds the best codebook there is.
+# **Move the levels.** The *error* is the squared error, as a share of the weights' squares. How much of it does each
+# doubling leave, and how many bits more does it cost? Then try the other start: `exact` finds the best codebook there
+# is.
 
 # %%
 from labkit.widgets import CodebookExplorer, draw_codebook, share_weights, sharing_table, sweep_levels
@@ -392,13 +410,14 @@ lost
 # %%
 from labkit.encode import ClusterWeights
 
-rows, accuracy = [], {}
+rows, accuracy, outcome = [], {}, {}
 for k in (32, 8, 4, 2):
     made = ClusterWeights(linear_levels=k, values="float32")(network)
     different = len(
         np.unique(np.concatenate([p.detach().numpy().ravel() for p in made.model.parameters() if p.ndim > 1]))
     )
-    accuracy[k] = accuracy_pct(made)
+    outcome[k] = evaluate(made, data, "validation")
+    accuracy[k] = 100 * data.task.quality(outcome[k])
     rows.append(
         {
             "levels": k,
@@ -415,14 +434,19 @@ different = len(np.unique(np.concatenate([each.ravel() for each in weights.value
 claim("before, there were more than 300,000", different > 300_000)
 claim("with 8 levels a point is lost at most", as_float - accuracy[8] <= 1)
 claim("with two, five points at most", as_float - accuracy[2] <= 5)
+low, high = data.task.drop(data.task.compare(outcome[4], outcome[2]))[1]
+claim("between four and two lie three images at most", abs(accuracy[4] - accuracy[2]) < 3.5 * one_image_pp)
+claim("and 0 is inside the 95 % interval of that difference", low < 0 < high)
 lost.reveal(
     as_float - accuracy[2], why="A neuron adds up hundreds of weights, and most of their errors cancel."
 )
 
 # %% [markdown]
+# Four levels lost more than two, by three images at most: the interval says that this may be chance.
+#
 # Where it does hurt, the values can be **trained**. A value that many weights share moves by the sum of their gradients
 # (an exercise below). Of a pruned network more depends on each weight: with 98 % of them gone, two values are too few
-# for what is left, until they are trained.
+# for what is left. Does training bring everything back?
 
 # %%
 thinned = lk.PruneMagnitude(sparsity=0.98, fine_tune_epochs=2, threads=THREADS)(network, data)
@@ -443,19 +467,24 @@ show(rows)
 pruned_, untrained, trained = (row["accuracy_pct"] for row in rows)
 claim("two values, not trained: more than five points are lost", untrained < pruned_ - 5)
 claim("trained, a quarter of that and more is back", trained - untrained > 0.25 * (pruned_ - untrained))
+claim("but not all: more than two points are still missing", trained < pruned_ - 2)
 claim("the zeros stay where they were", np.array_equal(kept_of(two[3]), kept_of(thinned)))
 
 # %% [markdown]
 # ## A tenth of a bit
 #
 # Back to the zeros. Huffman's shortest code is one bit, and a symbol that is nearly certain deserves far less:
-# log2(1/0.93) is a tenth of a bit. So of a bitmap of kept and not kept, Huffman saves nothing at all. The way out: do
-# not give each symbol a code. Give the *whole message* a number.
+# log2(1/0.93) is a tenth of a bit. So of a bitmap of kept and not kept, Huffman saves nothing at all. One way out
+# is to give codes to *blocks* of symbols; the table of codes then grows fast. The other: give the *whole message* a
+# number.
 #
-# Take the interval from 0 to 1. The first symbol cuts it to a part as long as the symbol is probable, the second cuts
-# that part, and so on. Any number in the last interval tells all symbols. A short interval needs many digits, and its
-# length is the product of all probabilities: so the digits are the sum of all log2(1/p), Shannon's bound, plus two at
-# most for the *whole* message. That is **arithmetic coding**, exactly, in fractions:
+# **How.** Each symbol cuts the interval from 0 to 1 to a part as long as the symbol is probable. Say a one has
+# probability 1/4, and takes the upper part. Of the message 0, 0, 1 the first zero leaves 0 to 3/4, the second 0 to
+# 9/16, and the one the last quarter of that, 27/64 to 36/64. Any number in there tells all three, such as 1/2.
+#
+# **How long.** A short interval needs many digits. Its length is the product of all probabilities, here 9/64: so the
+# digits are the sum of all log2(1/p), Shannon's bound, plus two at most for the *whole* message. That is **arithmetic
+# coding**, exactly, in fractions:
 
 
 # %% tags=["nbval-check-output"]
@@ -487,6 +516,10 @@ def decode(number, digits, n, p_one):
     return message
 
 
+claim(
+    "0, 0, 1 leaves 27/64 to 36/64", narrow([0, 0, 1], Fraction(1, 4)) == (Fraction(27, 64), Fraction(9, 64))
+)
+claim("1/2 tells all three", decode(1, 1, 3, Fraction(1, 4)) == [0, 0, 1])
 p_one = Fraction(7, 100)
 message = [0] * 30 + [1] + [0] * 40 + [1, 1] + [0] * 27
 number, digits = encode(message, p_one)
@@ -545,9 +578,11 @@ claim(
 #
 # Nothing gets below the bound, but the bound depends on what one *knows*. Kept weights are not scattered evenly: some
 # inputs matter (the middle of the image), some do not (its corners), and whole rows are gone. A coder that counts as it
-# goes knows that, and expects more where there were many. It needs fewer bits, because its probabilities are better.
-# labkit's file does that, and its `bound` is the one for the probabilities that it really used. Beside it stands
-# `alone`: the bound if every symbol stood for itself.
+# goes knows that, and expects more where there were many; the decoder counts along. `counted_bytes` is such a coder in
+# a few lines, with one counter for each input or for each neuron.
+#
+# labkit's file looks at both, and at more. Its `bound` adds up log2(1/p) for the probabilities that it really used.
+# `alone` is the bound for symbols one by one, with the same probabilities for the whole tensor.
 #
 # What must not work: shuffle the very same weights, so that there is nothing left to know.
 
@@ -566,7 +601,19 @@ for parameter in shuffled_model.parameters():
         flat = parameter.data.flatten()
         parameter.data = flat[mixer.permutation(len(flat))].view_as(parameter)
 shuffled = dataclasses.replace(small, model=shuffled_model)
-rows = {}
+
+
+def counted_bytes(bitmap):
+    """What the bitmap takes with one counter for each column, line after line."""
+    ones, total = np.ones(bitmap.shape[1]), 0.0
+    for seen, line in enumerate(bitmap, 2):  # as if a one and a zero had been there before
+        p = ones / seen
+        total -= np.log2(np.where(line, p, 1 - p)).sum()
+        ones += line
+    return total / 8
+
+
+rows, by_count = {}, {}
 for name, variant in {"as trained": small, "shuffled": shuffled}.items():
     coded, bound, alone = coded_bytes(dissect(encode_file(variant)).parts)
     rows[name] = {
@@ -576,12 +623,27 @@ for name, variant in {"as trained": small, "shuffled": shuffled}.items():
         "alone": alone,
         "knowing saved": f"{1 - coded / alone:.1%}",
     }
+    bitmap = variant.model.state_dict()["fc1.weight"].numpy() != 0
+    by_count[name] = {
+        "bytes for fc1: kept or not": name,
+        "alone": least_bits(bitmap.ravel().astype(int)) / 8,
+        "by input": counted_bytes(bitmap),
+        "by neuron": counted_bytes(bitmap.T),
+    }
+show(list(by_count.values()))
 show(list(rows.values()))
 
 # %%
 trained_, mixed = rows["as trained"], rows["shuffled"]
-claim("looking around saves more than a tenth", trained_["coded bytes"] < 0.9 * trained_["alone"])
-claim("of the shuffled weights it saves nothing: 1 % at most", mixed["coded bytes"] > 0.99 * mixed["alone"])
+counted, chance = by_count["as trained"], by_count["shuffled"]
+claim("counting by neuron saves a twentieth and more", counted["by neuron"] < 0.95 * counted["alone"])
+claim("counting by input saves as well", counted["by input"] < counted["alone"])
+claim(
+    "of the shuffled weights they save nothing",
+    chance["alone"] < min(chance["by neuron"], chance["by input"]),
+)
+claim("labkit's file saves more than a tenth", trained_["coded bytes"] < 0.9 * trained_["alone"])
+claim("of the shuffled weights 1 % at most", mixed["coded bytes"] > 0.99 * mixed["alone"])
 claim(
     "the coder stays within 3 % of its own bound, both times",
     max(r["coded bytes"] / r["bound"] for r in rows.values()) < 1.03,
@@ -617,19 +679,30 @@ claim(
     "all parts together are the file, to the byte",
     sum(part.bytes for part in weighed.found.parts) == size == sum(groups.values()),
 )
-claim("it is more than 60 times smaller than in float32", network.size_bytes > 60 * size)
+claim("it is about a hundred times smaller than in float32", 85 < network.size_bytes / size < 120)
 claim("positions take more than values", groups["positions"] > groups["values"])
 claim("a point of accuracy is lost at most", as_float - accuracy_pct(small) <= 1)
-best_other = min(each.bytes for each in weighed.others if each.bytes is not None)
-claim("no other compressor comes within a tenth of it", best_other > 1.1 * size)
+of_tensor = {name: sum(p.bytes for p in weighed.found.parts if p.tensor.startswith(name)) for name in tensors}
+fewer, many = weights["fc2.weight"].size / count, of_tensor["fc2.weight"] / size
+claim("the 300 biases of fc1 take more than 1,000 bytes", of_tensor["fc1.bias"] > 1000)
+claim(
+    "fc2 has 9 % of the weights, and a third of the bytes and more", round(fewer, 2) == 0.09 and many > 1 / 3
+)
+best_other = min((each for each in weighed.others if each.bytes is not None), key=lambda each: each.bytes)
+claim("no other compressor comes within a tenth of it", best_other.bytes > 1.1 * size)
+claim("the best of the others is gaps and Huffman", best_other.name == "gaps and Huffman")
 claim(
     "and it decodes to the very network, bit for bit", load_encoded(file).fingerprint() == small.fingerprint()
 )
 
 # %% [markdown]
+# Did you expect `fc1.bias`? Its 300 numbers are not clustered, and take more than 1,000 bytes. Or `fc2.weight`: 9 % of
+# the weights, and more than a third of the bytes.
+#
 # The others are given a fair chance: each gets the weights in their dense form and as sparse indices, and the better
-# counts. They lose because they look for *repetitions*, and there are none: what helps is knowing how probable a zero
-# is.
+# counts. zlib and its kin pay for a repetition with an address; Huffman pays whole bits. Ours asks how probable a zero
+# is *here*. The best of the others, gaps and Huffman, is the code of Han, Mao and Dally (*Deep Compression*, 2016).
+# This lesson goes their way: prune, cluster, code.
 #
 # ### What must not pass
 #
@@ -715,55 +788,70 @@ claim("with two levels, half of the weights zero make the file larger", half_zer
 # Did you see the surprise at two levels? There a network with *half* of its weights zero takes more bytes than one with
 # none. Zero is a value too: two levels are one bit a weight, and with zero there are three things to tell apart.
 #
-# From a terminal, `labkit apply lenet300@digits --recipe small.toml --out small.lkz` runs such a recipe, and
-# `labkit encode small.lkz --out again.lkz --show` takes a file apart.
+# From a terminal, `labkit apply lenet300@digits --recipe small.toml --out small.lkz` makes the file of the anatomy
+# above, and `labkit encode small.lkz --out again.lkz --show` takes a file apart. Here is `small.toml`:
+#
+#     [[step]]
+#     technique = "prune_magnitude"
+#     sparsity = 0.95
+#     fine_tune_epochs = 2
+#
+#     [[step]]
+#     technique = "cluster_weights"
+#     linear_levels = 8
+#     fine_tune_epochs = 1
 #
 # ## Thin instead of sparse
 #
 # There is another way to have fewer numbers: write a layer's matrix as the product of two thin ones. From 300 × 1024
-# numbers come r · (300 + 1024), if r *ranks* are enough. No zeros, no codebook, and the network becomes **faster** in
-# every runtime, as there is less to multiply. But how many bytes?
+# numbers come r · (300 + 1024), if r *ranks* are enough. No zeros, and less to multiply. But multiply-adds are counted,
+# and milliseconds measured (lesson 04), so all take turns: one image, one thread, ONNX Runtime. And to be fair, the
+# thin layers get a codebook too:
 
 # %%
 from labkit.encode import FactorizeLowRank
+from labkit.measure import Protocol
+from labkit.prune.target import time_shares
 
 thin = FactorizeLowRank(by="energy", keep=0.7, fine_tune_epochs=2, threads=THREADS)(network, data)
-thin_bytes = len(encode_file(thin))
-show(
-    [
-        {
-            "variant": "float32",
-            "weights": count,
-            "coded bytes": len(encode_file(network)),
-            "accuracy_pct": as_float,
-        },
-        {
-            "variant": "two thin layers for one",
-            "weights": sum(p.numel() for p in thin.model.parameters() if p.ndim > 1),
-            "coded bytes": thin_bytes,
-            "accuracy_pct": accuracy_pct(thin),
-        },
-        {
-            "variant": "pruned, clustered, coded",
-            "weights": int(kept_of(small).sum()),
-            "coded bytes": size,
-            "accuracy_pct": accuracy_pct(small),
-        },
-    ]
-)
+made = {
+    "float32": network,
+    "two thin layers for one": thin,
+    "the same, clustered": ClusterWeights(linear_levels=8, fine_tune_epochs=1, threads=THREADS)(thin, data),
+    "pruned, clustered": small,
+}
+short = Protocol(blocks=20, block_ms=10.0, warmup_ms=20.0, min_runs_per_block=2)
+graphs = [lk.ExportOnnx()(each, data) for each in made.values()]
+taken = time_shares(graphs[0], graphs[1:], "onnxruntime", short if profile == "ci" else Protocol.paired())
+rows = {}
+for (name, each), share in zip(made.items(), (1.0, *taken), strict=True):
+    rows[name] = {
+        "variant": name,
+        "weights": int(kept_of(each).sum()),
+        "coded bytes": len(encode_file(each)),
+        "accuracy_pct": accuracy_pct(each),
+        "time_share": share,
+    }
+show(list(rows.values()))
 
 # %%
-claim("thin: less than half of the bytes of float32", thin_bytes < 0.5 * network.size_bytes)
-claim("within two points", as_float - accuracy_pct(thin) <= 2)
-claim("but more than ten times the bytes of the sparse file", thin_bytes > 10 * size)
-claim(
-    "more than a quarter of the numbers",
-    sum(p.numel() for p in thin.model.parameters() if p.ndim > 1) > count / 4,
-)
+whole_, thin_, both_, sparse_ = rows.values()
+claim("coding alone saves less than a fifth", whole_["coded bytes"] > 0.8 * network.size_bytes)
+claim("thin: less than half of the bytes of float32", thin_["coded bytes"] < 0.5 * network.size_bytes)
+claim("within two points", as_float - thin_["accuracy_pct"] <= 2)
+claim("and in less than four fifths of the time", thin_["time_share"] < 0.8)
+claim("70 % of the energy takes 37 % of the numbers", round(100 * thin_["weights"] / count) == 37)
+claim("clustered, more than twice the bytes of the sparse file", both_["coded bytes"] > 2 * size)
+claim("and it reads no better", both_["accuracy_pct"] <= sparse_["accuracy_pct"])
+claim("zeros save less time than thin layers", sparse_["time_share"] > thin_["time_share"])
+decoded = sum(each.numpy().nbytes for each in load_encoded(file).model.state_dict().values())
+claim("decoded, the network is as large as before", decoded == len(plain))
 
 # %% [markdown]
-# That is the honest answer for this network: low rank for time, sparsity and coding for bytes. Trained weights are not
-# of low rank: to keep 70 % of their energy takes more than a quarter of the numbers.
+# For this network, then: low rank for time, sparsity and coding for bytes. With a codebook the thin layers still take
+# more than twice the bytes of the sparse file. The weights of *this* network are not of low rank: to keep 70 % of their
+# energy takes 37 % of the numbers. And coding saves bytes *only*: decoded, the network is as large in memory as it was,
+# and its zeros are multiplied like any other number.
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: the gradient of a shared value
@@ -773,8 +861,6 @@ claim(
 # of four numbers.
 
 # %% tags=["exercise"]
-import torch
-
 drawn = np.random.default_rng(6)
 codebook = np.array([-0.5, -0.1, 0.2, 0.6])
 entry = drawn.integers(0, 4, size=200)
@@ -787,21 +873,22 @@ of_values = None  # your answer
 of_values = np.bincount(entry, weights=gradient)
 ### END SOLUTION
 
-
-# %% tags=["exercise"]
-def by_torch():
-    """The same by automatic differentiation."""
-    values = torch.tensor(codebook, requires_grad=True)
-    ((values[torch.from_numpy(entry)] @ torch.from_numpy(inputs) - 1.0) ** 2).backward()
-    return values.grad.numpy()
-
-
 # %%
 check(
     of_values,
-    expected=lambda answer: np.shape(answer) == (4,) and np.allclose(answer, by_torch()),
+    expected=lambda answer: (
+        np.shape(answer) == (4,) and fingerprint([f"{each:.3f}" for each in answer]) == "ed98fe27"
+    ),
     hint="each value moves by the sum over all weights that have it: np.bincount can add with weights",
 )
+
+# %%
+if np.shape(of_values) == (4,):  # once there is an answer
+    import torch
+
+    values = torch.tensor(codebook, requires_grad=True)
+    ((values[torch.from_numpy(entry)] @ torch.from_numpy(inputs) - 1.0) ** 2).backward()
+    print("automatic differentiation says the same:", np.allclose(of_values, values.grad.numpy()))
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: find the error
@@ -827,9 +914,8 @@ check(
 )
 
 # %% [markdown]
-# The frequent symbols get the short codes. Given out the wrong way round, the codes take more than two equally long
-# bits would. The formula that the handout prints beside it, by the way, is Shannon's entropy: the bound, and not the
-# size of a Huffman code.
+# Is your second number better or worse than four equally long codes? The formula that the handout prints beside it, as
+# the size of a Huffman code, is Σ p · log2(1/p). That is Shannon's entropy, the bound. Does the code meet it here?
 
 # %% [markdown] tags=["exercise"]
 # **2.** "The size of a run-length code is Σ (1 + log2 i), over all positions i of the message." Take a message of 16
@@ -851,21 +937,20 @@ check(
 )
 
 # %% [markdown]
-# A run-length code is a sum over *runs*. Summed over positions, a message that is all one symbol would be coded to
-# several times its length.
+# How does your first number compare with the length of the message itself? A run-length code is a sum over *runs*.
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: numbers to reach
 #
-# **A file of `network` in fewer than BUDGET bytes that decodes to a network within half a point** of the float one, on
+# **A file of `network` in fewer than 8,500 bytes that decodes to a network within half a point** of the float one, on
 # the validation images. Prune, cluster, fine-tune as you like, and save it with `save_encoded`. The check weighs your
 # file, decodes it, and lets it read. Your answer is the path of the file. (What does the anatomy say: where do the next
-# bytes lie? Biases can have a codebook too.)
+# bytes lie?)
 
 # %% tags=["exercise"]
 from labkit.encode import ClusterWeights, load_encoded, save_encoded
 
-BUDGET_BYTES = 12_000
+BUDGET_BYTES = 8_500
 
 
 def reaches(path):
@@ -878,7 +963,7 @@ def reaches(path):
 # %%
 mine = None  # your answer
 ### BEGIN SOLUTION
-pruned = lk.PruneMagnitude(sparsity=0.96, fine_tune_epochs=6, threads=THREADS)(network, data)
+pruned = lk.PruneMagnitude(sparsity=0.97, fine_tune_epochs=6, threads=THREADS)(network, data)
 shared = ClusterWeights(linear_levels=8, bias_levels=16, fine_tune_epochs=2, threads=THREADS)(pruned, data)
 mine = save_encoded(shared, folder / "mine.lkz")
 ### END SOLUTION
@@ -887,7 +972,7 @@ mine = save_encoded(shared, folder / "mine.lkz")
 check(
     mine,
     expected=reaches,
-    hint="prune, with some epochs of fine-tuning; cluster, with a few; more zeros before fewer levels",
+    hint="prune, with some epochs of fine-tuning; cluster, with a few; more zeros before fewer levels; biases count",
 )
 
 # %% [markdown]
