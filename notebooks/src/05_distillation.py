@@ -11,15 +11,15 @@
 #
 # Quantization and pruning make a network smaller by changing it. Distillation leaves it alone: it becomes the
 # **teacher** of another, small network, the **student**. The student does not learn from labels alone, but from what
-# the teacher says about each image. That turns out to be more than the label, enough to recognise a digit that the
-# student has never seen.
+# the teacher says about each image. Does that say more than the label? Enough, even, to know a digit that the
+# student has never seen?
 #
 # **You will**
 # - see what a teacher says between the lines, and bring it out with a temperature,
 # - write the loss of distillation in ten lines, and find out what its T² is for,
-# - race a student against itself without a teacher, and hand it a teacher who talks nonsense,
-# - teach a student that never sees a 3, and find the 3s in it nevertheless,
-# - teach with images that nobody has labelled, and with images that are none.
+# - race a student against itself without a teacher, and ask with three controls what its gain is made of,
+# - teach a student without a single 3, and ask it about 3s,
+# - ask how good images without labels are, and images that show no digits.
 #
 # **Time and memory:** a minute or two to run, thirty to play; under 900 MB. No network, no GPU.
 
@@ -54,13 +54,13 @@ teacher = lk.load_model(TEACHER)
 
 student = Distill(
     "lenet5",  # the teacher's architecture,
-    width=0.2,  # a fifth as wide
+    width=0.2,  # with about a fifth of the channels in each layer
     max_samples=400,  # the training images that it sees
     augment="none",
     epochs=20,
     learning_rate=0.05,
-    temperature=8.0,
-    alpha=1.0,  # it hears the teacher alone, and no label
+    temperature=8.0,  # how soft the teacher's answers are made: explained below
+    alpha=1.0,  # it hears the teacher alone, and no label: explained below
     threads=THREADS,
 )
 
@@ -89,9 +89,10 @@ def show(rows, columns=None):
 
 
 # %% [markdown]
-# The teacher is `lenet5`, trained on all training images. The student is a `lenet5` a fifth as wide; it may see 400
-# of these images. Students are judged on images that none of them has seen: the validation images, and the training
-# images beyond the first 400. (The teacher knows the latter, so its own accuracy is that of the validation images.)
+# The teacher is `lenet5`, trained on all training images. The student is a `lenet5` a fifth as **wide**: each layer has
+# about a fifth of the channels. It may see 400 of these images. Students are judged on images that none of them has
+# seen: the validation images, and the training images beyond the first 400. (The teacher knows the latter, so its own
+# accuracy is that of the validation images.)
 
 # %%
 before = previous_decision("04_pruning")
@@ -115,7 +116,8 @@ claim("a student sees 400 of more than a thousand images", student.max_samples =
 # softmax turns the ten logits into probabilities: a **soft target**. Most of it is on the right class. The rest is
 # not noise. It says what this image is *like*: a 3 with a touch of 8, a 9 that could be an 8.
 #
-# The rest is small, too small to learn from. So the logits are divided by a **temperature** T before the softmax:
+# The rest is small, so small that it hardly counts in the loss. So the logits are divided by a **temperature** T before
+# the softmax:
 #
 # $$ p_i = \frac{e^{z_i/T}}{\sum_j e^{z_j/T}} $$
 #
@@ -155,8 +157,8 @@ claim("at temperature 4 more than 2.5", bits[4.0] > 2.5)
 claim("and at 20 nearly all of 3.32", bits[20.0] > 3.3)
 
 # %% [markdown]
-# Is it the same for all images of a class? Averaged at temperature 2, and the label's class left out, the teacher
-# thinks of these two first:
+# What is each class like, on average? At temperature 2, and with the label's class left out, the teacher thinks of
+# these two first:
 
 # %%
 classes = np.array([each.label for each in told_of_all.values()])
@@ -218,9 +220,13 @@ claim("of equal answers it is zero", abs(float(loss(z_t, z_t, target, 8.0, 1.0))
 # %% [markdown]
 # ### What T² is for
 #
-# Softer answers differ less, and push less. How much less? Here is the length of the soft loss's gradient at the
-# student's logits, without the factor T² and with it. The last column is the distance from where it goes as T grows:
-# (z_s − z_t)/10, each with its mean taken off. A very hot teacher asks the student for its *logits*, nothing else.
+# Softer answers differ less, and push less. Raise T from 10 to 20: all differences of logits are halved, and on its way
+# back the gradient is halved once more. A quarter is left. T² is then four times as large, and makes up for it.
+#
+# The table shows the gradient's length at the student's logits, z_s. (They are drawn at random; z_t is the teacher's.)
+#
+# As T grows, the gradient with T² goes to (z_s − z_t)/10, each with its mean taken off, for ten classes: a very hot
+# teacher asks for its *logits*, nothing else. The last column is how far away that is, as a share of it.
 
 # %%
 rows, lengths = [], {}
@@ -238,7 +244,7 @@ for temperature in (1.0, 2.0, 5.0, 10.0, 20.0, 50.0):
     rows.append(
         dict(
             zip(
-                ("T", "without T²", "with T²", "from its limit"),
+                ("T", "without T²", "with T²", "relative distance from its limit"),
                 (temperature, *lengths[temperature]),
                 strict=True,
             )
@@ -250,14 +256,19 @@ claim(
     0.2 < lengths[20.0][0] / lengths[10.0][0] < 0.3,
 )
 claim("with T² it stays what it is, within 10 %", abs(lengths[20.0][1] / lengths[10.0][1] - 1) < 0.1)
+claim("the classes are ten", z_s.shape[-1] == 10)
 claim("at 50 it is within 10 % of its limit", lengths[50.0][2] < 0.1)
 
 # %% [markdown]
-# So without the factor a higher temperature would silence the teacher: at T = 20 the labels would weigh 400 times as
-# much beside it. With the factor, alpha keeps its meaning whatever T is.
+# So without the factor a higher temperature would silence the teacher: at T = 20 its gradient is more than 400 times
+# shorter than at T = 1, and the labels would drown it. With the factor, alpha keeps its meaning within a factor of two.
 
 # %%
-claim("20² is 400", 20**2 == 400)
+with_factor = [scaled for _, scaled, _ in lengths.values()]
+claim(
+    "without T² the gradient at 20 is more than 400 times shorter", lengths[1.0][0] / lengths[20.0][0] > 400
+)
+claim("with T² all its lengths are within a factor of two", max(with_factor) / min(with_factor) < 2)
 
 # %% [markdown]
 # ## Predict: what is a teacher worth?
@@ -274,8 +285,9 @@ share_left
 # %%
 from labkit.distill import beside_baseline
 from labkit.statistics import mcnemar
+from labkit.widgets.command import technique_command
 
-seeds = range({"ci": 1, "class": 3, "full": 5}[profile])
+seeds = range({"ci": 2, "class": 3, "full": 5}[profile])
 rows, taught, alone = [], {}, {}
 for seed in seeds:
     taught[seed], alone[seed] = beside_baseline(dataclasses.replace(student, seed=seed), teacher, data)
@@ -300,17 +312,21 @@ claim(
     "the student takes less than a twentieth of the teacher's bytes",
     taught[0].size_bytes < teacher.size_bytes / 20,
 )
-share_left.reveal(left_pct, why="Each answer says ten things about its image, a label one.")
+print("From a terminal:", technique_command(student, TEACHER, DATASET, "student"), "--with-baseline")
+share_left.reveal(left_pct, why="Is that what the teacher says of the other classes? The controls tell.")
 
 # %% [markdown]
-# From a terminal, with the baseline beside it: `labkit distill lenet5@digits --set student=lenet5 --set width=0.2 --set
-# max_samples=400 --set temperature=8.0 --set alpha=1.0 --dataset digits --with-baseline --out student`.
+# ### Three controls
 #
-# ### What must fail
+# Is it really what the teacher says, or would anything soft do? Three more ways to learn from the same images:
 #
-# Is it really what the teacher says, or would anything soft do? A teacher who answers each image with what it thinks
-# of *another* image is as soft as before, and knows nothing. A student that still learns from it would mean that
-# something else is leaking in.
+# - **smoothed labels**, without a teacher: a tenth of each label is given to all classes alike.
+# - a **muddled teacher**, who keeps its first choice and shuffles what it thinks of the other classes: as soft and as
+#   right as the real one, without the likeness.
+# - an **absent teacher**, who answers each image with what it thinks of *another*. Even the first choice is wrong; who
+#   learns from it has found a leak.
+#
+# How much of the gain does each of them keep? Decide before you run it.
 
 
 # %%
@@ -326,99 +342,6 @@ class Absent(torch.nn.Module):
         return answers[torch.randperm(len(answers))]
 
 
-absent = dataclasses.replace(teacher, model=Absent(teacher.model))
-misled = student(absent, data)
-print(
-    f"right with the teacher: {right(taught[0]).mean():.1%}, with the absent one: {right(misled).mean():.1%}"
-)
-claim("from answers to other images nothing is learned: less than half is right", right(misled).mean() < 0.5)
-
-# %% [markdown]
-# ## Which temperature, which alpha?
-#
-# Students at five temperatures and five alphas, five seeds each, were trained before, and are shown at once: the
-# errors of the 225 validation images. **Move both sliders.** Does the temperature matter? Does it help to read the
-# labels as well? Look at the bars before you answer. Then press **Measure here**: a student with your settings is
-# trained on this machine. Press again for another seed.
-
-# %%
-from labkit.teach.distilling import ALPHAS, SEEDS, TEMPERATURES, count_errors
-from labkit.widgets import TemperaturePanel, draw_temperatures, temperature_table
-from labkit.widgets.command import technique_command
-
-recorded = load_recording()
-
-
-def with_settings(temperature, alpha):
-    return dataclasses.replace(student, temperature=temperature, alpha=alpha)
-
-
-def measure(temperature, alpha, seed, progress=silent):
-    return count_errors(with_settings(temperature, alpha), seed, teacher, data, progress)
-
-
-def command(settings):
-    return technique_command(with_settings(settings.temperature, settings.alpha), TEACHER, DATASET, "student")
-
-
-TemperaturePanel(recorded, measure, command)
-
-# %% [markdown]
-# In plain code, and one student again, to see that the recording is true of this machine:
-
-# %%
-display(SVG(draw_temperatures(recorded, 8.0, 1.0)))
-display(HTML(temperature_table(recorded)))
-claim("what was recorded is this lesson's student", student == dataclasses.replace(STUDENT, threads=THREADS))
-claim(
-    "five temperatures, five alphas, five seeds, 225 images",
-    (len(TEMPERATURES), len(ALPHAS), len(SEEDS), recorded.images)
-    == (5, 5, 5, 225)
-    == (*[5] * 3, len(validation)),
-)
-here, there = measure(8.0, 1.0, 0), recorded.nearest(8.0, 1.0)
-print(f"here {here} errors; recorded, by seed: {there.errors}")
-claim(
-    "trained again here it is as good, to 2 % of the images", abs(here - there.mean) <= 0.02 * recorded.images
-)
-
-# %%
-on_labels = recorded.nearest(8.0, 0.0).mean
-fewer_pct = {t: 100 * (1 - recorded.nearest(t, 1.0).mean / on_labels) for t in TEMPERATURES}
-show([{"temperature": t, "errors fewer than on labels alone, %": each} for t, each in fewer_pct.items()])
-claim("at temperature 1 a teacher saves about a third of the errors", 25 < fewer_pct[1.0] < 42)
-claim("from temperature 2 on more than half of them", min(fewer_pct[t] for t in TEMPERATURES if t > 1) > 50)
-claim(
-    "and from there on no smaller alpha makes fewer errors than 1",
-    all(
-        recorded.nearest(t, 1.0).mean <= recorded.nearest(t, alpha).mean
-        for t in TEMPERATURES
-        if t > 1
-        for alpha in ALPHAS
-    ),
-)
-
-# %% [markdown]
-# So there is one step that counts, from 1 to 2: there the small probabilities become loud enough. Beyond it the bars
-# overlap, and the temperature hardly matters. And where the teacher is this good, reading the labels of the same
-# images as well adds nothing.
-#
-# ## Predict: the missing digit
-#
-# Now the student's images hold no 3. Not one: it never sees a 3, and the teacher is never asked about one. Then it
-# gets the test images, 3s among them. What share of the 3s does it call a 3?
-
-# %%
-found_pct = predict("Of the 3s, a student that never saw one finds", unit="%")
-found_pct
-
-# %% [markdown]
-# Three students, all of them without 3s: one on labels, one with the teacher, and one with a teacher who keeps its
-# first choice and **shuffles what it thinks of the other classes**. That last one is as soft and as right as
-# the real one. What it lacks is the likeness alone.
-
-
-# %%
 class Muddled(torch.nn.Module):
     """A teacher that keeps its first choice, and shuffles what it thinks of all other classes."""
 
@@ -441,10 +364,129 @@ def logits_of(variant, split):
         return variant.model(torch.from_numpy(variant.feeds(split.inputs)["image"])).numpy()
 
 
-muddled = dataclasses.replace(teacher, model=Muddled(teacher.model))
+muddled, absent = (dataclasses.replace(teacher, model=kind(teacher.model)) for kind in (Muddled, Absent))
 same = logits_of(muddled, validation).argmax(1) == logits_of(teacher, validation).argmax(1)
 claim("the muddled teacher's first choice is always the same", same.all())
 
+
+def errors_of(technique, source, seeds=seeds):
+    """Of one student for each seed, the images that it gets wrong."""
+    return [int((~right(dataclasses.replace(technique, seed=seed)(source, data))).sum()) for seed in seeds]
+
+
+smoothed = dataclasses.replace(student.on_labels_alone(), label_smoothing=0.1)
+wrong_with = {
+    "labels alone": [row["errors on labels alone"] for row in rows],
+    "smoothed labels": errors_of(smoothed, teacher),
+    "muddled teacher": errors_of(student, muddled),
+    "teacher": [row["errors with the teacher"] for row in rows],
+}
+total = {name: sum(counts) for name, counts in wrong_with.items()}
+gain = total["labels alone"] - total["teacher"]
+kept_pct = {name: 100 * (total["labels alone"] - each) / gain for name, each in total.items()}
+show(
+    [
+        {"learned from": name, "errors by seed": counts, "of the gain, %": kept_pct[name]}
+        for name, counts in wrong_with.items()
+    ]
+)
+(by_absent,) = errors_of(dataclasses.replace(student, epochs=10), absent, [0])  # a leak would show by then
+print(f"absent teacher: {by_absent} errors of {len(judged)}")
+claim("from answers to other images nothing is learned: less than half is right", by_absent > len(judged) / 2)
+claim("a muddled teacher brings more than half of the gain", kept_pct["muddled teacher"] > 50)
+claim("and not all of it", kept_pct["muddled teacher"] < 90)
+claim("smoothed labels bring a third of it and more", kept_pct["smoothed labels"] > 33)
+
+# %% [markdown]
+# Most of it comes from the softness: a wrong certainty is not learned. Smoothed labels bring a third of the gain and
+# more, with no teacher at all. What the teacher says of the other classes is the rest. (Of one seed alone, the muddled
+# teacher may look as good as the real one.)
+#
+# ## Which temperature, which alpha?
+#
+# Students at five temperatures and five alphas, five seeds each, were trained before, and are shown at once: the
+# errors of the 225 validation images. **Move both sliders.** Does the temperature matter? Does it help to read the
+# labels as well? Look at the bars before you answer. Then press **Measure here**: a student with your settings is
+# trained on this machine. Press again for another seed.
+
+# %%
+from labkit.teach.distilling import ALPHAS, SEEDS, TEMPERATURES, count_errors
+from labkit.widgets import TemperaturePanel, draw_temperatures, temperature_table
+
+recorded = load_recording()
+
+
+def with_settings(temperature, alpha):
+    return dataclasses.replace(student, temperature=temperature, alpha=alpha)
+
+
+def measure(temperature, alpha, seed, progress=silent):
+    return count_errors(with_settings(temperature, alpha), seed, teacher, data, progress)
+
+
+def command(settings):
+    return technique_command(with_settings(settings.temperature, settings.alpha), TEACHER, DATASET, "student")
+
+
+TemperaturePanel(recorded, measure, command)
+
+# %% [markdown]
+# In plain code, and with the race's student of seed 0, to see that the recording is true of this machine:
+
+# %%
+display(SVG(draw_temperatures(recorded, 8.0, 1.0)))
+display(HTML(temperature_table(recorded)))
+claim("what was recorded is this lesson's student", student == dataclasses.replace(STUDENT, threads=THREADS))
+claim(
+    "five temperatures, five alphas, five seeds, 225 images",
+    (len(TEMPERATURES), len(ALPHAS), len(SEEDS), recorded.images)
+    == (5, 5, 5, 225)
+    == (*[5] * 3, len(validation)),
+)
+here, there = int((~evaluate(taught[0], data).astype(bool)).sum()), recorded.nearest(8.0, 1.0)
+print(f"here {here} errors; recorded, by seed: {there.errors}")
+claim("trained here it is as good, to 2 % of the images", abs(here - there.mean) <= 0.02 * recorded.images)
+
+# %%
+on_labels = recorded.nearest(8.0, 0.0).mean
+fewer_pct = {t: 100 * (1 - recorded.nearest(t, 1.0).mean / on_labels) for t in TEMPERATURES}
+show([{"temperature": t, "errors fewer than on labels alone, %": each} for t, each in fewer_pct.items()])
+claim("at temperature 1 a teacher saves about a third of the errors", 25 < fewer_pct[1.0] < 42)
+claim("from temperature 2 on more than half of them", min(fewer_pct[t] for t in TEMPERATURES if t > 1) > 50)
+means = {t: recorded.nearest(t, 1.0).mean for t in TEMPERATURES if t > 1}
+claim("the means lie between 4.6 and 6.0", (min(means.values()), max(means.values())) == (4.6, 6.0))
+claim("that is less than two images, and 8 is not better than 2", 0 <= means[8.0] - means[2.0] < 2)
+claim("at 8 the five seeds are equal", set(recorded.nearest(8.0, 1.0).errors) == {6})
+claim(
+    "and from there on no smaller alpha makes fewer errors than 1",
+    all(
+        recorded.nearest(t, 1.0).mean <= recorded.nearest(t, alpha).mean
+        for t in TEMPERATURES
+        if t > 1
+        for alpha in ALPHAS
+    ),
+)
+
+# %% [markdown]
+# So there is one step that counts, from 1 to 2: there the small probabilities become loud enough. Beyond it, at alpha
+# 1, the means lie between 4.6 and 6.0 of 225: a difference of one image or two, which so few images do not settle.
+# ([6, 6] is five equal seeds, not certainty.) T = 8, which this lesson uses, is not better than 2. And where the
+# teacher is this good, reading the labels of the same images as well adds nothing.
+#
+# ## Predict: the missing digit
+#
+# Now the student's images hold no 3. Not one: it never sees a 3, and the teacher is never asked about one. Then it
+# gets the test images, 3s among them. What share of the 3s does it call a 3?
+
+# %%
+found_pct = predict("Of the 3s, a student that never saw one finds", unit="%")
+found_pct
+
+# %% [markdown]
+# Three students, all of them without 3s: one on labels, one with the teacher, and one with the muddled teacher, which
+# lacks the likeness alone.
+
+# %%
 without_3 = dataclasses.replace(student, without="3", max_samples=0, epochs=10)  # all images, but no 3
 blind = {
     "labels alone": without_3.on_labels_alone()(teacher, data),
@@ -456,8 +498,9 @@ blind = {
 # ### One number
 #
 # What such a student lacks is not only knowledge. It has learned that "3" is never the answer, and the **bias** of that
-# class, the number that is added to its logit, has sunk. One number can be put right by hand, and it is chosen here
-# as the one that gets most *validation* images right. The table is of the test images, before and after.
+# class, the number that is added to its logit, has sunk. One number can be put right by hand, as Hinton, Vinyals and
+# Dean (2015) did, who left out the 3s of MNIST. Here it is the one that gets most *validation* images right: their 3s
+# are labelled. The table is of the test images, before and after.
 
 # %%
 from labkit.distill import best_offset
@@ -489,16 +532,16 @@ claim("with its bias put right it finds more than 80 %", found["teacher", "after
 claim("on labels alone it finds none", found["labels alone", "before"] == 0)
 claim("and one bias does not mend that: less than half", found["labels alone", "after"] < 50)
 claim("with the muddled teacher hardly any: less than 10 %", found["muddled teacher", "before"] < 10)
-claim(
-    "with both biases put right, the muddled teacher's student makes more errors",
-    wrong["muddled teacher", "after"] > wrong["teacher", "after"],
-)
-found_pct.reveal(found["teacher", "before"], why="It knows 3s from what the teacher said of 2s and 8s.")
+claim("its bias put right, it finds more than 60 % too", 60 < found["muddled teacher", "after"] < 95)
+claim("and fewer than with the teacher", found["muddled teacher", "after"] < found["teacher", "after"])
+halved = wrong["teacher", "after"] < wrong["muddled teacher", "after"] / 2
+claim("with both biases put right, the teacher's student makes less than half of its errors", halved)
+found_pct.reveal(found["teacher", "before"], why="The teacher spoke of 3s whenever it saw something of a 3.")
 
 # %% [markdown]
-# What does the teacher say of a 2? "A 2, and a little of a 3." Of an 8? "And a little of a 3." From hundreds of such
-# remarks the student has put together what a 3 must look like. The muddled teacher made as many remarks, at random:
-# its student knows that there is a tenth class, and not what it looks like.
+# What does the teacher say of a 2? "A 2, and a little of a 3." Of an 8? "And a little of a 3." The muddled teacher made
+# as many remarks, at random. Its student finds most of the 3s too, once its bias is raised: by exclusion, where no
+# other class fits. Likeness brings the rest: more 3s, and less than half of the errors.
 #
 # ## Images without labels
 #
@@ -520,10 +563,12 @@ transfer_sets = {
 few = dataclasses.replace(student, max_samples=60, alpha=0.0, epochs=60)
 rows = [{"learns from": "60 labels", "right": right(few(teacher, data)).mean()}]
 folder.mkdir(parents=True, exist_ok=True)
+learners = {}
 for name, images in transfer_sets.items():
     file = folder / f"{name.replace(' ', '-')}.npz"
     np.savez(file, x=images)
-    learner = dataclasses.replace(student, transfer=str(file), epochs=10)(teacher, data)
+    learners[name] = dataclasses.replace(student, transfer=str(file), epochs=10)
+    learner = learners[name](teacher, data)
     rows.append({"learns from": f"400 × {name}, no label", "right": right(learner).mean()})
 show([row | {"right": f"{row['right']:.1%}"} for row in rows])
 
@@ -534,10 +579,20 @@ claim("glued halves, which are no digits, are worth more too", of_halves > of_la
 claim("digits teach better than digits upside down", of_digits > of_turned)
 claim("from noise less than half of it is learned", of_noise < 0.5)
 
+
+def named(images):
+    """How often the teacher names each class, the most frequent first."""
+    asked = Split({"image": images}, train.target[: len(images)])
+    return np.sort(np.bincount(logits_of(teacher, asked).argmax(1)))[::-1]
+
+
+claim("in nine of ten noises it names one of three classes", named(transfer_sets["noise"])[:3].sum() >= 360)
+claim("over the glued halves it names all ten", np.count_nonzero(named(transfer_sets["two halves"])) == 10)
+print("From a terminal:", technique_command(learners["two halves"], TEACHER, DATASET, "student"))
+
 # %% [markdown]
-# The images need not be right, but they must touch what matters. On noise the teacher answers as well, and nobody
-# learns digits from that. From a terminal: `labkit distill lenet5@digits --set student=lenet5 --set width=0.2
-# --set alpha=1.0 --set transfer=results/05_distillation/two-halves.npz --dataset digits --out student`.
+# The images need not be right, but the teacher must have something to tell apart in them. Over the glued halves it
+# names all ten classes. On noise it names one of the same three, nine times in ten, and nobody learns digits from that.
 #
 # ## Teachers for pruned and quantized networks
 #
@@ -561,33 +616,36 @@ lessons = {
     "what it was": {"alpha": 1.0},
     "the large teacher": {"alpha": 1.0, "teacher": TEACHER},
 }
-rows, after = [], {}
+rows, retrained, after, differences = [], {}, {}, []
 for kind, (technique, variant) in starts.items():
     for lesson, change in lessons.items():
-        after[kind, lesson] = right(dataclasses.replace(technique, **change)(variant, data))
+        retrained[kind, lesson] = dataclasses.replace(technique, **change)(variant, data)
+        after[kind, lesson] = right(retrained[kind, lesson])
         row = {"what is left": kind, "retrained on": lesson, "right": f"{after[kind, lesson].mean():.1%}"}
         if lesson != "labels":
             paired = mcnemar(after[kind, "labels"], after[kind, lesson])
             row["points to labels"] = 100 * paired.difference
             row["ci95"] = tuple(100 * bound for bound in paired.ci95)
+            row["verdict"] = paired.verdict
+            differences.append(paired)
         rows.append(row)
-show(rows, ["what is left", "retrained on", "right", "points to labels", "ci95"])
-claim(
-    "in both, the large teacher is worth at least as much as the labels, to half a point",
-    all(after[kind, "the large teacher"].mean() > after[kind, "labels"].mean() - 0.005 for kind in starts),
-)
+show(rows, ["what is left", "retrained on", "right", "points to labels", "ci95", "verdict"])
+claim("four times no difference detected", [e.verdict for e in differences] == ["no difference detected"] * 4)
+reach_pp = 100 * max(abs(bound) for each in differences for bound in each.ci95)
+claim("95 % leaves open one point and a half at most, either way", 0.5 < reach_pp <= 1.5)
 
 # %% [markdown]
-# Read the intervals. Where the labels repair nearly everything by themselves, little is left for a teacher to do.
+# Four times no difference is detected. That does not say that there is none: 95 % leaves open up to a point and a half,
+# either way. Where the labels repair nearly everything by themselves, little is left for a teacher to do.
 #
 # ## A twin, and other ways to teach
 #
 # Can a network teach itself? **Self-distillation** begins it again at random and lets it learn from its former self.
-# Nothing becomes smaller, and of large networks it has been reported that they end a little above themselves. Here the
-# student on labels alone is the teacher of its twin. Is the twin better?
+# Nothing becomes smaller, and of large networks it has been reported that they end a little above themselves
+# (Furlanello et al. 2018). Here the student on labels alone is the teacher of its twin. Is the twin better?
 
 # %%
-from labkit.distill import DistillSelf
+from labkit.distill import DistillHints, DistillSelf
 
 settings = {field.name: getattr(student, field.name) for field in dataclasses.fields(DistillSelf)}
 twin = DistillSelf(**{**settings, "seed": 1})(alone[0], data)
@@ -597,10 +655,16 @@ print(f"the twin: {100 * paired.difference:+.1f} points [{low:+.1f}, {high:+.1f}
 claim("the twin is not worse by more than 3 points", low > -3)
 
 # %% [markdown]
-# Others let the student learn more than the answers. **Hints**: a layer of the student guesses what a layer of the
-# teacher holds. **Attention**: it looks where the teacher looks. **Decoupled**: how sure the teacher is, and what it
-# thinks of the other classes, are weighed apart. All three, and plain soft targets, were recorded for this student with
-# five seeds. The interval is of the mean difference to plain soft targets, seed by seed:
+# Others let the student learn more than the answers:
+#
+# - **hints**: a layer of the student guesses what a layer of the teacher holds (Romero et al. 2015);
+# - **attention**: it copies maps of where a layer's outputs are large, no transformer's attention (Zagoruyko and
+#   Komodakis 2017);
+# - **decoupled**: how sure the teacher is, and what it thinks of the other classes, are weighed apart (Zhao et al.
+#   2022).
+#
+# All three, and plain soft targets, were recorded for this student with five seeds. The interval is of the mean
+# difference to plain soft targets, seed by seed:
 
 # %%
 from labkit.statistics import paired_mean
@@ -625,11 +689,13 @@ show(rows, ["taught by", "mean errors", "difference", "ci95", "verdict"])
 gained = on_labels - rows[0]["mean errors"]
 most = max(abs(row["difference"]) for row in rows[1:-1])
 claim("what the others add or cost is less than what soft targets gained over labels alone", most < gained)
+hints = DistillHints(**dataclasses.asdict(student))
+print("From a terminal:", technique_command(hints, TEACHER, DATASET, "student"))
 
 # %% [markdown]
 # Read the verdicts before you choose the cleverest. Soft targets need nothing but the teacher's answers, and made most
 # of the difference. The other ways ask for layers that fit together, and for a weight to be tuned. Try them where
-# plain soft targets leave something to be wished for: `labkit distill lenet5@digits --method hints …`.
+# plain soft targets leave something to be wished for.
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: soften
@@ -649,9 +715,7 @@ softened = np.exp(z / 2) / np.exp(z / 2).sum()
 # %%
 check(
     softened,
-    expected=lambda made: (
-        np.shape(made) == (3,) and np.allclose(made, torch.softmax(torch.from_numpy(z) / 2, 0), atol=1e-4)
-    ),
+    expected=lambda made: fingerprint([round(float(each), 4) for each in made]) == "a80e0e95",
     hint="Divide the logits by the temperature, then e to the power of each, divided by the sum of the three.",
 )
 
@@ -696,12 +760,13 @@ check(
 # %% [markdown]
 # D does not weigh a class by how likely the teacher finds it: one that both find next to impossible counts as much as
 # the answer itself. With max(0, …) it sees only where the student says too little, and with θ > 0 it forgives a factor
-# of e^θ everywhere: at θ = 0.7, student A, who is wrong, has nothing left to learn. And no temperature and no label
-# occur in it. Hinton's loss is the one above.
+# of e^θ everywhere: at θ = 0.7, of two and more. One of these two students then has nothing left to learn. Which one,
+# and should it be so? And no temperature and no label occur in it. Hinton's loss is the one above.
 
 # %%
-claim("at θ = 0.7 the handout finds student A perfect", handout(p_a, threshold=0.7) == 0)
-claim("and student B, who is right, still worse than that", handout(p_b, threshold=0.7) > 0)
+claim("e to the power of 0.7 is two and more", np.exp(0.7) > 2)
+perfect = [handout(each, threshold=0.7) == 0 for each in (p_a, p_b)]
+claim("at θ = 0.7 the handout finds one of the two perfect", perfect.count(True) == 1)
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: numbers to reach
@@ -731,26 +796,53 @@ check(
 # %% [markdown]
 # ## The decision
 #
-# A student on 400 images, with no label, in less than a twentieth of the bytes. It is looked at once on the test
-# images, beside its teacher:
+# Three students, each in a twentieth of the teacher's bytes at most, beside their teacher on the validation images.
+# **Which one would you ship?** No time was measured here: taught or not, the same network takes the same time. What 2
+# bits do to it, `labkit measure` tells.
 
 # %%
-chosen = taught[0]
-right_of_chosen = evaluate(chosen, data, "test").astype(bool)
-against_teacher = mcnemar(evaluate(teacher, data, "test").astype(bool), right_of_chosen)
+candidates = {
+    "labels alone": alone[0],
+    "taught": taught[0],
+    "taught, then 2 bits": retrained["2 bits a weight", "the large teacher"],
+}
+
+
+def to_teacher(variant, split):
+    """Points more than the teacher, and the interval."""
+    return mcnemar(*(evaluate(each, data, split).astype(bool) for each in (teacher, variant)))
+
+
+rows = []
+for name, variant in candidates.items():
+    paired = to_teacher(variant, "validation")
+    interval = tuple(100 * bound for bound in paired.ci95)
+    rows.append(
+        {"student": name, "bytes": variant.size_bytes, "points": 100 * paired.difference, "ci95": interval}
+    )
+show(rows)
+claim("each takes a twentieth of the bytes at most", max(r["bytes"] for r in rows) <= teacher.size_bytes / 20)
+ship = predict("I would ship the student", list(candidates))
+ship
+
+# %% [markdown]
+# Your choice, or the taught student if you made none, is looked at once on the test images:
+
+# %%
+choice = ship.answer or "taught"
+chosen = candidates[choice]
+against_teacher = to_teacher(chosen, "test")
 drop_pp = -100 * against_teacher.difference
 low, high = (-100 * bound for bound in reversed(against_teacher.ci95))
-print(
-    f"test: {right_of_chosen.mean():.1%} right, {drop_pp:.1f} points less than its teacher [{low:.1f}, {high:.1f}]"
-)
+print(f"{choice}: on the test images {drop_pp:.1f} points less than the teacher [{low:.1f}, {high:.1f}]")
 print(f"{chosen.size_bytes:,} bytes, the teacher's are {teacher.size_bytes:,}")
-claim("at most 5 points are lost", drop_pp <= 5)
 decision(
     "05_distillation",
-    variant=f"{chosen.name}: a fifth as wide, taught at temperature 8, alpha 1",
+    variant=f"{chosen.name}: a fifth as wide, {choice}",
     constraint="a twentieth of the teacher's bytes at most",
     risk="what the transfer set does not show, the student hardly knows: look for missing classes",
     drop_pp=round(drop_pp, 2),
+    drop_ci95=f"{low:.1f} to {high:.1f}",
     size_bytes=chosen.size_bytes,
 )
 
@@ -758,10 +850,10 @@ decision(
 # ## In short
 #
 # - A soft target says what an image is like; the temperature makes it loud enough to learn from.
-# - T² puts the gradient back to its size, so that alpha keeps its meaning.
-# - Measure every student beside itself on labels alone, under the same budget, and with a teacher who talks nonsense.
-# - A class that was never shown can be known, and one bias may hide it.
-# - No label is needed, but images that touch what matters: glued halves do, noise does not.
+# - T² puts the gradient back to its size, within a factor of two, so that alpha keeps its meaning.
+# - Measure every student beside itself on labels alone and with a muddled teacher: most of the gain is softness.
+# - A class that was never shown can be known, by likeness and by exclusion, and one bias may hide it.
+# - No label is needed, but images in which there is something to tell apart: glued halves do, noise does not.
 # - Plain soft targets first; hints and attention where they leave something to be wished for.
 #
 # Next: **[06 · Weight coding](06_weight_coding.ipynb)**, where what is left is written in few bits.
