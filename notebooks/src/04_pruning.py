@@ -9,14 +9,14 @@
 # %% [markdown]
 # # 04 · Pruning: which weights are needed at all?
 #
-# Lesson 03 kept every number and wrote it shorter. Here numbers are left out. Most of a network's weights can go, and
-# the network hardly notices. But which ones, how does one find them, and why is the result so often not faster?
+# Lesson 03 kept every number and wrote it shorter. Here numbers are left out. How many can a network spare, which
+# ones, how does one find them, and is what is left any faster?
 #
 # **You will**
 # - take nine weights of ten out of a network, by a rule of ten lines,
 # - ask what a weight is worth, and let chance answer as well: it must lose,
 # - see layer by layer which ones mind,
-# - find out why zeros are not speed, and take out whole channels, which are,
+# - find out what zeros do to the time and to the file, and then take out whole channels,
 # - play for multiply-adds, and measure milliseconds,
 # - draw a lottery ticket.
 #
@@ -88,6 +88,10 @@ show([{"layer of lenet5": name, "weights": w.size} for name, w in weights.items(
 one_image_pp = 100 / len(data.split("validation"))
 claim("each reads more than 98 % of the digits", min(whole_pct.values()) > 98)
 claim("one validation image is less than half a point", one_image_pp < 0.5)
+claim(
+    "one point is two of the 225 validation images",
+    (len(data.split("validation")), int(1 / one_image_pp)) == (225, 2),
+)
 shares = {name: w.size / sum(each.size for each in weights.values()) for name, w in weights.items()}
 claim("95 % of lenet5's weights are in fc1", round(100 * shares["fc1"]) == 95)
 
@@ -166,8 +170,8 @@ guess.reveal(left["global"][0.9], why="Most weights were never needed. They help
 
 # %% [markdown]
 # The same number of zeros, and so different an end. `conv1` has 500 weights, and everything else depends on them;
-# `fc1` has 625,000. A global threshold takes its zeros where there are plenty. One sparsity for every layer does not
-# ask.
+# `fc1` has 625,000. A global threshold takes its zeros where there are plenty. One sparsity for all layers cuts `conv1`
+# as hard as `fc1`.
 
 # %%
 masks = smallest(list(weights.values()), 0.9)
@@ -190,7 +194,7 @@ claim("the global threshold spares conv1: it loses less than half", gone["conv1"
 # | `random` | nothing. This is the **control**: whatever does not beat it knows nothing about weights |
 
 # %%
-sparsities = (0.5, 0.8)
+sparsities = (0.5, 0.8, 0.98)
 criteria = ("magnitude", "lamp", "taylor", "random")
 rows = []
 for name in criteria:
@@ -203,10 +207,14 @@ show(rows)
 
 # %%
 by = {row["criterion"]: [value for name, value in row.items() if name != "criterion"] for row in rows}
-informed = [value for name in criteria[:-1] for value in by[name][:1]]
+informed = [value for name in criteria[:-1] for value in by[name][:2]]
 claim(
-    "at a half, every criterion but chance loses a point at most",
+    "at 50 and at 80 %, every criterion but chance loses a point at most",
     min(informed) >= whole_pct[small.name] - 1,
+)
+claim(
+    "at 98 %, `magnitude` and `lamp` are more than 20 points ahead of `taylor`",
+    min(by["magnitude"][2], by["lamp"][2]) > by["taylor"][2] + 20,
 )
 claim(
     "the control must fail, and does: a half at random costs more than 30 points",
@@ -214,8 +222,9 @@ claim(
 )
 
 # %% [markdown]
-# The control is not a formality. Papers have been written about criteria that did no better. And here is its opposite:
-# what if not the smallest weights go, but the largest, and only one in a hundred?
+# At 50 and 80 % the three criteria lose a point at most. At 98 %, nothing trained, `taylor` is far behind the two that
+# need no images: try a criterion where it gets hard. Chance has failed long before. And what if not the smallest
+# weights go, but the largest, and only one in a hundred?
 
 # %%
 crippled = copy.deepcopy(small.model)
@@ -226,7 +235,7 @@ with torch.no_grad():
 without_largest = accuracy_pct(dataclasses.replace(small, model=crippled))
 print(f"without the largest hundredth: {without_largest:.1f} %")
 claim("the largest hundredth is worth more than ten points", without_largest < whole_pct[small.name] - 10)
-claim("which is more than the smallest nine tenths are", without_largest < left["global"][0.9])
+claim("and more than the smallest nine tenths together", without_largest < left["global"][0.9])
 
 # %% [markdown]
 # From a terminal: `labkit prune lenet5@digits --method weights --set criterion=lamp --set sparsity=0.9 --out thin`.
@@ -237,8 +246,7 @@ claim("which is more than the smallest nine tenths are", without_largest < left[
 # the sparsity. Here are the curves of all 22 layers of `resnet20`, recorded before, since they are some hundred
 # networks to measure. Solid: the smallest weights go first. Dashed: the control, at random.
 #
-# **Move the sparsity** from left to right. Who falls first? Then choose `random`: how much later does it begin with the
-# smallest first?
+# **Move the sparsity** from left to right. Who falls first? Then choose `random`: how much sooner do the layers fall?
 
 # %%
 from labkit.teach.pruning_recording import load_pruning
@@ -275,12 +283,19 @@ stem = prunable_layers(alone)["stem"]
 with torch.no_grad():
     stem[torch.from_numpy(mask)] = 0
 here_pp = whole_pct[resnet.name] - accuracy_pct(dataclasses.replace(resnet, model=alone))
+lost = {kind: {each.layer: each.lost_pp(kind, 0.9) for each in curves} for kind in scans}
+print(f"stem of resnet20, 90 %: {here_pp:.1f} points lost here, {lost['magnitude']['stem']:.1f} recorded")
 
 # %%
-lost = {kind: {each.layer: each.lost_pp(kind, 0.9) for each in curves} for kind in scans}
 claim("22 layers", len(curves) == 22)
+worst = sorted(lost["magnitude"], key=lost["magnitude"].get, reverse=True)[:5]
 claim(
-    "stem, the first layer, minds most at 90 %", max(lost["magnitude"], key=lost["magnitude"].get) == "stem"
+    "stem, the first layer, minds most at 90 %, then the second shortcut",
+    worst[:2] == ["stem", "blocks.6.shortcut.0"],
+)
+claim(
+    "then the two layers of the first block, and blocks.7.conv2",
+    set(worst[2:]) == {"blocks.0.conv1", "blocks.0.conv2", "blocks.7.conv2"},
 )
 claim(
     "what was recorded of it is measured here, within 3 points", abs(lost["magnitude"]["stem"] - here_pp) <= 3
@@ -294,27 +309,29 @@ claim(
     "at 90 %, chance is worse in every layer",
     all(lost["random"][x] > lost["magnitude"][x] for x in lost["random"]),
 )
-shortcuts = [layer for layer in lost["magnitude"] if "shortcut" in layer]
-claim("both shortcuts lose more than 10 points", min(lost["magnitude"][each] for each in shortcuts) > 10)
-unharmed = [each for each in curves if lost["magnitude"][each.layer] <= 0]
+largest = [each for each in curves if each.weights == max(layer.weights for layer in curves)]
+shown = [each for each in largest if each.curves["magnitude"][0.9].drop_ci95[0] > 0]
 claim(
-    "three layers lose nothing, two of the largest among them",
-    [e.weights for e in unharmed].count(36_864) == 2 and len(unharmed) == 3,
+    "of the five largest layers, of 36,864 weights, two lose nothing that 225 images could show",
+    (largest[0].weights, len(largest), len(shown)) == (36_864, 5, 3),
 )
+claim("and one loses 27 points", round(max(lost["magnitude"][each.layer] for each in shown)) == 27)
 minds = {row.layer: row.drop for row in again if row.sparsity == 0.9}
 claim("in lenet5, too, it is the first layer that minds most", max(minds, key=minds.get) == "conv1")
 
 # %% [markdown]
-# The smaller half of any one layer goes for nothing; a random half ruins the network in many. With 90 % gone, the first
-# layer and the shortcuts mind: few weights, and everything must pass them. Three layers lose nothing at all, two of
-# the largest among them. A curve says what a layer minds *untrained*, though. Training mends much of it, and that is
-# next.
+# The smaller half of any one layer goes for next to nothing; a random half ruins the network in many. With 90 % gone,
+# the stem minds most, then one shortcut, the first block, and `blocks.7.conv2`. Size does not tell: of the five layers
+# of 36,864 weights two lose nothing that 225 images could show, and one loses 27 points. A curve says what a layer
+# minds *untrained*, though. Training mends much of it, and that is next.
 #
 # ## When they go
 #
-# At once, and then a training that mends (**one shot**). In rounds: prune a little, train, prune again (**iterative**).
-# Or during the training, fast at first and slower as it gets scarce (**gradual**, along a cubic curve). All zeros stay
-# zeros while it trains. Here 49 of 50 weights of `lenet5` go, with the same number of epochs for each:
+# At once, and then a training that mends (**one shot**). In rounds: prune a little, train, prune again (**iterative**,
+# as Han et al. did in 2015, *Learning both Weights and Connections*). Or during the training, fast at first and slower
+# as it gets scarce (**gradual**, along a cubic curve). What is zero stays zero while it trains; only in `gradual` may a
+# cut weight come back, until the curve has reached its end. Here 49 of 50 weights of `lenet5` go, with the same number
+# of epochs for each:
 
 # %%
 epochs = {"ci": 2, "class": 4, "full": 12}[profile]
@@ -348,36 +365,51 @@ claim(
 # Which schedule is best is not decided by one short training on a small dataset; on large ones the gentle ones win
 # where little is left. What all have in common is worth more: the training after the cut.
 #
-# ## Predict: why zeros are not speed
+# ## Predict: nine of ten weights are zero. How much faster?
 #
 # One `lenet5` as it is, one with nine of ten weights zero and as accurate as before. Both as ONNX files, on the same
-# engine, taking turns. Nine of ten weights that it multiplies by are zero. How many times as fast is it?
+# engine, taking turns. How many times as fast is the second? (A third runs along, in the pattern **2:4**: of every four
+# weights in a row, two are zero.)
 
 # %%
 faster = predict("With 90 % zeros it is faster by a factor of", unit="×")
 faster
 
 # %%
-from labkit.measure import Protocol
-from labkit.prune.target import time_shares
+from labkit.measure import Candidate, Protocol, compare
+from labkit.measure import measure as race
 
 protocol = {
     "ci": Protocol(blocks=20, block_ms=10.0, warmup_ms=20.0, min_runs_per_block=2),
     "class": Protocol.paired(),
     "full": Protocol(blocks=30),
 }[profile]
+
+
+def time_ratios(others, original):
+    """Name → the time of each as a share of the original's, and its 95 % interval: one image, all in turns."""
+    longer = dataclasses.replace(protocol, blocks=protocol.blocks * (2 if len(others) < 3 else 1))
+    named = [dataclasses.replace(each, name=name) for name, each in others.items()]
+    first, *rest = (Candidate(each, "onnxruntime", threads=THREADS) for each in (original, *named))
+    pairs = compare(race(rest, data, against=first, protocol=longer, n_samples=16)).pairs
+    ends = [tuple(1 / end for end in reversed(pair.speedup_ci95)) for pair in pairs]
+    return {name: (1 / pair.speedup, both) for name, pair, both in zip(others, pairs, ends, strict=True)}
+
+
 dense = lk.ExportOnnx()(small, data)
 sparse = {
     "90 % zeros": theirs.PruneMagnitude(sparsity=0.9)(small),
     "2:4": theirs.PruneWeights(sparsity=0.5, scope="n:m", group_size=4)(small, data),
 }
 sparse = {name: lk.ExportOnnx()(each, data) for name, each in sparse.items()}
-taken = time_shares(dense, list(sparse.values()), "onnxruntime", protocol)  # one image, one thread, in turns
+taken = time_ratios(sparse, dense)
 
 rows = []
-for (name, each), share in zip({"dense": dense, **sparse}.items(), (1.0, *taken), strict=True):
+for name, each in {"dense": dense, **sparse}.items():
+    share, ci95 = taken.get(name, (1.0, None))
     row = {"variant": name, "accuracy_pct": accuracy_pct(each), "size_bytes": each.size_bytes}
-    rows.append(row | {"zipped_bytes": len(zlib.compress(each.payload)), "time_share": share})
+    row |= {"zipped_bytes": len(zlib.compress(each.payload)), "time_share": share, "time_share_ci95": ci95}
+    rows.append(row)
 show(rows)
 
 # %%
@@ -392,24 +424,33 @@ claim(
 )
 zipped = {name: row["zipped_bytes"] for name, row in by_name.items()}
 claim("zipped, the zeros show: less than a quarter", zipped["90 % zeros"] < 0.25 * zipped["dense"])
-claim("neither takes half of the time", min(taken) > 0.5)
-faster.reveal(1 / taken[0], why="A dense kernel multiplies by zero as carefully as by anything else.")
+claim("neither saves a quarter of the time", min(share for share, _ in taken.values()) > 0.75)
+faster.reveal(
+    1 / taken["90 % zeros"][0], why="A dense kernel multiplies by zero as carefully as by anything else."
+)
 
 # %% [markdown]
-# A file of `float32` spends four bytes on a zero, and the engine multiplies by it. To skip one it would have to look
-# where the zeros are, and looking takes longer than multiplying, unless nearly all are zero. **2:4** is a pattern for
-# hardware: of every four weights in a row two are zero, and some GPUs have a unit that knows it. A CPU has none.
+# A file of `float32` spends four bytes on a zero, and the engine multiplies by it: a dense kernel does not look. Some
+# engines have sparse kernels, which must be asked for, and measured. 2:4 is for hardware: some GPUs have a unit that
+# knows it; the kernel that ran here does not.
 #
-# What zeros *are* good for is bytes, once they are coded: that is lesson 06. labkit says all this by itself:
+# What zeros *are* good for is bytes, once they are coded: zipping shows it, and lesson 06 does better. On the time,
+# labkit says:
 
 # %%
 short = {"ci": Protocol(blocks=4, block_ms=10.0, warmup_ms=5.0, min_runs_per_block=2)}.get(profile)
 why = lk.explain(sparse["90 % zeros"], data, against=dense, batch_size=8, threads=THREADS, protocol=short)
 print(*(textwrap.fill(line, 110) for line in why.says.splitlines()), sep="\n")
 claim("the cause that it names is the zeros", why.names("unstructured_zeros"))
+sizes = {name: weights[name].size for name in ("conv2", "fc1")}
+share = sum(gone[name] * size for name, size in sizes.items()) / sum(sizes.values())
+claim(
+    "those of conv2 and of fc1, which is 92 % zero",
+    f"{share:.0%} of the weights of 2 layers" in why.says and round(100 * gone["fc1"]) == 92,
+)
 
 # %% [markdown]
-# ## Channels that are
+# ## And if whole channels go?
 #
 # What a dense kernel does notice is a smaller matrix. **Structured pruning** takes out whole channels, and what is left
 # is an ordinary network, only narrower. A convolution of k × k costs
@@ -471,15 +512,16 @@ claim("a quarter of the multiply-adds is left", abs(macs_share - 0.25) < 0.01)
 levels = {"all of it": 1.0, "three quarters": 0.75, "half": 0.5, "two fifths": 0.4, "a quarter": 0.25}
 plans = {name: dict.fromkeys(widths.groups, share) for name, share in levels.items()}
 graphs = [widths.graph(plan) for plan in plans.values()]
-shares = time_shares(widths.structure.graph([]), graphs, "onnxruntime", protocol)
+taken = time_ratios(dict(zip(plans, graphs, strict=True)), widths.structure.graph([]))
 rows = [
     {
         "channels left": name,
         "first stage": widths.channels(plan)["stem.weight"],
         "macs_share": widths.macs(plan) / widths.macs({}),
-        "time_share": share,
+        "time_share": taken[name][0],
+        "time_share_ci95": taken[name][1],
     }
-    for (name, plan), share in zip(plans.items(), shares, strict=True)
+    for name, plan in plans.items()
 ]
 show(rows)
 
@@ -495,29 +537,36 @@ claim(
 # `time_share` falls more slowly than `macs_share`. Reading and writing, calling operators and the layers that do not
 # multiply cost what they did. And a processor computes 8 or 16 channels at a time: of 6 it may make as much work as
 # of 8, or more. So compare *half*, whose stages have 8, 16 and 32 channels, with *two fifths*, of 6, 13 and 26: a third
-# fewer multiply-adds. And less time? `round_to=8` keeps widths that fill the processor's registers, and `round_to=0`
-# measures which multiple the engine likes. With 40 % of the channels to go, 16, 32 and 64 become:
+# fewer multiply-adds. And less time? Let the two take turns. Below it is what `round_to` does, a knob of labkit's
+# `PruneChannels`: the widths become multiples of it (with 0 it measures which multiple the engine likes). With two
+# fifths of the channels left, 16, 32 and 64 become:
 
 # %%
 from labkit.prune.channels import remaining
 
-show([{"of": c, **{f"round_to={m}": remaining(c, 0.4, m) for m in (1, 4, 8, 16)}} for c in (16, 32, 64)])
+narrower = {"two fifths": widths.graph(plans["two fifths"])}
+share, (low, high) = time_ratios(narrower, widths.graph(plans["half"]))["two fifths"]
+print(f"two fifths of the channels take {share:.2f} [{low:.2f}, {high:.2f}] times as long as half of them")
+show([{"of": c, **{f"round_to={m}": remaining(c, 0.6, m) for m in (1, 4, 8, 16)}} for c in (16, 32, 64)])
 stages = {
     name: [widths.channels(plans[name])[each] for each in widths.residual] for name in ("half", "two fifths")
 }
 claim("at half the stages have 8, 16 and 32 channels", stages["half"] == [8, 16, 32])
 claim("at two fifths they have 6, 13 and 26", stages["two fifths"] == [6, 13, 26])
 claim("and a third fewer multiply-adds", 0.6 < at["two fifths"]["macs_share"] / macs_share < 0.7)
+claim("which save less than a quarter of the time", share > 0.75)
 claim(
-    "rounded to 8, every width is a multiple of it", all(remaining(c, 0.4, 8) % 8 == 0 for c in (16, 32, 64))
+    "rounded to 8, every width is a multiple of it", all(remaining(c, 0.6, 8) % 8 == 0 for c in (16, 32, 64))
 )
 
 # %% [markdown]
+# A third fewer multiply-adds, and far from a third less time; where this was written, none. The widths no longer fit.
+#
 # ### To a target, in milliseconds
 #
 # So do not ask for channels; ask for what you need. `target="latency"` measures networks of several widths in turns,
 # until the share `keep` of the time is left. Then a short training, in which the whole network teaches the narrow one
-# (`alpha`; lesson 05 tells why that helps):
+# (`alpha`; lesson 05 asks whether that helps):
 
 # %%
 tuning = {"ci": 1, "class": 4, "full": 12}[profile]
@@ -531,10 +580,11 @@ technique = theirs.PruneChannels(
 )
 target = technique(resnet, data)
 exported, as_float = lk.ExportOnnx()(target, data), lk.ExportOnnx()(resnet, data)
-(time_share,) = time_shares(as_float, [exported], "onnxruntime", protocol)
+time_share, (low, high) = time_ratios({exported.name: exported}, as_float)[exported.name]
 size_share = exported.size_bytes / as_float.size_bytes
 lost_pp = whole_pct[resnet.name] - accuracy_pct(exported)
-print(f"{time_share:.0%} of the time, {size_share:.0%} of the bytes, {lost_pp:.1f} points lost")
+said = f"{time_share:.0%} [{low:.0%}, {high:.0%}] of the time"
+print(f"{said}, {size_share:.0%} of the bytes, {lost_pp:.1f} points lost")
 claim("it is faster by more than a tenth", time_share < 0.9)
 claim("five points are lost at most, after a training this short", lost_pp <= 5)
 claim("and the file is smaller by a fifth at least", size_share < 0.8)
@@ -564,7 +614,8 @@ def measure(assignment, progress=silent):
 ChannelGame(options, measure, recorded.points)
 
 # %% [markdown]
-# In plain code: everything half as wide inside the blocks, and a quarter less in the first stream.
+# In plain code: everything half as wide inside the blocks, and a quarter less in the first stream, which leaves 12 of
+# its 16 channels. Beside it the same with all 16: the two take turns.
 
 # %%
 mine = {name: 1.0 if name in widths.residual else 0.5 for name in widths.groups}
@@ -573,15 +624,15 @@ total = options.total(mine)
 point = measure(mine)
 print(total.says)
 display(SVG(draw_widths(total)))
+print(f"{point.drop_pp:.1f} [{point.drop_ci95[0]:.1f}, {point.drop_ci95[1]:.1f}] points lost")
+sixteen = mine | {"stem.weight": 1.0}
+more, (low, high) = time_ratios({"12": widths.graph(mine)}, widths.graph(sixteen))["12"]
 show(
     [
-        {
-            "macs_share": total.share,
-            "time_share": point.time_share,
-            "points lost": point.drop_pp,
-            "points lost, ci95": point.drop_ci95,
-        }
-    ]
+        {"first stream": 16, "macs_share": options.total(sixteen).share, "time": 1.0},
+        {"first stream": 12, "macs_share": total.share, "time": more, "time_ci95": (low, high)},
+    ],
+    ["first stream", "macs_share", "time", "time_ci95"],
 )
 
 # %%
@@ -594,16 +645,33 @@ claim(
 )
 claim("the goal is reached: half of the multiply-adds at most", total.share <= 0.5)
 claim("and three points are lost at most", point.drop_pp <= 3)
+claim(
+    "the first stream has 12 channels of 16",
+    [widths.channels(each)["stem.weight"] for each in (mine, sixteen)] == [12, 16],
+)
+fewer = total.share / options.total(sixteen).share
+claim("which saves a tenth of the multiply-adds", round(fewer, 1) == 0.9)
+claim("and no more of the time, as far as this shows", high > fewer)
 
 # %% [markdown]
+# **12 channels instead of 16: a tenth fewer multiply-adds, and where this was written no time won. Why?**
+#
+# <details><summary>Think, then open the answer</summary>
+#
+# The kernels work on blocks of 8 or 16 channels. Twelve are filled up to sixteen, and cost what sixteen cost, or more:
+# getting in and out of the blocks takes time, too. So the last tenth reached the goal, and nobody waits less for it.
+#
+# </details>
+#
 # What a group costs untrained says where to look, and not how it ends. Two epochs mend what seemed ruined.
 #
 # ## A lottery ticket
 #
-# If so few weights are enough, why not train only those from the start? Because training a small network from scratch
-# usually ends worse. Unless one knows *which* weights. Train, cut the smallest fifth, set what is left back to **its
-# first values**, train again, and so on: Frankle and Carbin (2019) called what remains a winning **ticket**. The
-# control has the same mask, and newly drawn weights.
+# If so few weights are enough, why not train only those from the start? Because a *sparse* network that is trained from
+# scratch often ends worse (how often is disputed: Liu et al. 2019). Unless one knows *which* weights. Train, cut the
+# smallest fifth of each layer (of the last a tenth), set what is left back to **its first values**, train again, and so
+# on: Frankle and Carbin (2019) called what remains a winning **ticket**. The control has the same mask, and newly drawn
+# weights.
 #
 # Recorded: LeNet-300-100 on the digits, fifteen rounds, three seeds. **Move the round.** On the left, how it ends; on
 # the right, how it learns.
@@ -626,7 +694,7 @@ print(textwrap.fill(tickets_say(rounds, 15), 110))
 display(HTML(tickets_table(rounds)))
 
 # %% [markdown]
-# And drawn here, a small one in four rounds that each cut half:
+# And drawn here, a small one in four rounds that each cut half of a layer, and of the last a quarter:
 
 # %%
 from labkit.train import Train
@@ -678,7 +746,8 @@ claim("here, too, the ticket learns faster than the control", last.ticket.curve[
 # %% [markdown]
 # With 21 % of the weights the ticket is as good as the whole network, with 3.6 % hardly a point worse; the control is
 # more than ten points behind. The mask alone is not the secret, or the control would do as well. And what it costs is
-# honest to say: the ticket is known only after the whole network was trained, many times over.
+# honest to say: the ticket is known only after the whole network was trained, many times over. It has a limit, too:
+# large networks must be set back to a point early in their training, not to its start (Frankle et al. 2020).
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: two of four
@@ -687,8 +756,6 @@ claim("here, too, the ticket learns faster than the control", last.ticket.curve[
 # runs of four in each row. What is left of it? Let NumPy compute it.
 
 # %% tags=["exercise"]
-from labkit.prune.masks import lowest_of_every
-
 w = np.random.default_rng(4).normal(size=(4, 8))
 
 # %%
@@ -704,9 +771,7 @@ two_of_four = kept.reshape(4, 8)
 # %%
 check(
     two_of_four,
-    expected=lambda made: np.allclose(
-        made, np.where(lowest_of_every(4, torch.from_numpy(np.abs(w)), 2).numpy(), 0.0, w)
-    ),
+    expected=lambda made: fingerprint((np.asarray(made, float).round(3) + 0.0).tolist()) == "ff878c7b",
     hint="reshape w to (4, 2, 4), sort by the absolute value along the last axis, and zero the first two",
 )
 
@@ -733,8 +798,12 @@ check(
 )
 
 # %% [markdown]
+# <details><summary>Why? Open this when the check says that you are right</summary>
+#
 # The printed form drops every negative weight, however large, and shrinks those that stay. Pruning looks at |w|, and
 # leaves what it keeps as it is. (And it is no sum: each weight is judged for itself.)
+#
+# </details>
 
 # %% [markdown] tags=["exercise"]
 # **2.** The same handout: `prune.GlobalL1Unstructured().prune(model)`. There is no such class. PyTorch does have global
@@ -783,9 +852,9 @@ check(
 # %% [markdown] tags=["exercise"]
 # ## Exercise: numbers to reach
 #
-# `resnet20` must answer in at most **half of the time** (one image, one thread, ONNX Runtime), and lose **at most half
-# a point** on the validation images. You have 6 epochs at most. Answer with a `PruneChannels(…)`; the check carries it
-# out and measures, in less than a minute.
+# `resnet20` must answer in at most **half of the time** (one image, one thread, ONNX Runtime), and lose **at most one
+# point** on the validation images: two of the 225. You have 6 epochs at most. Answer with a `PruneChannels(…)`; the
+# check carries it out and measures, in less than a minute.
 
 # %% tags=["exercise"]
 from labkit.measure import Protocol
@@ -801,7 +870,7 @@ def reaches(technique):
     (share,) = time_shares(graphs[0], graphs[1:], "onnxruntime", Protocol.paired())
     lost = accuracy_pct(network) - accuracy_pct(made)
     print(f"{technique.fine_tune_epochs} epochs, {share:.0%} of the time, {lost:.2f} points lost")
-    return technique.fine_tune_epochs <= 6 and share <= 0.5 and lost <= 0.5
+    return technique.fine_tune_epochs <= 6 and share <= 0.5 and lost <= 1.0
 
 
 # %%
@@ -820,8 +889,8 @@ check(
 # %% [markdown]
 # ## The decision
 #
-# Zeros alone buy nothing that a user notices. Channels do: a smaller file, fewer milliseconds, in every engine, and
-# still an ordinary network, which can be quantized as in lesson 03.
+# Zeros bought next to no time here; they buy bytes once they are coded (lesson 06). Channels bought both, on the engine
+# that was measured, and leave an ordinary network, which can be quantized as in lesson 03.
 
 # %%
 decision(
@@ -838,10 +907,10 @@ decision(
 # ## In short
 #
 # - Most weights can go, if the right ones go: the smallest, looked for in the whole network. Chance must fail.
-# - Layers differ. The first one and the shortcuts mind; some of the largest lose nothing.
+# - Layers differ. The first one minds most; for the others size does not tell, a curve does.
 # - After the cut, train: it mends what looks ruined.
-# - A zero saves no time and no byte of a plain file. It saves bytes once it is coded.
+# - A zero saves no time in a dense kernel, and no byte of a plain file. It saves bytes once it is coded.
 # - A channel saves both. What hangs together leaves together; multiply-adds are counted, milliseconds measured.
-# - A ticket is a mask *and* its first weights; either alone is worth less.
+# - A ticket is a mask *and* its first weights; the mask alone is worth less.
 #
 # Next: **[05 · Distillation](05_distillation.ipynb)**, where a network learns from another one's answers.
