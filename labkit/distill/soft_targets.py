@@ -5,8 +5,8 @@ sits in its small probabilities, and a temperature T > 1 makes them large enough
 
     loss = α · T² · KL(softmax(z_t/T) ‖ softmax(z_s/T)) + (1 − α) · cross-entropy(z_s, label)
 
-Softening divides the gradient by about T²; the factor T² puts it back, so that α keeps its meaning
-(within a factor of two) when T changes. With α = 0 the teacher is silent: the same student under the same budget, which is what a
+Softening divides the gradient by about T²; the factor T² puts it back, within a factor of two, so that α keeps its
+meaning when T changes. With α = 0 the teacher is silent: the same student under the same budget, which is what a
 distilled one has to beat. With α = 1 no label is read at all: any image will do to learn from.
 """
 
