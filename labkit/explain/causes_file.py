@@ -131,6 +131,7 @@ def unstructured_zeros(evidence: Evidence) -> Finding | None:
     if not found:
         return None
     share = sum(each.share * layer.zeros for each, layer in found)
+    layers = _layers([each for each, _ in found])
     zeros = sum(layer.zeros * layer.weight.size for _, layer in found if layer.weight is not None)
     weights = sum(layer.weight.size for _, layer in found if layer.weight is not None)
     trial = evidence.race.faster(FILLED)
@@ -138,8 +139,8 @@ def unstructured_zeros(evidence: Evidence) -> Finding | None:
     return Finding(
         "unstructured_zeros",
         share,
-        f"{zeros / weights:.0%} of the weights of {_layers(found)} are zero, and the dense kernels multiply by them "
-        f"all the same: {share:.0%} of the time.{asked}",
+        f"{zeros / weights:.0%} of the weights of {layers} are zero, and the dense kernels multiply by them all the "
+        f"same: {share:.0%} of the time.{asked}",
         "remove whole channels instead of single weights: `labkit prune MODEL --method channels --out DIR`",
         trial,
     )
@@ -251,7 +252,7 @@ def _is_expanded(operator: Operator, layer: Layer) -> bool:
     return operator.work == LAYER and operator.precision != "int8" and bool(layer.weight_grid)
 
 
-def _names(found: list[Operator]) -> str:
+def _names(found: Sequence[Operator]) -> str:
     dearest = sorted(found, key=lambda each: -each.ms)
     more = f" and {len(found) - _FEW} more" if len(found) > _FEW else ""
     return ", ".join(each.layer for each in dearest[:_FEW]) + more
@@ -266,5 +267,5 @@ def _kinds(found: list[Operator]) -> str:
     return ", ".join(f"{kind} {share:.0%}" for kind, share in dearest)
 
 
-def _layers(found: Sequence[object]) -> str:
-    return f"{len(found)} layer" + "s" * (len(found) != 1)
+def _layers(found: Sequence[Operator]) -> str:
+    return f"{len(found)} layer{'s' * (len(found) != 1)} ({_names(found)})"

@@ -287,7 +287,7 @@ def test_odd_channels_are_blamed_only_where_even_ones_are_faster(speed, blamed):
     found = explain(variant, batch_size=2, racer=scripted({ALIGNED_CHAIN: speed}))
     assert found.names("unaligned_channels") == blamed
     if blamed:
-        assert "30 to 30 channels" in found.says
+        assert "30 to 30 channels" in found.says and "The channels of 4 layers (" in found.says
 
 
 def test_what_cannot_be_profiled_is_refused_in_words(lenet):
