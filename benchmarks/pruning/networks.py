@@ -18,9 +18,14 @@ DENSE, PRUNED, DISTILLED = (f"resnet20@{DATASET}{made}" for made in ("", "+prune
 
 _HOW: dict[str, Any] = {"batch_size": 128, "learning_rate": 0.1, "augment": "shift+flip", "threads": 1}
 NARROWER = PruneChannels(
-    pruning_ratio=0.3, what="inner", round_to=4, fine_tune_epochs=32, alpha=0.9, teacher=DENSE, **_HOW
+    pruning_ratio=0.5,
+    only="blocks.0.*, blocks.1.*, blocks.2.*",
+    fine_tune_epochs=24,
+    alpha=0.9,
+    teacher=DENSE,
+    **_HOW,
 )
-"""Of the pruned network a half, a quarter and a quarter of the channels within the blocks of its three stages too."""
+"""Of the pruned network half of the channels within the blocks of its first stage too, where its time goes."""
 EARLIER = Distill(student="resnet20", width=1.0, stem_stride=2, start="teacher", epochs=30, **_HOW)
 """The distilled network's student halves the image in its first layer, not in its first block."""
 SHALLOWER = dataclasses.replace(EARLIER, student="resnet14", epochs=60)

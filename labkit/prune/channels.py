@@ -18,12 +18,13 @@ import functools
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from typing import ClassVar
 
 import numpy as np
 
 from labkit.data import Dataset
-from labkit.errors import TechniqueError
+from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.progress import Progress, part, silent
 from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
@@ -53,6 +54,7 @@ class PruneChannels(FineTuned):
     pruning_ratio: float = knob(0.5, "fraction of the channels that is removed", above=0.0, below=1.0)
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
+    only: str = knob("", "names of groups, with commas and *, such as blocks.0.*; empty: every group")
     round_to: int = knob(
         1, "keep a multiple of this; 0: of what the runtime likes, measured", min=0, max=64, unit="channels"
     )
@@ -123,9 +125,20 @@ class PruneChannels(FineTuned):
                 progress(len(batches) / _TAYLOR_BATCHES, "asking gradients which channels matter")
         return {
             group: channel_importance(self.importance, group, structure.values, random, batches)
-            for group in structure.coupling.groups
-            if self.what == "all" or not group.residual
+            for group in self._touched(structure.coupling.groups)
         }
+
+    def _touched(self, groups: Sequence[Group]) -> list[Group]:
+        """The groups that may lose channels; ConfigError for a name in `only` that none of them has."""
+        allowed = [group for group in groups if self.what == "all" or not group.residual]
+        wanted = [name.strip() for name in self.only.split(",") if name.strip()]
+        for name in wanted:
+            if not any(fnmatchcase(group.name, name) for group in allowed):
+                known = nearest(name, (group.name for group in allowed))
+                raise ConfigError(f"only={name!r}: no such group of channels; {known}")
+        return [
+            group for group in allowed if not wanted or any(fnmatchcase(group.name, name) for name in wanted)
+        ]
 
     def choose(self, weighed: Mapping[Group, Importance], pruning_ratio: float) -> list[Numbers]:
         """The units to remove, for each group that loses any; of each one at least stays.

@@ -188,6 +188,23 @@ def test_inner_leaves_the_residual_streams_as_wide_as_they_were():
     assert (both["stages"], both["inner"]) == ([8, 16, 32], [[8], [16], [32]])
 
 
+@pytest.mark.parametrize(
+    ("only", "inner"),
+    [("blocks.0.*", [[8], [32], [64]]), ("blocks.1.conv1.weight , blocks.2*", [[16], [16], [32]])],
+)
+def test_only_the_named_groups_become_narrower(only, inner):
+    variant = random_variant({"architecture": "resnet8", **SMALL})
+    config = PruneChannels(what="inner", only=only)(variant).model.config
+    assert (config["stages"], config["inner"]) == ([16, 32, 64], inner)
+
+
+@pytest.mark.parametrize("change", [{"only": "blocks.7.*"}, {"only": "stem.weight", "what": "inner"}])
+def test_a_group_that_there_is_not_is_told_with_those_that_there_are(change):
+    variant = random_variant({"architecture": "resnet8", **SMALL})
+    with pytest.raises(ConfigError, match=r"no such group of channels; .*blocks\.0\.conv1\.weight"):
+        PruneChannels(**change)(variant)
+
+
 # --- which ---
 
 
