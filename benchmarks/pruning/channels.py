@@ -37,7 +37,7 @@ def channels(quick: bool) -> Found:
         return nulls((*SPEEDUPS.values(), *_SLOWEST, *_DROPS), given)
     networks = {"half of the channels": load_model(PRUNED)}
     if not quick:  # what is trained takes too long in haste
-        networks["fewer within the blocks"] = narrower(given.dataset)
+        networks["fewer in the first stage too"] = narrower(given.dataset)
     say("all images")
     rows = [_losses(given, name, network) for name, network in networks.items()]
     chosen = choose(rows, lambda row: -row["macs"])
