@@ -4,24 +4,32 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import secrets
 import stat
 import tempfile
 import tomllib
 from collections import Counter
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
 from labkit.errors import LabkitError, ModelFileError
 
 _LARGEST_JSON_BYTES = 16 * 1024 * 1024
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_MOST_DOTS = 100
 
 
-def check_writable(folder: str | Path) -> None:
-    """Raise LabkitError now if `folder` cannot be made or written, not at the end of long work. Leaves no trace."""
+def check_writable(folder: str | Path, file: str = "") -> None:
+    """Raise LabkitError now if `folder` cannot be made or written, or can hold no `file` of that name.
+
+    Not at the end of long work, that is. Leaves no trace.
+    """
     there = Path(folder).absolute()
     try:
+        _is_there(there / file)
         while not _is_there(there):
             there = there.parent
         with tempfile.TemporaryFile(dir=there):
@@ -36,28 +44,50 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises LabkitError if the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.partial")
+    aside = (
+        path.parent / f".{secrets.token_hex(4)}.partial"
+    )  # short: `path` may have the longest name there can be
     try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        with open(aside, "wb") as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(aside, path)
+        with made_folder(path.parent):
+            try:
+                with open(aside, "wb") as file:
+                    file.write(data)
+                    file.flush()
+                    os.fsync(file.fileno())
+                os.replace(aside, path)
+            finally:
+                with suppress(OSError):
+                    aside.unlink(missing_ok=True)
     except OSError as error:
         raise LabkitError(f"cannot write {path}: {error.strerror}; nothing was changed") from None
-    finally:
-        with suppress(OSError):  # where the folder is a file, there is nothing to remove either
-            aside.unlink(missing_ok=True)
+
+
+@contextmanager
+def made_folder(folder: Path) -> Iterator[None]:
+    """Make `folder` for what is written meanwhile; if that fails, what was made is removed again. Raises OSError."""
+    missing = [each for each in (folder, *folder.parents) if not os.path.lexists(each)]
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        yield
+    except BaseException:
+        for each in missing:
+            with suppress(OSError):  # others have put something there
+                each.rmdir()
+        raise
 
 
 def check_text(kind: type[LabkitError], *texts: str) -> None:
-    """Raise a `kind` for a text that no file can hold: a name in another coding than UTF-8 becomes such a one."""
+    """Raise a `kind` for a text that no file can hold, or that would steer a terminal instead of being shown.
+
+    A name in another coding than UTF-8 becomes one that no file can hold.
+    """
     for text in texts:
         try:
             text.encode()
         except UnicodeEncodeError:
-            raise kind(f"{text!r} is not valid UTF-8, so no record could hold it: rename it") from None
+            raise kind(f"{text[:80]!r} is not valid UTF-8, so no record could hold it: rename it") from None
+        if _CONTROL.search(text):
+            raise kind(f"{text[:80]!r} holds a control character, which no name may: rename it")
 
 
 def read_regular(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> bytes:
@@ -90,7 +120,10 @@ def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
 def read_toml(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> dict[str, Any]:
     """A TOML file that a person wrote; every failure is a `kind` that names the path."""
     try:
-        return tomllib.loads(read_regular(path, kind, largest_bytes, what).decode())
+        text = read_regular(path, kind, largest_bytes, what).decode()
+        if max(line.count(".") for line in text.split("\n")) > _MOST_DOTS:  # a.a.a…: n dots take n² bytes
+            raise kind(f"{path} has a line with more than {_MOST_DOTS} dots: not {what}")
+        return tomllib.loads(text)
     except (ValueError, RecursionError) as error:
         raise kind(f"{path} is not valid TOML: {error}") from None
 

@@ -134,7 +134,14 @@ class Pipeline(Technique):
     def load(cls, path: str | Path) -> Pipeline:
         """Read what `save` wrote, or what a person typed; ConfigError names the step and the field."""
         path = Path(path)
-        steps = read_toml(path, ConfigError, _LARGEST_FILE_BYTES, "a pipeline").get("step")
+        document = read_toml(path, ConfigError, _LARGEST_FILE_BYTES, "a pipeline")
+        for key in document:
+            if key != "step":
+                raise ConfigError(
+                    f"{path} has {key!r} outside of any step: begin each with a line [[step]], and write its fields "
+                    f"below; {nearest(key, ['step'])}"
+                )
+        steps = document.get("step")
         if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise ConfigError(f"{path} has no steps: begin each with a line [[step]]")
         return cls(tuple(make_technique(str(step.pop("technique", "")), step) for step in steps))

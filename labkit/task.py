@@ -141,7 +141,7 @@ class Regression(Task):
         """Targets must be finite numbers, not all the same."""
         if target.dtype.kind not in "fiu" or not np.isfinite(target).all():
             raise DataError("regression targets must be finite numbers")
-        if np.ptp(target) == 0:
+        if target.min() == target.max():
             raise DataError(f"every target is {target.flat[0]}: there is nothing to predict")
 
 

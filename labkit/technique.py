@@ -24,6 +24,7 @@ from labkit.runtimes import reference_runtime
 from labkit.variant import Array, Step, Variant
 
 _LARGEST_NUMBER = 1e300
+_LARGEST_PROBE_BYTES = 2**31
 
 
 def knob(
@@ -204,13 +205,18 @@ def probe(variant: Variant, batch_size: int = 2, seed: int = 0) -> dict[str, Arr
     """Random inputs that fit the variant: standard normal floats, zeros for whole numbers.
 
     Every named dimension takes `batch_size`. Whole-number inputs are often indices into a table whose length
-    the model does not tell, and 0 is the one that always exists.
+    the model does not tell, and 0 is the one that always exists. Raises TechniqueError for more than 2 GiB.
     """
     random = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
     for spec in variant.inputs:
         shape = [batch_size if isinstance(size, str) else size for size in spec.shape]
         dtype = np.dtype(spec.dtype)
+        if math.prod(shape) * dtype.itemsize > _LARGEST_PROBE_BYTES:
+            raise TechniqueError(
+                f"{variant.name!r} takes {spec.name!r} of shape {shape}, more than {_LARGEST_PROBE_BYTES} bytes: "
+                "too large to be tried"
+            )
         feeds[spec.name] = (
             random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
         )

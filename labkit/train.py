@@ -8,6 +8,7 @@ had been. Shuffling, shifting, flipping and dropout all follow from the seed; th
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import dataclasses
 import json
@@ -118,7 +119,7 @@ def fit(
 
     `after_step` runs after every update (a pruning mask, say). With `checkpoint`, each epoch's state is kept in that
     folder and a later call continues from there. Raises Cancelled through `progress`, TechniqueError if the loss
-    stops being finite or all parameters are frozen.
+    stops being finite, all parameters are frozen, or the network cannot compute a batch.
     """
     task = dataset.task
     train = dataset.split("train")
@@ -148,9 +149,10 @@ def fit(
                     step = epoch * per_epoch + index
                     _set_rate(optimizer, recipe.learning_rate, step, total)
                     with patience.shared():
-                        with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
-                            output = module(*inputs)
-                        value = criterion(output.float(), target, inputs)
+                        with in_words(module, inputs):
+                            with torch.autocast("cpu", torch.bfloat16, enabled=bfloat16):
+                                output = scored(module(*inputs))
+                            value = criterion(output.float(), target, inputs)
                         if not torch.isfinite(value):
                             raise TechniqueError(
                                 f"the loss became {value.item()} in epoch {epoch + 1}: "
@@ -168,6 +170,26 @@ def fit(
     finally:
         torch.set_num_threads(threads_before)
     return module.eval()
+
+
+def scored(output: Any) -> Tensor:
+    """The output that the loss reads: the first, where a network has several, as in `labkit.measure`."""
+    first: Tensor = output[0] if isinstance(output, tuple) else output
+    return first
+
+
+@contextlib.contextmanager
+def in_words(module: nn.Module, inputs: tuple[Tensor, ...]) -> Iterator[None]:
+    """Raise TechniqueError where PyTorch refuses to compute `module` or its loss on this batch, [N, …] each."""
+    try:
+        yield
+    except (RuntimeError, ValueError) as error:
+        todo = "give data that fits the model, or a smaller batch_size"
+        if module.training and len(inputs[0]) == 1:
+            todo = "batch norm has no variance of one sample: give batch_size and max_samples of 2 or more"
+        shapes = ", ".join(str(list(each.shape)) for each in inputs)
+        said = str(error)[:200]
+        raise TechniqueError(f"PyTorch cannot compute a batch {shapes}: {said}: {todo}") from error
 
 
 def steps_per_epoch(recipe: Trains, dataset: Dataset) -> int:

@@ -1,8 +1,8 @@
 """The command line: thin faces over the calls that a notebook makes.
 
 `--json` prints one JSON document on stdout and nothing else; progress and words go to stderr. Exit status: 0 done,
-1 a LabkitError (one line), 2 wrong usage, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP, which end the
-command in the same order. `--debug` shows the traceback.
+1 a LabkitError or too little memory (one line), 2 wrong usage, 130 after Ctrl-C, 143 and 129 after SIGTERM and SIGHUP,
+which end the command in the same order. `--debug` shows the traceback.
 """
 
 from __future__ import annotations
@@ -81,6 +81,14 @@ def main() -> None:
         if "--debug" in sys.argv:
             raise
         print(f"labkit: {error}", file=sys.stderr)
+        sys.exit(1)
+    except (MemoryError, RuntimeError) as error:  # RuntimeError: PyTorch's
+        if "--debug" in sys.argv or not (isinstance(error, MemoryError) or "allocate memory" in str(error)):
+            raise
+        print(
+            "labkit: there is not enough memory: try a smaller batch_size, or a smaller model",
+            file=sys.stderr,
+        )
         sys.exit(1)
     except (KeyboardInterrupt, SystemExit) as end:
         status = end.code if isinstance(end, SystemExit) else 130

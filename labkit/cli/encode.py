@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit.cli.model import tell
+from labkit.cli.model import quality_of, savable, tell
 from labkit.cli.options import Json, Model, Settings, data_of
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 from labkit.methods import METHODS
@@ -89,6 +89,7 @@ def _run(
     if data is not None:
         model = fit_to(model, data)
     made = model if technique is None else technique(model, data, progress_line())
+    made = savable(made, out, data)
     save_as(made, out)
     if out.suffix.lower() != ".lkz":
         tell(made, out, data, json)
@@ -109,11 +110,9 @@ def _tell_coded(made: Any, out: Path, data: Any, show: bool, json: bool) -> None
     words = "quality not measured: no --dataset"
     if data is not None:
         scores = evaluate(made, data, "validation")
-        quality, (low, high) = data.task.quality(scores), data.task.interval(scores)
-        facts |= {"metric": data.task.metric, "quality": quality, "quality_ci95": [low, high]}
-        words = (
-            f"{data.task.metric} {quality:.4f} [{low:.4f}, {high:.4f}] on {len(scores)} validation samples"
-        )
+        measured, words = quality_of(data.task, scores)
+        facts |= measured
+        words += f" on {len(scores)} validation samples"
     if json:
         print_json(facts)
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -104,11 +105,19 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
             if with_baseline
             else (technique(model, data, progress_line()), None)
         )
-        if made.format == "torch" and not hasattr(made.model, "config"):
-            say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
-            made = change_format(made, "onnx", data).variant
+        made = savable(made, out, data)
         save_as(made, out)
         tell(made, out, data, json, alone)
+
+
+def savable(made: Any, out: Path, data: Any) -> Any:
+    """The variant; in ONNX where a folder could not rebuild it: no config of labkit's architectures has its widths."""
+    from labkit.convert import convert
+
+    if made.format != "torch" or hasattr(made.model, "config") or out.suffix.lower() == ".lkz":
+        return made
+    say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
+    return convert(made, "onnx", data).variant
 
 
 def _beside_baseline(technique: Any, model: Any, data: Any) -> tuple[Any, Any]:
@@ -148,14 +157,16 @@ def tell(variant: Any, out: Path, data: Any, json: bool, alone: Any = None) -> N
         from labkit.measure.quality import evaluate
 
         scores = evaluate(variant, data, "validation")
-        measured, words = _quality(data.task, scores)
+        measured, words = quality_of(data.task, scores)
         facts |= measured | {"n_samples": len(scores)}
         words += f" on {len(scores)} validation samples"
         if alone is not None:
             baseline = evaluate(alone, data, "validation")
             paired = data.task.compare(baseline, scores)
-            facts["baseline"], told = _quality(data.task, baseline)
-            facts["difference"], facts["difference_ci95"] = paired.difference, list(paired.ci95)
+            facts["baseline"], told = quality_of(data.task, baseline)
+            facts["difference"], *facts["difference_ci95"] = map(
+                _json_number, (paired.difference, *paired.ci95)
+            )
             words += (
                 f"; on the labels alone it has {told}, difference {paired.difference:+.4f} "
                 f"[{paired.ci95[0]:+.4f}, {paired.ci95[1]:+.4f}]: {paired.verdict}"
@@ -166,7 +177,14 @@ def tell(variant: Any, out: Path, data: Any, json: bool, alone: Any = None) -> N
         print(f"{variant.name}: {variant.size_bytes:,} bytes, {words}; saved in {out}")
 
 
-def _quality(task: Any, scores: Any) -> tuple[dict[str, Any], str]:
+def quality_of(task: Any, scores: Any) -> tuple[dict[str, Any], str]:
+    """The quality with its interval, as facts for JSON and in words."""
     (low, high), quality = task.interval(scores), task.quality(scores)
-    facts = {"metric": task.metric, "quality": quality, "quality_ci95": [low, high]}
+    quality_json, *ci95 = map(_json_number, (quality, low, high))
+    facts = {"metric": task.metric, "quality": quality_json, "quality_ci95": ci95}
     return facts, f"{task.metric} {quality:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _json_number(value: float) -> float | None:
+    """The number, or None where JSON has none such: an interval of few samples is infinite."""
+    return value if math.isfinite(value) else None

@@ -42,7 +42,12 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
 
 
 def check_out(format_: str, out: Path) -> None:
-    """Raise now what `save_as` would raise at the end: another format's ending, or a place that cannot be written."""
+    """Raise now what `save_as` would raise at the end: another format's ending, or a place that cannot be written.
+
+    That is ConfigError for another format's ending and for no name at all, LabkitError for the place.
+    """
+    if out == Path():  # what an empty text becomes
+        raise ConfigError(f"the place to write to has no name: give a new file or folder, or {Path.cwd()}")
     shape, ending = get_format(format_), out.suffix.lower()
     if os.path.isdir(out) and (ending == _CODED or _is_file(shape, out)):
         raise ConfigError(
@@ -53,13 +58,15 @@ def check_out(format_: str, out: Path) -> None:
             raise ConfigError(
                 f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}"
             )
-        return check_writable(out.absolute().parent)
+        return check_writable(out.absolute().parent, out.name)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
         is_one_file = shape.suffix and shape.kind != "object"
         instead = f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
         raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {instead}")
-    check_writable(out.absolute().parent if _is_file(shape, out) else out)
+    if _is_file(shape, out):
+        return check_writable(out.absolute().parent, out.name)
+    check_writable(out)
 
 
 def _is_file(shape: Format, out: Path) -> bool:

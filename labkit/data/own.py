@@ -57,6 +57,11 @@ def _read(path: Path) -> tuple[dict[str, dict[str, Array]], tuple[str, ...]]:
     except Exception as error:  # numpy, zipfile, zlib and tokenize all have kinds of their own
         hint = "; arrays of Python objects are refused" if "pickle" in str(error) else ""
         raise DataError(f"{path} is not an .npz that labkit can read ({error}){hint}") from None
+    for key, array in arrays.items():
+        if not isinstance(array, np.ndarray):  # numpy gives the bytes of what is no .npy
+            raise DataError(
+                f"{path} is not an .npz that labkit can read: {key!r} in it is no array, take it out"
+            )
     labels = tuple(map(str, np.atleast_1d(arrays.pop("labels")))) if "labels" in arrays else ()
     parts: dict[str, dict[str, Array]] = {}
     for key, array in arrays.items():
@@ -100,11 +105,13 @@ def _split(path: Path, part: str, arrays: Mapping[str, Array]) -> Split:
     inputs = {name: array for name, array in arrays.items() if name != target_name}
     if not inputs:
         raise DataError(f"{where} has targets but no inputs: name the input array 'x'")
-    for name, array in {**inputs, target_name: target}.items():
-        if array.ndim == 0 or len(array) != len(target):
+    for name, array in {target_name: target, **inputs}.items():
+        if array.ndim == 0:
             raise DataError(
-                f"{where}: {name!r} has shape {array.shape}, but there are {len(np.atleast_1d(target))} targets"
+                f"{where}: {name!r} is a single value: an array with one entry a sample is needed"
             )
+        if len(array) != len(target):
+            raise DataError(f"{where}: {name!r} has shape {array.shape}, but there are {len(target)} targets")
         if array.dtype.kind not in "fiub":
             raise DataError(f"{where}: {name!r} has dtype {array.dtype}; only numbers can be used")
         if array.dtype.kind == "f" and not np.isfinite(array).all():

@@ -15,6 +15,7 @@ from typing import Any, Self
 from labkit.data import Dataset
 from labkit.distill.soft_targets import Taught
 from labkit.errors import TechniqueError
+from labkit.formats import inspect
 from labkit.technique import knob
 from labkit.train import Loss
 from labkit.variant import Step, Variant
@@ -31,11 +32,16 @@ class Retaught(Taught):
     teacher: str = knob("", "who that is: a shipped network or a saved variant's folder; empty: itself")
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise TechniqueError where the other teacher would not be heard, or takes or answers something else."""
+        """Raise TechniqueError where the other teacher would not be heard, or takes or answers something else.
+
+        ModelFileError where its file is damaged.
+        """
         super().requires(variant, dataset)
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
-        self.teacher_of(variant)
+        teacher = self.teacher_of(variant)
+        if teacher is not variant and teacher.format == "onnx":  # as foreign as anybody's file
+            inspect(Path(self.teacher), teacher.format, teacher.model)
 
     def teacher_of(self, variant: Variant) -> Variant:
         """Whose answers the training hears; TechniqueError if they are not about what `variant` is shown."""

@@ -26,7 +26,7 @@ from labkit.data import Dataset
 from labkit.environment import current
 from labkit.errors import TechniqueError
 from labkit.technique import knob
-from labkit.train import Loss, Trains
+from labkit.train import Loss, Trains, scored
 from labkit.variant import Variant
 
 Match = Callable[[Tensor, Tensor, Tensor], Tensor]
@@ -74,7 +74,7 @@ def listening(teacher: nn.Module, match: Match) -> Loss:
 
     def loss(output: Tensor, target: Tensor, inputs: tuple[Tensor, ...]) -> Tensor:
         with torch.no_grad(), torch.autocast("cpu", torch.bfloat16, enabled=current().has_bf16):
-            answer = module(*inputs).float()
+            answer = scored(module(*inputs)).float()
         return match(output, answer, target)
 
     return loss

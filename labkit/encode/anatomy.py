@@ -8,16 +8,15 @@ frequencies of the whole tensor: the difference between the two is what looking 
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from labkit.doors import door
-from labkit.encode.container import StreamReader, decode
+from labkit.encode.container import checked
 from labkit.encode.entropy import least_bits
-from labkit.encode.tensors import Context, Dissection, dissect_tensor
+from labkit.encode.tensors import Dissection, dissect_tensor
 from labkit.encode.varint import varint
 from labkit.errors import ModelFileError
 from labkit.files import read_regular
@@ -94,17 +93,15 @@ def anatomy(path: str | Path) -> Anatomy:
 @door
 def dissect(content: bytes, what: str = "the coded file") -> Anatomy:
     """`anatomy` of a file's bytes."""
-    decode(content, what)  # refuses damage before anything is said about it
-    reader = StreamReader(io.BytesIO(content), len(content), what)
-    context, decoded = Context(), 0
+    reader, tensors = checked(content, what), {}
     described = len(content) - 4 - reader.left
     parts = [Part("", "magic", 4), Part("", "description", described), Part("", "checksum", 4)]
-    for name, data in reader.records():
-        found = dissect_tensor(data, *reader.shapes[name], context)
-        parts.append(Part(name, "length", len(varint(len(data)))))
+    for name, size, found in reader.each(dissect_tensor):
+        parts.append(Part(name, "length", len(varint(size))))
         parts += _rows(name, found)
-        decoded += found.tensor.nbytes
-    return Anatomy(tuple(parts), decoded)
+        tensors[name] = found.tensor
+    reader.variant(tensors)  # refuses what no model can be made of
+    return Anatomy(tuple(parts), sum(tensor.nbytes for tensor in tensors.values()))
 
 
 def _rows(name: str, found: Dissection) -> Iterator[Part]:

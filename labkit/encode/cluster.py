@@ -69,6 +69,8 @@ class ClusterWeights(FineTuned):
             share = part(progress, 0.2 * index / len(tensors), 0.2 * (index + 1) / len(tensors))
             share(0.0, "clustering")
             tensor = getattr(layer, name)
+            if not bool(tensor.isfinite().all()):
+                raise TechniqueError(f"a {name} of {variant.name!r} holds NaN or infinity: train again")
             shared[tensor] = shared.get(tensor) or self._shared(tensor, levels, share)
             parametrize.register_parametrization(layer, name, shared[tensor], unsafe=True)
         result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=module)

@@ -13,9 +13,9 @@ from __future__ import annotations
 import dataclasses
 import io
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 
@@ -26,12 +26,13 @@ from labkit.encode.varint import varint
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular, write_atomically
 from labkit.progress import Progress, silent
-from labkit.variant import LARGEST_BYTES, Array, Step, Variant
+from labkit.variant import LARGEST_BYTES, Array, Step, TensorSpec, Variant
 
+T = TypeVar("T")
 SUFFIX = ".lkz"
 MAGIC, VERSION = b"LKZ", 1
-_FREE_BYTES, _LARGEST_RATIO = 32 * 2**20, 2000
-"""A file may decode to 32 MiB whatever its size, and beyond that to 2000 times its size."""
+_FREE_BYTES, _LARGEST_RATIO, _MOST_BYTES = 32 * 2**20, 2000, 256 * 2**20
+"""A file may decode to 32 MiB whatever its size, beyond that to 2000 times its size, and never to more than 256 MiB."""
 
 
 @door
@@ -55,7 +56,7 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     tensors, context = variant.model.state_dict(), Context()
-    order = _meta_tensors(variant.model.config)  # of whoever builds it anew
+    order = _meta_tensors(variant.model.config, repr(variant.name))  # of whoever builds it anew
     for index, (name, built) in enumerate(order.items()):
         tensor = tensors[name]
         if tensor.dtype != built.dtype:
@@ -83,12 +84,17 @@ def decode(content: bytes, what: str = "the coded file") -> Variant:
 
     Raises ModelFileError for a file that is damaged, cut off, of another version, or that claims more than it holds.
     """
+    reader = checked(content, what)
+    tensors = dict(reader)
+    return dataclasses.replace(reader.variant(tensors), file_bytes=len(content))
+
+
+def checked(content: bytes, what: str) -> StreamReader:
+    """A reader of the whole file, its checksum compared. Raises ModelFileError for one that is damaged."""
     if len(content) < 8 or zlib.crc32(content[:-4]) != int.from_bytes(content[-4:], "big"):
         check_magic(content[:4], what)
         raise ModelFileError(f"{what} is damaged or cut off (its checksum differs): copy it again")
-    reader = StreamReader(io.BytesIO(content), len(content), what)
-    tensors = dict(reader)
-    return dataclasses.replace(reader.variant(tensors), file_bytes=len(content))
+    return StreamReader(io.BytesIO(content), len(content), what)
 
 
 @door
@@ -115,35 +121,37 @@ class StreamReader:
 
     def __iter__(self) -> Iterator[tuple[str, Array]]:
         """Name and array of each tensor, in the network's order. Raises ModelFileError for damage."""
-        context = Context()
-        for name, data in self.records():
-            try:
-                tensor = decode_tensor(data, *self.shapes[name], context)
-            except ModelFileError as error:
-                raise ModelFileError(f"{self._what}, tensor {name}: {error}") from None
+        for name, _, tensor in self.each(decode_tensor):
             yield name, tensor
 
-    def records(self) -> Iterator[tuple[str, bytes]]:
-        """Name and bytes of each tensor's record."""
-        for name in self.shapes:
-            yield name, self._take(self._number())
+    def each(self, read: Callable[[bytes, Any, Any, Context], T]) -> Iterator[tuple[str, int, T]]:
+        """Name, bytes of the record, and what `read`, `decode_tensor` or `dissect_tensor`, makes of it."""
+        context = Context()
+        for name, shape in self.shapes.items():
+            data = self._take(self._number())
+            try:
+                found = read(data, *shape, context)
+            except ModelFileError as error:
+                raise ModelFileError(f"{self._what}, tensor {name}: {error}") from None
+            yield name, len(data), found
         crc = self._crc
         if self.left != 4 or int.from_bytes(self._take(4), "big") != crc:
             raise ModelFileError(f"{self._what} is damaged or cut off (its checksum differs): copy it again")
 
     def variant(self, tensors: dict[str, Array]) -> Variant:
-        """The network with these tensors in it."""
+        """The network with these tensors in it. Raises ModelFileError if it is no such one as the file declares."""
         import torch
 
         from labkit.models import build
 
         fields = dict(self.description)
         with torch.device("meta"):
-            model = build(fields.pop("config"))
+            model = build(fields.pop("config")).eval()
         state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
         model.load_state_dict(state, assign=True)
+        _check_outputs(model, fields["inputs"], fields["outputs"], self._what)
         step = Step("decode", {"file": Path(self._what).name}, (), origin="file")
-        return Variant(format="torch", model=model.eval(), lineage=(step,), **fields)
+        return Variant(format="torch", model=model, lineage=(step,), **fields)
 
     def _take(self, count: int) -> bytes:
         if count > self.left or len(data := self._file.read(count)) < count:
@@ -177,24 +185,58 @@ def check_magic(head: bytes, what: str) -> None:
 
 def _shapes(config: Any, size_bytes: int, what: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
     """Every tensor's shape and type, found without allocating one; ModelFileError if they are too many bytes."""
+    most = min(_MOST_BYTES, _FREE_BYTES + _LARGEST_RATIO * size_bytes)
     try:
-        tensors = _meta_tensors(config)
+        tensors = _meta_tensors(config, what, most)
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{what}: its architecture cannot be built ({str(error)[:200]})") from None
-    total = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
-    if total > _FREE_BYTES + _LARGEST_RATIO * size_bytes:
-        raise ModelFileError(f"{what} claims to decode from {size_bytes} to {total} bytes: refused as a bomb")
     return {
         name: (tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
         for name, tensor in tensors.items()
     }
 
 
-def _meta_tensors(config: Any) -> dict[str, Any]:
-    """The tensors of an architecture in its own order, without numbers: it costs nothing, whatever its widths."""
+def _meta_tensors(config: Any, what: str, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
+    """The tensors of an architecture in its own order, without numbers: it costs nothing, whatever its widths.
+
+    Raises ModelFileError if with numbers they would be more than `most_bytes`.
+    """
     import torch
 
     from labkit.models import build
 
     with torch.device("meta"):
-        return dict(build(config).state_dict())
+        tensors = dict(build(config).state_dict())
+    total = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+    if total > most_bytes:
+        raise ModelFileError(
+            f"{what} would decode to {total} bytes, where {most_bytes} are allowed: refused as a bomb; a network that "
+            "large is kept in a folder"
+        )
+    return tensors
+
+
+def _check_outputs(
+    model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], what: str
+) -> None:
+    """Raise ModelFileError unless the network takes `inputs` and makes `outputs` of them.
+
+    It is run on a batch of no sample: that has all shapes but the first axis, and costs nothing.
+    """
+    import torch
+
+    try:
+        sizes: list[Any] = [(0, *spec.shape[1:]) for spec in inputs]
+        feeds = [
+            torch.empty(size, dtype=getattr(torch, spec.dtype))
+            for size, spec in zip(sizes, inputs, strict=True)
+        ]
+        with torch.inference_mode():
+            found, _ = torch.utils._pytree.tree_flatten(model(*feeds))
+    except Exception as error:  # whatever a network finds wrong with an input
+        raise ModelFileError(
+            f"{what} is damaged: its network does not take the inputs that it declares ({str(error)[:200]})"
+        ) from None
+    made, said = [list(each.shape[1:]) for each in found], [list(spec.shape[1:]) for spec in outputs]
+    if made != said:
+        raise ModelFileError(f"{what} is damaged: its network makes {made} of a sample, and declares {said}")

@@ -27,6 +27,7 @@ from labkit.variant import Array
 _BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
 _STEP_BITS = 2  # bytes for speed: a file grows by a hundredth or so, and is read in half the time
 WIDEST, _FEW_STEPS, _CELLS_A_STEP = 64, 1024, 64
+MOST_STEPS, _MOST_CELLS = 10_000, 2**20  # of a matrix, and of a line
 _FLAGS = 16  # flags coded at once, or as many more as make up whole lines
 
 
@@ -51,12 +52,24 @@ class Settings:
         return not self.weights.shape[1]
 
 
-def allowed(width: int, phases: int, shape: tuple[int, int]) -> bool:
-    """Whether a matrix may be laid out so: no step is huge, and there are not so many that reading takes minutes."""
+def allowed(width: int, phases: int, shape: tuple[int, int], left: int = MOST_STEPS) -> bool:
+    """Whether a matrix may be laid out so: no step is huge, and there are not so many that reading takes minutes.
+
+    left: the steps that the file has left.
+    """
     rows, columns = shape
-    if not 1 <= width <= min(columns, WIDEST):
+    if not 1 <= width <= min(columns, WIDEST) or width * rows > _MOST_CELLS:
+        return False
+    if steps(width, phases, shape) > min(left, MOST_STEPS):
         return False
     return phases * _rounded_up(columns, width) <= max(_FEW_STEPS, _rounded_up(rows * columns, _CELLS_A_STEP))
+
+
+def steps(width: int, phases: int, shape: tuple[int, int]) -> int:
+    """How many steps it takes to read a matrix laid out so: lines of flags, then lines of cells."""
+    rows, columns = shape
+    flags = _rounded_up(rows, _FLAGS) + _rounded_up(columns, _flags_of_columns(width))
+    return flags + phases * _rounded_up(columns, width)
 
 
 @dataclass
@@ -144,7 +157,7 @@ def alive(
     found = []
     for axis, width, counts in (
         (0, _FLAGS, known.rows),
-        (1, _rounded_up(_FLAGS, settings.width) * settings.width, before),
+        (1, _flags_of_columns(settings.width), before),
     ):
         flags = None if grid is None else np.asarray(grid.any(1 - axis), np.int32)
         found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
@@ -154,6 +167,11 @@ def alive(
 def _rounded_up(count: int, size: int) -> int:
     """How many parts of this size hold so many."""
     return -(-count // size)
+
+
+def _flags_of_columns(width: int) -> int:
+    """How many flags of columns are coded at once: whole lines."""
+    return _rounded_up(_FLAGS, width) * width
 
 
 def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts: Array | None) -> Array:

@@ -22,7 +22,7 @@ import numpy as np
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
 from labkit.encode.entropy import least_bits
-from labkit.encode.sparse import WIDEST, Known, Settings, alive, allowed, describe, sample
+from labkit.encode.sparse import WIDEST, Known, Settings, alive, allowed, describe, sample, steps
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
 from labkit.variant import Array
@@ -30,14 +30,19 @@ from labkit.variant import Array
 STORED, PACKED, HALF, CODED = range(4)
 KINDS = ("stored", "packed", "float16", "coded")
 _DENSE, _BY_SIGN, _TWO_PHASES = 16, 32, 64
+MOST_STEPS_OF_A_FILE = 50_000
 
 
 @dataclass
 class Context:
-    """What the tensors before this one tell about it: how many weights each unit has kept."""
+    """What the tensors before this one tell about it: how many weights each unit has kept.
+
+    steps_left: how many more the coded tensors of the file may take to read.
+    """
 
     units: Array | None = None
     columns: int = 0
+    steps_left: int = MOST_STEPS_OF_A_FILE
 
     def known(self, shape: tuple[int, ...]) -> Known:
         """For a matrix, the units that lead into it; for a bias, the weights of its own units."""
@@ -46,8 +51,10 @@ class Context:
         same = self.units is not None and self.units.shape == tuple(shape)
         return Known(rows=self.units, columns=self.columns) if same else Known()
 
-    def learn(self, shape: tuple[int, ...], grid: Array) -> None:
-        """Take over the counts of a coded matrix."""
+    def learn(self, shape: tuple[int, ...], grid: Array, settings: Settings | None) -> None:
+        """Take over the counts of a coded matrix, and the steps that it took."""
+        if settings is not None:
+            self.steps_left -= steps(settings.width, settings.phases, grid.shape)
         if len(shape) > 1:
             self.units, self.columns = (grid > 0).sum(1), int((grid > 0).any(0).sum())
 
@@ -77,48 +84,52 @@ def encode_tensor(tensor: Array, context: Context) -> bytes:
             records.append(_packed(HALF, half))
         entries = split(plain)
         if entries is not None:
-            grid = entries[0].reshape(_matrix(plain.shape))
-            records.append(_coded(grid, entries[1], context.known(plain.shape)))
+            grid, codebook = entries[0].reshape(_matrix(plain.shape)), entries[1]
+            known, settings = context.known(plain.shape), None
+            if len(codebook.values):
+                settings = _best_settings(grid, codebook, known, context.steps_left)
+            if settings or not len(codebook.values):
+                records.append(_coded(grid, codebook, known, settings))
     best = min(records, key=len)
     if best[0] & 3 == CODED:
-        context.learn(plain.shape, grid)
+        context.learn(plain.shape, grid, settings)
     return best
 
 
 def decode_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Array:
     """The tensor of a record; `context` learns from it. Raises ModelFileError for a record of anything else."""
-    count, kind = int(np.prod(shape, dtype=np.int64)), _kind(data, dtype)
-    if kind == CODED:
-        coded = _Coded(data, _matrix(shape), context.known(shape))
-        grid = coded.grid()
-        context.learn(shape, grid)
-        return coded.codebook.with_zero()[grid].reshape(shape)
-    stored = np.dtype(np.float16) if kind == HALF else dtype
+    kind = _kind(data, dtype)
+    return _Coded(data, shape, context).tensor if kind == CODED else _plain(kind, data, shape, dtype)
+
+
+def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Dissection:
+    """`decode_tensor`, with every byte of the record told apart."""
+    kind = _kind(data, dtype)
+    if kind != CODED:
+        tensor = _plain(kind, data, shape, dtype)
+        stored = tensor.astype(np.float16) if kind == HALF else tensor
+        bound = sum(least_bits(plane) for plane in _planes(stored))
+        return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
+    coded, price = _Coded(data, shape, context), Price()
+    if coded.settings is not None:
+        grid, signs = coded.grid, coded.codebook.signs
+        describe(price, grid, grid.shape, signs, coded.settings, coded.known)
+    stream = len(data) - coded.start
+    values = round(stream * price.bits.get("values", 0.0) / max(sum(price.bits.values()), 1e-9))
+    parts = {"head": 1, "codebook": coded.after_codebook - 1, "settings": coded.start - coded.after_codebook}
+    parts |= {"positions": stream - values, "values": values}
+    return Dissection(coded.tensor, KINDS[kind], parts, price.bits, coded.grid)
+
+
+def _plain(kind: int, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
+    """The tensor of a record of another kind than coded."""
+    count, stored = int(np.prod(shape, dtype=np.int64)), np.dtype(np.float16) if kind == HALF else dtype
     plain = data[1:] if kind == STORED else _inflate(data[1:], count * stored.itemsize)
     if len(plain) != count * stored.itemsize:
         raise ModelFileError(f"a tensor of {count} numbers has {len(plain)} bytes: damaged")
     if kind != STORED:
         plain = np.frombuffer(plain, np.uint8).reshape(stored.itemsize, count).T.tobytes()
     return np.frombuffer(plain, stored.newbyteorder("<")).astype(dtype).reshape(shape)
-
-
-def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], context: Context) -> Dissection:
-    """`decode_tensor`, with every byte of the record told apart."""
-    kind, known = _kind(data, dtype), context.known(shape)
-    tensor = decode_tensor(data, shape, dtype, context)
-    if kind != CODED:
-        stored = tensor.astype(np.float16) if kind == HALF else tensor
-        bound = sum(least_bits(plane) for plane in _planes(stored))
-        return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
-    coded = _Coded(data, _matrix(shape), known)
-    grid, price = coded.grid(), Price()
-    if coded.settings is not None:
-        describe(price, grid, grid.shape, coded.codebook.signs, coded.settings, known)
-    stream = len(data) - coded.start
-    values = round(stream * price.bits.get("values", 0.0) / max(sum(price.bits.values()), 1e-9))
-    parts = {"head": 1, "codebook": coded.after_codebook - 1, "settings": coded.start - coded.after_codebook}
-    parts |= {"positions": stream - values, "values": values}
-    return Dissection(tensor, KINDS[kind], parts, price.bits, grid)
 
 
 def _kind(data: bytes, dtype: np.dtype[Any]) -> int:
@@ -129,12 +140,11 @@ def _kind(data: bytes, dtype: np.dtype[Any]) -> int:
     return kind
 
 
-def _coded(grid: Array, codebook: Codebook, known: Known) -> bytes:
+def _coded(grid: Array, codebook: Codebook, known: Known, settings: Settings | None) -> bytes:
     start = codebook.to_bytes()
     head = CODED | codebook.form << 2
-    if not len(codebook.values):
+    if settings is None:
         return bytes([head]) + start
-    settings = _best_settings(grid, codebook, known)
     writer = Writer()
     describe(writer, grid, grid.shape, codebook.signs, settings, known)
     head |= _BY_SIGN * settings.by_sign | _DENSE * settings.dense | _TWO_PHASES * (settings.phases == 2)
@@ -143,44 +153,56 @@ def _coded(grid: Array, codebook: Codebook, known: Known) -> bytes:
 
 
 class _Coded:
-    """A record of kind 3 as far as its settings; `start` is where the range coder's bytes begin."""
+    """A record of kind 3, read; `start` is where the range coder's bytes begin, and `context` learns from it.
 
-    def __init__(self, data: bytes, shape: tuple[int, int], known: Known) -> None:
-        head = data[0]
-        self._data, self._shape, self._known = data, shape, known
-        self.codebook, size = read_codebook(data[1:], head >> 2 & 3)
-        self.settings: Settings | None = None
+    grid: the codebook's entries, int32 [rows, columns]; settings: None where all weights are zero.
+    """
+
+    def __init__(self, data: bytes, shape: tuple[int, ...], context: Context) -> None:
+        self._shape, self.known = shape, context.known(shape)
+        self.codebook, size = read_codebook(data[1:], data[0] >> 2 & 3)
         self.start = self.after_codebook = 1 + size
-        if not len(self.codebook.values):
-            return
+        self.settings: Settings | None = None
+        if len(self.codebook.values):
+            self.settings = self._read_settings(data, context.steps_left)
+            signs, reader = self.codebook.signs, Reader(data[self.start :])
+            self.grid = describe(reader, None, _matrix(shape), signs, self.settings, self.known)
+        elif len(data) > self.start:
+            raise ModelFileError("a coded tensor goes on where all is said: the file is damaged")
+        else:
+            self.grid = np.zeros(_matrix(shape), np.int32)
+        context.learn(shape, self.grid, self.settings)
+
+    @property
+    def tensor(self) -> Array:
+        """What the entries stand for."""
+        return self.codebook.with_zero()[self.grid].reshape(self._shape)
+
+    def _read_settings(self, data: bytes, steps_left: int) -> Settings:
+        head, shape = data[0], _matrix(self._shape)
         width, at = read_varint(data, self.after_codebook)
         head_start, at = read_varint(data, at)
         phases = 2 if head & _TWO_PHASES else 1
-        features = 0 if head & _DENSE else known.features(shape)
+        features = 0 if head & _DENSE else self.known.features(shape)
         weights = np.frombuffer(data[at : at + phases * features], np.int8)
-        if not allowed(width, phases, shape) or len(weights) < phases * features or head & 128:
-            raise ModelFileError("the settings of a coded tensor are damaged")
-        weights = weights.reshape(phases, features)
-        self.settings = Settings(width, phases, head_start, weights, bool(head & _BY_SIGN))
+        fits = allowed(width, phases, shape, steps_left)
+        if not fits or len(weights) < phases * features or head & 128:
+            raise ModelFileError(
+                "the settings of a coded tensor are damaged, or it would take too long to read"
+            )
         self.start = at + phases * features
-
-    def grid(self) -> Array:
-        """The codebook's entries: int32 [rows, columns]."""
-        if self.settings is None:
-            return np.zeros(self._shape, np.int32)
-        reader = Reader(self._data[self.start :])
-        return describe(reader, None, self._shape, self.codebook.signs, self.settings, self._known)
+        return Settings(width, phases, head_start, weights.reshape(phases, features), bool(head & _BY_SIGN))
 
 
-def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
-    """Of the few settings that are worth a try, those with the fewest bytes."""
+def _best_settings(grid: Array, codebook: Codebook, known: Known, steps_left: int) -> Settings | None:
+    """Of the few settings that are worth a try, those with the fewest bytes; None where none is allowed."""
     kept, columns = int((grid > 0).sum()), grid.shape[1]
     nothing = np.zeros((1, 0), np.int8)
-    best, least = Settings(min(columns, WIDEST), 1, 0, nothing, False), math.inf
+    best, least = None, math.inf
     if kept < grid.size:
         cells = int(grid.any(1).sum()) * int(grid.any(0).sum())
         head_start = round(cells / (2 * kept))
-        for width, phases in _layouts(grid):
+        for width, phases in _layouts(grid, steps_left):
             start = Settings(width, phases, head_start, nothing, False)
             weights, bits = sample(grid, start, known)
             tried, flags = dataclasses.replace(start, weights=weights), Price()
@@ -188,6 +210,10 @@ def _best_settings(grid: Array, codebook: Codebook, known: Known) -> Settings:
             bits += 8 * weights.size + sum(flags.bits.values())
             if bits < least:
                 best, least = tried, bits
+    elif allowed(min(columns, WIDEST), 1, grid.shape, steps_left):
+        best = Settings(min(columns, WIDEST), 1, 0, nothing, False)
+    if best is None:
+        return None
     signed = dataclasses.replace(best, by_sign=True)
     return min(best, signed, key=lambda settings: _bits(grid, codebook, settings, known))
 
@@ -198,16 +224,16 @@ def _bits(grid: Array, codebook: Codebook, settings: Settings, known: Known) -> 
     return sum(price.bits.values())
 
 
-def _layouts(grid: Array) -> list[tuple[int, int]]:
+def _layouts(grid: Array, steps_left: int) -> list[tuple[int, int]]:
     """Widths of a line to try, each with one phase and with two: columns at such distances are kept together."""
     columns = grid.shape[1]
-    if columns == 1:
-        return [(1, 1)]
-    kept = grid > 0
-    together = {w: int((kept[:, w:] & kept[:, :-w]).sum()) for w in range(2, min(columns, WIDEST))}
-    widths = {*sorted(together, key=lambda w: -together[w])[:2], min(columns, 16), min(columns, WIDEST)}
-    found = [(width, phases) for width in sorted(widths) for phases in (1, 2)]
-    return [each for each in found if allowed(*each, grid.shape)]
+    found = [(1, 1)]
+    if columns > 1:
+        kept = grid > 0
+        together = {w: int((kept[:, w:] & kept[:, :-w]).sum()) for w in range(2, min(columns, WIDEST))}
+        widths = {*sorted(together, key=lambda w: -together[w])[:2], min(columns, 16), min(columns, WIDEST)}
+        found = [(width, phases) for width in sorted(widths) for phases in (1, 2)]
+    return [each for each in found if allowed(*each, grid.shape, steps_left)]
 
 
 def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:

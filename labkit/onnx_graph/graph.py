@@ -84,7 +84,7 @@ class Graph:
 
 
 def open_graph(payload: bytes) -> onnx.ModelProto:
-    """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer, and none of them an input."""
+    """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer, dense, and none of them an input."""
     model = onnx.load_model_from_string(payload)
     opset = next((o.version for o in model.opset_import if o.domain in ("", "ai.onnx")), 0)
     if opset < _OLDEST_OPSET:
@@ -103,11 +103,21 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
             model.graph.initializer.append(tensor)
         else:
             kept.append(node)
+    model.graph.initializer.extend(map(_dense, model.graph.sparse_initializer))
+    del model.graph.sparse_initializer[:]
     constants = {tensor.name for tensor in model.graph.initializer}
     replace_nodes(model, kept)
     _replace(model.graph.input, [value for value in model.graph.input if value.name not in constants])
     model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     return model
+
+
+def _dense(sparse: onnx.SparseTensorProto) -> onnx.TensorProto:
+    """The same constant with its zeros written out; its indices are [values] or [values, rank]."""
+    values, indices = numpy_helper.to_array(sparse.values), numpy_helper.to_array(sparse.indices)
+    dense = np.zeros(tuple(sparse.dims), values.dtype)
+    dense[np.unravel_index(indices, dense.shape) if indices.ndim == 1 else tuple(indices.T)] = values
+    return numpy_helper.from_array(dense, sparse.values.name)
 
 
 def attribute(node: onnx.NodeProto, name: str, default: Any) -> Any:

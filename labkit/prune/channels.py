@@ -54,7 +54,6 @@ class PruneChannels(FineTuned):
     pruning_ratio: float = knob(0.5, "fraction of the channels that is removed", above=0.0, below=1.0)
     importance: str = knob("l1", "which channels matter: those with the largest …", choices=IMPORTANCES)
     what: str = knob("all", "inside the residual blocks, or everywhere", choices=("inner", "all"))
-    only: str = knob("", "names of groups, with commas and *, such as blocks.0.*; empty: every group")
     round_to: int = knob(
         1, "keep a multiple of this; 0: of what the runtime likes, measured", min=0, max=64, unit="channels"
     )
@@ -64,6 +63,7 @@ class PruneChannels(FineTuned):
     target: str = knob("ratio", "prune by pruning_ratio, or until `keep` of this is left", choices=TARGETS)
     keep: float = knob(0.5, "fraction of the target that is to be left", above=0.0, below=1.0)
     runtime: str = knob("onnxruntime", "where time is measured", choices=("onnxruntime", "openvino"))
+    only: str = knob("", "names of groups, with commas and *, such as blocks.0.*; empty: every group")
 
     @property
     def needs_dataset(self) -> bool:  # type: ignore[override]

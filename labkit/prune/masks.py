@@ -85,7 +85,7 @@ def lowest_of_every(m: int, score: Tensor, zeros: int, axis: int = 1) -> Tensor:
     """The mask of the `zeros` lowest of every m scores along `axis`: [out, in, …] → the same shape, bool."""
     runs = score.movedim(axis, -1)
     runs = pad(runs, (0, -runs.shape[-1] % m), value=-torch.inf)
-    runs = runs.reshape(*runs.shape[:-1], -1, m)
+    runs = runs.reshape(*runs.shape[:-1], runs.shape[-1] // m, m)  # -1 would be unclear for an empty weight
     mask = torch.zeros(runs.shape, dtype=torch.bool)
     mask.scatter_(-1, runs.argsort(dim=-1, stable=True)[..., :zeros], True)
     return mask.flatten(-2)[..., : score.shape[axis]].movedim(-1, axis)

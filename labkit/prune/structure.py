@@ -29,6 +29,7 @@ from labkit.prune.coupling.coupling import EVERYWHERE
 from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
 from labkit.runtimes import reference_runtime
 from labkit.technique import probe
+from labkit.train import in_words, scored
 from labkit.variant import Array, Variant
 
 _TOLERANCE = 1e-3
@@ -93,8 +94,9 @@ class Structure:
             batch = train.take(order[start : start + batch_size])
             feeds = self.variant.feeds(batch.inputs)
             with patience.shared():
-                output = module(*(torch.from_numpy(feeds[spec.name]) for spec in self.variant.inputs))
-                loss = dataset.task.loss(output, torch.from_numpy(batch.target))
+                inputs = tuple(torch.from_numpy(feeds[spec.name]) for spec in self.variant.inputs)
+                with in_words(module, inputs):
+                    loss = dataset.task.loss(scored(module(*inputs)), torch.from_numpy(batch.target))
                 gradients = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
             yield {
                 name: (gradient * weight).detach().numpy()

@@ -25,7 +25,7 @@ from labkit.prune.masks import SCOPES, choose, input_axes, prunable_weights, sil
 from labkit.prune.schedule import SCHEDULES, Choose, Gradual, in_rounds
 from labkit.prune.scores import CRITERIA, Criterion, Taylor, gradients, magnitudes
 from labkit.technique import knob
-from labkit.train import steps_per_epoch
+from labkit.train import in_words, scored, steps_per_epoch
 from labkit.variant import Variant
 
 _BATCH = 32
@@ -180,8 +180,9 @@ def show_gradients(criterion: Criterion, variant: Variant, dataset: Dataset, pro
         feeds = variant.feeds(batch.inputs)
         with patience.shared():
             module.zero_grad()
-            output = module(*(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs))
-            loss = dataset.task.loss(output, torch.tensor(batch.target))
+            inputs = tuple(torch.from_numpy(feeds[spec.name]) for spec in variant.inputs)
+            with in_words(module, inputs):
+                loss = dataset.task.loss(scored(module(*inputs)), torch.tensor(batch.target))
             loss.backward()  # type: ignore[no-untyped-call]
             with torch.no_grad():
                 criterion.watch(weights, gradients(weights))

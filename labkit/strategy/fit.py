@@ -111,9 +111,15 @@ def _preprocessing(
 
 
 def _channels_last(shape: Sequence[int | str], array: Any) -> bool:
-    """Whether the array holds images [N, H, W, C] and the model wants [N, C, H, W]."""
+    """Whether the array holds images [N, H, W, C] and the model wants [N, C, H, W]; DataError if nothing tells."""
     if len(shape) != 4 or array.ndim != 4:
         return False
     if isinstance(shape[1], str):  # the file does not say: few channels, and as the last axis only
-        return array.shape[3] in _CHANNELS and array.shape[1] not in _CHANNELS
+        first, last = (array.shape[axis] in _CHANNELS for axis in (1, 3))
+        if first and last:
+            raise DataError(
+                f"images {list(array.shape[1:])} may have their channels first or last, and the model, which takes "
+                f"{list(shape)}, does not say how many it wants: export it with a fixed size of its channel axis"
+            )
+        return last
     return bool(shape[1] == array.shape[3] and shape[2:] != array.shape[2:])

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import os
-import re
 import secrets
 import shutil
 from collections.abc import Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from labkit.errors import ConfigError, ModelFileError
-from labkit.files import check_safetensors_header, read_json, read_regular, why, write_atomically
+from labkit.files import check_safetensors_header, read_regular, why, write_atomically
 from labkit.variant.formats import get_format
 
 LARGEST_BYTES = 2**31 - 1
@@ -39,25 +38,6 @@ def unframed(content: bytes) -> dict[str, bytes]:
         files[content[start:name_end].decode()] = content[end + 1 : end + 1 + size]
         start = end + 1 + size
     return files
-
-
-def write_model(format_: str, model: Any, payload: bytes, folder: Path) -> tuple[str, str]:
-    """Write the model's file, or folder of files, into `folder`; returns its name and its SHA-256."""
-    shape = get_format(format_)
-    if shape.kind == "object" and not (format_ == "torch" and hasattr(model, "config")):
-        raise ModelFileError(
-            f"{type(model).__name__} is not one of labkit's architectures, so it cannot be rebuilt "
-            "without pickle: convert it to ONNX first (labkit.ExportOnnx()) and save that"
-        )
-    if shape.kind == "folder":
-        checksum = hashlib.sha256(framed(model)).hexdigest()
-        name = f"model-{checksum[:12]}"
-        write_folder(folder / name, model)
-    else:
-        checksum = hashlib.sha256(payload).hexdigest()
-        name = f"model-{checksum[:12]}{shape.suffix}"
-        write_atomically(folder / name, payload)
-    return name, checksum
 
 
 def write_folder(place: Path, files: Mapping[str, bytes]) -> Path:
@@ -127,25 +107,6 @@ def _walk(place: Path) -> Iterator[Path]:
             yield from _walk(Path(entry.path))
         else:
             yield Path(entry.path)
-
-
-@contextlib.contextmanager
-def remove_former(folder: Path, file_name: str) -> Iterator[None]:
-    """After a new `variant.json` is written, remove the model of the older one; only what `save` has written."""
-    try:
-        former = read_json(folder / "variant.json", ModelFileError).get("file")
-    except ModelFileError:
-        former = None
-    yield
-    if (
-        isinstance(former, str)
-        and former != file_name
-        and re.fullmatch(r"model-[0-9a-f]{12}(\.\w+)?", former)
-    ):
-        if (folder / former).is_dir() and not (folder / former).is_symlink():
-            shutil.rmtree(folder / former, ignore_errors=True)
-        else:
-            (folder / former).unlink(missing_ok=True)
 
 
 def read_model(folder: Path, document: Mapping[str, Any]) -> Any:

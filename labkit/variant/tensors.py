@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -12,6 +13,7 @@ from numpy.typing import NDArray
 from labkit.errors import ConfigError, TensorError
 
 Array = NDArray[Any]
+_MOST_DIMENSIONS, _LARGEST_BYTES = 8, 2**29  # of two samples: several times what the largest real images take
 _LARGEST, _SMALLEST_STD = 3e38, 1e-30  # beyond these a float32 is infinite, or dividing by it is
 
 
@@ -107,9 +109,22 @@ def _spec(item: Mapping[str, Any], what: str) -> TensorSpec:
     shape = tuple(item["shape"])
     if not isinstance(item["name"], str) or isinstance(item["shape"], str):
         raise ValueError(f"{what} has no name or no shape")
+    if not isinstance(item["layout"], str | None):
+        raise ValueError(f"{what}.layout={item['layout']!r} must be a text or null")
+    if len(shape) > _MOST_DIMENSIONS:
+        raise ValueError(f"{what} has {len(shape)} dimensions; allowed: at most {_MOST_DIMENSIONS}")
     if not all(isinstance(size, str) or type(size) is int and size > 0 for size in shape):
         raise ValueError(f"{what}.shape={item['shape']!r} must hold names or sizes above 0")
-    return TensorSpec(item["name"], str(np.dtype(item["dtype"])), shape, item["layout"])
+    dtype = np.dtype(item["dtype"]) if isinstance(item["dtype"], str) else None
+    if dtype is None or dtype.kind not in "biuf" or dtype.itemsize > 8 or not dtype.isnative:
+        raise ValueError(
+            f"{what}.dtype={item['dtype']!r} must be a bool, an int or a float of at most 64 bits"
+        )
+    if dtype.itemsize * math.prod(2 if isinstance(size, str) else size for size in shape) > _LARGEST_BYTES:
+        raise ValueError(
+            f"{what}.shape={list(shape)} is too large: two samples exceed {_LARGEST_BYTES} bytes"
+        )
+    return TensorSpec(item["name"], str(dtype), shape, item["layout"])
 
 
 def read_preprocessing(item: Mapping[str, Any]) -> Preprocessing:

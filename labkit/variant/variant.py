@@ -21,12 +21,14 @@ from typing import Any
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError, TensorError
 from labkit.files import check_text, read_json, write_atomically
-from labkit.variant.files import framed, object_bytes, read_model, remove_former, write_model
+from labkit.variant.files import framed, object_bytes, read_model
 from labkit.variant.formats import get_format, joined
 from labkit.variant.lineage import Step, read_step
+from labkit.variant.saving import written_model
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing, read_specs
 
 SCHEMA_VERSION = 1
+_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -34,6 +36,8 @@ class Variant:
     """A model in one format (`model`: a torch Module, a file's bytes, a folder's files) and all that running it needs.
 
     `preprocessing` maps an input's name to its Preprocessing; an input that is not named there is fed as it is.
+    A name of more than 200 characters loses its middle. Raises ModelFileError for a control character in a name, a
+    label or another word, and for two inputs or outputs of one name.
     """
 
     name: str
@@ -49,7 +53,12 @@ class Variant:
     """The size of the coded file that it was decoded from; None where `payload` is what would be shipped."""
 
     def __post_init__(self) -> None:
-        check_text(ModelFileError, self.name, *self.labels)
+        if len(self.name) > _LONGEST_NAME:
+            object.__setattr__(self, "name", f"{self.name[:100]}…{self.name[101 - _LONGEST_NAME :]}")
+        specs = (*self.inputs, *self.outputs)
+        words = (word for spec in specs for word in (spec.name, spec.layout or "", *map(str, spec.shape)))
+        steps = (step.technique for step in self.lineage)
+        check_text(ModelFileError, self.name, self.task, *self.labels, *words, *self.preprocessing, *steps)
         for side, specs in (("inputs", self.inputs), ("outputs", self.outputs)):
             names = [spec.name for spec in specs]
             if len(set(names)) < len(names):
@@ -148,9 +157,11 @@ class Variant:
 
     @door
     def save(self, folder: str | Path) -> Path:
-        """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole."""
+        """Write `variant.json` and the model's file into `folder`; an interrupted save leaves the old one whole.
+
+        Raises ModelFileError for a model that cannot be saved, LabkitError for a folder that cannot be written.
+        """
         folder = Path(folder)
-        file_name, checksum = write_model(self.format, self.model, self.payload, folder)
         document = {
             "schema_version": SCHEMA_VERSION,
             **{key: getattr(self, key) for key in ("name", "format", "task", "labels")},
@@ -159,10 +170,9 @@ class Variant:
             "preprocessing": {key: dataclasses.asdict(value) for key, value in self.preprocessing.items()},
             "lineage": [dataclasses.asdict(step) for step in self.lineage],
             "config": getattr(self.model, "config", None) if self.format == "torch" else None,
-            "file": file_name,
-            "sha256": checksum,
         }
-        with remove_former(folder, file_name):
+        with written_model(self.format, self.model, self.payload, folder) as (name, checksum):
+            document |= {"file": name, "sha256": checksum}
             write_atomically(folder / "variant.json", json.dumps(document, indent=1).encode())
         return folder
 

@@ -14,6 +14,7 @@ import numpy as np
 import psutil
 import pytest
 
+import labkit.cli
 from labkit.cli import main
 
 LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
@@ -271,6 +272,25 @@ def test_whatever_the_terminal_is_there_is_no_traceback(shell, status, says, tmp
     done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, cwd=tmp_path)
     assert (done.returncode, done.stderr.strip()) == (status, says)
     assert "labkit: " not in done.stdout
+
+
+@pytest.mark.parametrize("error", [MemoryError(), RuntimeError("DefaultCPUAllocator: can't allocate memory")])
+def test_too_little_memory_is_said_in_one_line(error, run, monkeypatch):
+    def fail():
+        raise error
+
+    monkeypatch.setattr(labkit.cli, "app", fail)
+    status, _, said, _ = run("prune")
+    assert (status, said.count("\n")) == (1, 1) and "try a smaller batch_size" in said
+
+
+def test_another_error_of_pytorch_s_is_not_taken_for_it(run, monkeypatch):
+    def fail():
+        raise RuntimeError("a bug")
+
+    monkeypatch.setattr(labkit.cli, "app", fail)
+    with pytest.raises(RuntimeError, match="a bug"):
+        run("prune")
 
 
 def test_ctrl_c_leaves_no_child_and_no_half_file(tmp_path):

@@ -118,6 +118,15 @@ def test_a_layer_without_a_weight_left_stays_empty(lenet):
     assert not made.model.conv1.weight.any()
 
 
+@pytest.mark.parametrize("start", ["linear", "exact"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers_are_refused(value, start, lenet):
+    model = copy.deepcopy(lenet.model)
+    nn.init.constant_(model.fc1.weight, value)
+    with pytest.raises(TechniqueError, match="a weight of 'lenet5@digits' holds NaN or infinity"):
+        ClusterWeights(start=start)(dataclasses.replace(lenet, model=model))
+
+
 def test_what_cannot_be_clustered_is_refused(cases, sparse):
     with pytest.raises(TechniqueError, match="raise one above 0"):
         ClusterWeights(linear_levels=0, conv_levels=0)(sparse)

@@ -7,12 +7,13 @@ import json
 import sys
 
 import numpy as np
+import onnx
 import pytest
 
 from labkit.cli import main
 from labkit.convert import ExportOnnx
 from labkit.distill import Distill, DistillHints, beside_baseline
-from labkit.errors import TechniqueError
+from labkit.errors import ModelFileError, TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.methods import METHODS
 from labkit.prune import PruneChannels, PruneMagnitude
@@ -112,6 +113,15 @@ def test_a_teacher_that_is_nowhere_says_how_to_make_one(lenet, digits, tmp_path)
     for nobody in ("resnet21@digits", str(tmp_path), "a" * 5000):
         with pytest.raises(TechniqueError, match=r"neither a shipped network.*variant\.save\(folder\)"):
             dataclasses.replace(PRUNED[0], teacher=nobody)(lenet, digits)
+
+
+def test_a_teacher_in_a_damaged_file_is_refused_before_it_is_heard(lenet, large, digits, tmp_path):
+    teacher = ExportOnnx()(large)
+    model = onnx.load_model_from_string(teacher.payload)
+    del model.graph.node[-1]
+    dataclasses.replace(teacher, model=model.SerializeToString()).save(tmp_path / "cut")
+    with pytest.raises(ModelFileError, match="cut: it is not valid ONNX"):
+        dataclasses.replace(PRUNED[0], teacher=str(tmp_path / "cut"))(lenet, digits)
 
 
 def test_a_teacher_who_is_shown_something_else_is_refused(lenet, large, digits, tmp_path):

@@ -114,6 +114,12 @@ def test_a_class_that_there_is_not_is_named(names, says, digits):
         without_classes(digits, names)
 
 
+def test_classes_without_a_sample_are_not_enough_to_learn_from(digits):
+    without_nines = without_classes(digits, "9")
+    with pytest.raises(ConfigError, match="leaves out every class of .* that has a sample"):
+        without_classes(without_nines, "0,1,2,3,4,5,6,7,8")
+
+
 def test_images_of_another_shape_are_refused(digits, tmp_path):
     np.savez(tmp_path / "small.npz", x=np.zeros((5, 8, 8), np.uint8))
     with pytest.raises(

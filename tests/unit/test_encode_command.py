@@ -5,13 +5,19 @@ from __future__ import annotations
 import dataclasses
 import json
 import sys
+from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
 from labkit.cli import main
+from labkit.cli.model import quality_of
 from labkit.encode import anatomy
+from labkit.errors import ConfigError
 from labkit.models import build
+from labkit.pipeline import Pipeline
+from labkit.task import get_task
 from labkit.technique import Technique
 from labkit.zoo import load_model
 
@@ -99,6 +105,43 @@ def test_json_is_one_document(run, tmp_path):
     assert document["size_bytes"] == (tmp_path / "a.lkz").stat().st_size
     assert document["baselines"]["lzma -9e, dense"] > 0
     assert json.loads(run("inspect", "a.lkz", "--json")[1])["size_bytes"] == document["size_bytes"]
+
+
+def test_a_number_that_json_has_not_is_null():
+    facts, words = quality_of(get_task("regression"), np.array([1.0]))
+    json.dumps(facts, allow_nan=False)
+    assert facts["quality"] == 1.0 and facts["quality_ci95"] == [None, None] and "inf" in words
+
+
+def test_what_is_no_architecture_any_more_is_kept_as_onnx(run, tmp_path, monkeypatch):
+    def wrapped(self, variant, dataset, progress):
+        return dataclasses.replace(variant, model=torch.nn.Sequential(variant.model).eval())
+
+    monkeypatch.setattr(Pipeline, "__call__", wrapped)
+    status, _, err = run("apply", "model", "--recipe", "recipe.toml", "--out", "wrapped")
+    assert status == 0, err
+    assert "keeping it as ONNX" in err
+    assert load_model(tmp_path / "wrapped").format == "onnx"
+
+
+@pytest.mark.parametrize(
+    ("before", "says"),
+    [
+        ("sparsity = 0.9\n", "has 'sparsity' outside of any step"),
+        ('[[steps]]\ntechnique = "prune_magnitude"\n', "did you mean 'step'"),
+        ("a" + ".a" * 2000 + " = 1\n", "a line with more than 100 dots"),
+        ("[" + "a." * 2000 + "a]\n", "a line with more than 100 dots"),
+    ],
+)
+def test_what_a_recipe_would_be_read_without_is_refused(before, says, tmp_path):
+    (tmp_path / "recipe.toml").write_text(before + RECIPE)
+    with pytest.raises(ConfigError, match=says):
+        Pipeline.load(tmp_path / "recipe.toml")
+
+
+def test_the_recipes_of_the_documentation_are_read():
+    for recipe in (Path(__file__).resolve().parents[2] / "docs" / "recipes").glob("*.toml"):
+        assert Pipeline.load(recipe).steps
 
 
 @pytest.mark.parametrize(

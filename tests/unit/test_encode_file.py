@@ -30,10 +30,20 @@ from labkit.encode import (
 )
 from labkit.encode import metadata as description
 from labkit.encode.baselines import _csr, baselines, deep_compression_bytes
+from labkit.encode.codebook import FLOAT32, Codebook
 from labkit.encode.coder import Reader
 from labkit.encode.container import VERSION
 from labkit.encode.likelihood import FEATURES
-from labkit.encode.tensors import CODED, KINDS, Context, decode_tensor, dissect_tensor, encode_tensor
+from labkit.encode.sparse import Known, Settings, allowed, steps
+from labkit.encode.tensors import (
+    CODED,
+    KINDS,
+    Context,
+    _coded,
+    decode_tensor,
+    dissect_tensor,
+    encode_tensor,
+)
 from labkit.errors import ConfigError, ModelFileError
 from labkit.models import build
 from labkit.prune import PruneMagnitude
@@ -399,7 +409,7 @@ def test_lines_so_short_or_so_long_that_reading_takes_minutes_or_gigabytes_are_r
     matrix[:, ::7] = 1.0
     honest = encode_tensor(matrix, Context())
     assert decode_tensor(honest, matrix.shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
-    monkeypatch.setattr("labkit.encode.tensors._layouts", lambda grid: [(width, phases)])
+    monkeypatch.setattr("labkit.encode.tensors._layouts", lambda *_: [(width, phases)])
     monkeypatch.setattr("labkit.encode.tensors._packed", lambda kind, plain: b"-" * 99_999)
     hostile = encode_tensor(matrix, Context())
     assert hostile[0] & 3 == CODED
@@ -413,6 +423,84 @@ def test_there_is_a_layout_for_every_shape(shape):
     matrix[:, ::31] = 0.5
     record = encode_tensor(matrix, Context())
     assert decode_tensor(record, shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
+
+
+def wide(columns: int) -> tuple[np.ndarray, bytes]:
+    """A matrix of one row, and its record, whatever is allowed."""
+    grid = np.random.default_rng(0).choice(2, (1, columns), p=[0.97, 0.03]).astype(np.int32)
+    book = Codebook(np.array([0.5], np.float32), FLOAT32)
+    weights = np.zeros((1, Known().features(grid.shape)), np.int8)
+    return book.with_zero()[grid], _coded(grid, book, Known(), Settings(64, 1, 0, weights, False))
+
+
+def test_a_matrix_that_takes_too_many_steps_is_neither_written_coded_nor_read(monkeypatch):
+    matrix, hostile = wide(400_000)
+    record = encode_tensor(matrix, Context())
+    assert record[0] & 3 != CODED
+    assert decode_tensor(record, matrix.shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
+    with pytest.raises(ModelFileError, match="would take too long to read"):
+        decode_tensor(hostile, matrix.shape, matrix.dtype, Context())
+
+
+def test_a_line_of_very_many_rows_is_not_read_at_once():
+    assert allowed(64, 1, (2**14, 64)) and not allowed(64, 1, (2**14 + 1, 64))
+
+
+def test_the_steps_of_a_file_are_counted_by_the_writer_and_the_reader_alike():
+    matrix, hostile = wide(20_000)
+    enough = steps(64, 1, matrix.shape)
+    writing, reading = Context(steps_left=3 * enough), Context(steps_left=3 * enough)
+    kinds = []
+    for _ in range(4):
+        record = encode_tensor(matrix, writing)
+        kinds.append(KINDS[record[0] & 3])
+        assert decode_tensor(record, matrix.shape, matrix.dtype, reading).tobytes() == matrix.tobytes()
+        assert reading.steps_left == writing.steps_left
+    assert kinds[0] == "coded" and kinds[-1] != "coded"
+    with pytest.raises(ModelFileError, match="would take too long to read"):
+        decode_tensor(hostile, matrix.shape, matrix.dtype, reading)
+
+
+def test_bytes_after_a_codebook_without_entries_are_refused():
+    nothing = encode_tensor(np.zeros((5, 5), np.float32), Context())
+    assert not decode_tensor(nothing, (5, 5), np.dtype(np.float32), Context()).any()
+    with pytest.raises(ModelFileError, match="goes on where all is said"):
+        decode_tensor(nothing + b"junk", (5, 5), np.dtype(np.float32), Context())
+
+
+def test_a_file_decodes_to_256_mib_at_most_however_large_it_is(lenet):
+    large = {**TINY, "channels": [4, 8192], "hidden": 8192}
+    with pytest.raises(ModelFileError, match="where 268435456 are allowed"):
+        StreamReader(io.BytesIO(file_of(large, b"", lenet)), 2**30)
+    with torch.device("meta"):
+        network = build(large)
+    with pytest.raises(ModelFileError, match="'lenet5@digits' would decode to .* kept in a folder"):
+        encode(dataclasses.replace(lenet, model=network))
+
+
+@pytest.mark.parametrize(
+    ("field", "shape", "says"),
+    [
+        ("outputs", ("batch", 3), r"makes \[\[10\]\] of a sample, and declares \[\[3\]\]"),
+        ("inputs", ("batch", 1, 9, 9), "does not take the inputs"),
+        ("inputs", ("batch", 3, 32, 32), "does not take the inputs"),
+    ],
+)
+def test_what_a_file_declares_is_what_its_network_does(field, shape, says, lenet, monkeypatch):
+    other = dataclasses.replace(getattr(lenet, field)[0], shape=shape)
+    with monkeypatch.context() as unchecked:
+        unchecked.setattr("labkit.encode.container._check_outputs", lambda *_: None)
+        content = encode(dataclasses.replace(lenet, **{field: (other,)}))
+    for read in (decode, dissect):
+        with pytest.raises(ModelFileError, match=says):
+            read(content)
+
+
+def test_taking_a_file_apart_decodes_each_tensor_once(content, monkeypatch):
+    made = []
+    monkeypatch.setattr("labkit.encode.tensors.Reader", lambda data: made.append(data) or Reader(data))
+    parts = dissect(content).parts
+    assert 0 < len(made) <= len({part.tensor for part in parts})
 
 
 # --- the page that describes it ---

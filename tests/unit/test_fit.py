@@ -72,6 +72,13 @@ def test_a_file_that_does_not_name_its_channels_gets_images_channels_first():
     assert fed(first, ("batch", "c", "h", "w")).shape == (6, 3, 8, 8)
 
 
+def test_images_whose_channels_may_be_first_or_last_are_refused():
+    with pytest.raises(
+        DataError, match=r"images \[4, 8, 3\] .* export it with a fixed size of its channel axis"
+    ):
+        fed(BYTES[:, :4], ("batch", "c", "h", "w"))
+
+
 def test_what_is_given_goes_before_what_is_assumed():
     mean, std = (0.5, 0.4, 0.3), (0.2, 0.2, 0.25)
     expected = (BYTES / 255 - np.array(mean)) / np.array(std)

@@ -129,6 +129,20 @@ def test_a_graph_that_holds_the_names_already_gets_the_same_numbers(kind):
     assert_same(CHANGES[kind](holding(variant, names), dataset), expected, dataset)
 
 
+@pytest.mark.parametrize("indices", [[1, 8], [[0, 1], [1, 2]]], ids=["counted through", "by axes"])
+def test_a_sparse_constant_becomes_a_dense_one(indices):
+    stored = [constant("W", [5.0, 7.0]), constant("W_indices", indices, np.int64)]
+    dense = build([node("MatMul", "x W", "y")], [weight("W", 6, 6)], ("batch", 6), ("batch", 6))
+    model = onnx.load_model_from_string(dense.payload)
+    del model.graph.initializer[:]
+    model.graph.sparse_initializer.append(helper.make_sparse_tensor(*stored, [6, 6]))
+    opened = open_graph(model.SerializeToString())
+    expected = np.zeros((6, 6), np.float32)
+    expected.flat[[1, 8]] = 5.0, 7.0
+    np.testing.assert_array_equal(Graph(opened).constant("W"), expected)
+    assert not opened.graph.sparse_initializer
+
+
 def test_a_new_name_is_the_same_each_time_and_taken_from_then_on():
     graph = Graph(open_graph(holding(network(), ["x/scale"]).payload))
     assert graph.new_name("x/other") == "x/other"

@@ -64,7 +64,8 @@ FAULTS = {
     "empty": ({"x": X[:0], "y": Y[:0]}, "no samples"),
     "text": ({"x": np.array(["a"] * 40), "y": Y[:40]}, "only numbers"),
     "objects": ({"x": np.array([{}] * 40, dtype=object), "y": Y[:40]}, "Python objects"),
-    "scalar": ({"x": np.float32(3), "y": Y[:40]}, "40 targets"),
+    "scalar": ({"x": np.float32(3), "y": Y[:40]}, "'x' is a single value"),
+    "scalar target": ({"x": X, "y": np.int64(3)}, "'y' is a single value"),
     "two samples": ({"x": X[:2], "y": Y[:2]}, "too few samples"),
     "test of another size": (
         {"x_train": X, "y_train": Y, "x_test": X[:9, :7], "y_test": Y[:9]},
@@ -93,6 +94,14 @@ def test_a_file_that_is_no_npz_is_refused(content, tmp_path):
     (tmp_path / "own.npz").write_bytes(content)
     with pytest.raises(DataError, match="own.npz"):
         load_dataset(tmp_path / "own.npz")
+
+
+def test_a_member_that_is_no_array_is_named(tmp_path):
+    path = npz(tmp_path, x=X, y=Y)
+    with zipfile.ZipFile(path, "a") as archive:
+        archive.writestr("notes.txt", "hello")
+    with pytest.raises(DataError, match="'notes.txt' in it is no array"):
+        load_dataset(path)
 
 
 def test_a_truncated_npz_is_refused(tmp_path):

@@ -8,6 +8,7 @@ import math
 import numpy as np
 import onnx
 import pytest
+import torch
 from onnx.numpy_helper import from_array, to_array
 from typer.testing import CliRunner
 
@@ -19,10 +20,12 @@ from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
 from labkit.measure.protocol import Protocol
 from labkit.measure.quality import evaluate
-from labkit.prune import PruneChannels, PruneMagnitude, scan_channels, target
+from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, scan_channels, target
+from labkit.prune.masks import lowest_of_every
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
+from labkit.variant import TensorSpec
 from labkit.zoo import load_model
 from tests.graphs import build, data_for, mlp, node, small_cnn, weight
 
@@ -272,6 +275,33 @@ def test_two_of_four_run_along_the_inputs_whichever_way_round_the_file_stores_a_
         whole = zeros.shape[-1] // 4 * 4
         assert (zeros[..., :whole].reshape(-1, 4).sum(1) == 2).all(), name
         assert (zeros[..., whole:].sum(-1) == max(0, zeros.shape[-1] % 4 - 2)).all(), name
+
+
+def test_a_weight_of_no_channels_has_no_runs_of_four():
+    assert lowest_of_every(4, torch.ones(0, 3, 3, 3), 2).shape == (0, 3, 3, 3)
+    assert lowest_of_every(4, torch.ones(3, 0, 3, 3), 2).shape == (3, 0, 3, 3)
+
+
+# --- several outputs ---
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        PruneMagnitude(0.5, fine_tune_epochs=1, alpha=0.5, threads=1),
+        PruneWeights(0.5, criterion="taylor"),
+        PruneChannels(importance="taylor"),
+    ],
+    ids=lambda technique: technique.name,
+)
+def test_of_several_outputs_the_first_is_trained_by(technique, cnn):
+    variant, dataset = cnn
+    model = onnx.load_model_from_string(variant.payload)
+    model.graph.output.append(onnx.helper.make_tensor_value_info("m", onnx.TensorProto.FLOAT, ("batch", 10)))
+    outputs = (*variant.outputs, TensorSpec("m", "float32", ("batch", 10)))
+    two = dataclasses.replace(variant, model=model.SerializeToString(), outputs=outputs)
+    made, alone = tensors(technique(two, dataset)), tensors(technique(variant, dataset))
+    assert all(np.array_equal(made[name], values) for name, values in alone.items())
 
 
 # --- the command ---

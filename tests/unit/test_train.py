@@ -16,6 +16,7 @@ from torch.optim.optimizer import register_optimizer_step_pre_hook
 
 import labkit.train
 from labkit.convert import ExportOnnx
+from labkit.data import SPLITS, Dataset, Split
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.measure.lock import Patience
 from labkit.measure.quality import evaluate
@@ -349,6 +350,23 @@ def test_heavy_work_waits_while_somebody_times(work, start, digits, lenet, monke
     else:
         evaluate(lenet, digits)
         assert len(asked) == 3
+
+
+def test_a_batch_of_one_that_batch_norm_cannot_use_says_what_to_do():
+    images = np.arange(64, dtype=np.uint8).reshape(4, 4, 4, 1)
+    split = Split({"image": images}, np.arange(4) % 2)
+    dataset = Dataset("tiny", "classification", dict.fromkeys(SPLITS, split), ("a", "b"))
+    start = fresh_variant({"architecture": "resnet8"}, dataset)
+    for few in ({"batch_size": 1}, {"max_samples": 1}):
+        with pytest.raises(TechniqueError, match="give batch_size and max_samples of 2 or more"):
+            Train(epochs=1, threads=1, **few)(start, dataset)
+
+
+def test_answers_that_do_not_fit_the_labels_are_refused_in_words(start, digits):
+    with pytest.raises(
+        TechniqueError, match=r"cannot compute a batch \[32, 1, \d+, \d+\]: .*give data that fits"
+    ):
+        fit(QUICK, start, digits, silent, loss=lambda output, target, inputs: output @ output)
 
 
 def test_a_batch_of_one_trains_too(digits):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import pickle
@@ -14,8 +15,9 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.errors import LabkitError, ModelFileError, TensorError
-from labkit.variant import Preprocessing, TensorSpec, Variant
+from labkit.errors import LabkitError, ModelFileError, TechniqueError, TensorError
+from labkit.technique import probe
+from labkit.variant import Preprocessing, Step, TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -203,6 +205,15 @@ INPUT = {"name": "image", "dtype": "float32", "shape": ["batch", 1, 32, 32], "la
             ("inputs", {"shape": value}, r"inputs\[0\]")
             for value in ("bchw", [0], [-1], [True], [None], [1.5])
         ],
+        *[
+            ("inputs", {"shape": value}, r"inputs\[0\]")
+            for value in (["batch", 10000, 10000], [10**9, 4], [10**30], [1] * 9, ["n"] * 7 + [2**24])
+        ],
+        *[
+            ("inputs", {"dtype": value}, r"inputs\[0\].dtype=")
+            for value in ("f4,i4", "O", "S9", ">f4", "c8", "M8[s]", "(2,2)f4", None, ["f4"])
+        ],
+        ("inputs", {"layout": ["NCHW"]}, r"inputs\[0\].layout="),
     ],
 )
 def test_values_that_variant_json_must_not_hold_are_named(field, change, says, lenet, tmp_path):
@@ -218,6 +229,45 @@ def test_values_that_variant_json_must_not_hold_are_named(field, change, says, l
     edit(tmp_path, **{field: bad[field]})
     with pytest.raises(ModelFileError, match=rf"variant.json is malformed .*{says}"):
         Variant.load(tmp_path)
+
+
+HOSTILE = ("\x1b[31m evil", "two\nlines", "\0", "\x9b1m", "\ud800")
+
+
+@pytest.mark.parametrize("text", HOSTILE)
+@pytest.mark.parametrize(
+    "field", ["name", "task", "label", "input", "axis", "layout", "preprocessing", "step"]
+)
+def test_a_word_that_would_steer_the_terminal_is_refused(field, text, lenet, tmp_path):
+    lenet.save(tmp_path)
+    changes = {
+        "name": {"name": text},
+        "task": {"task": text},
+        "label": {"labels": [text]},
+        "input": {"inputs": [{**INPUT, "name": text}]},
+        "axis": {"inputs": [{**INPUT, "shape": [text, 1, 32, 32]}]},
+        "layout": {"inputs": [{**INPUT, "layout": text}]},
+        "preprocessing": {"preprocessing": {text: PREPARED}},
+        "step": {"lineage": [{**STEP, "technique": text}]},
+    }
+    edit(tmp_path, **changes[field])
+    with pytest.raises(ModelFileError, match="rename it") as caught:
+        Variant.load(tmp_path)
+    assert str(caught.value).isprintable()
+
+
+def test_a_name_that_is_too_long_keeps_its_beginning_and_its_end(lenet):
+    made = lenet.derive("a" * 5000 + "+prune_magnitude", Step("prune_magnitude"))
+    assert len(made.name) == 200
+    assert made.name.startswith("aaa") and made.name.endswith("a+prune_magnitude")
+    kept = lenet.derive("a" * 200, Step("x"))
+    assert kept.name == "a" * 200
+
+
+def test_no_probe_takes_more_than_two_gigabytes(lenet):
+    many = (TensorSpec("image", "float32", ("batch",) * 8),)
+    with pytest.raises(TechniqueError, match="too large to be tried"):
+        probe(dataclasses.replace(lenet, inputs=many), 32)
 
 
 def test_a_safetensors_file_with_duplicate_keys_is_refused(lenet, tmp_path):
