@@ -118,7 +118,7 @@ def test_a_hostile_name_cannot_break_the_script(onnx_cases, tmp_path):
     import dataclasses
 
     variant, dataset = onnx_cases["image"]
-    named = dataclasses.replace(variant, name='x"""\nimport os; os.system("echo pwned")\n"""{0}\\')
+    named = dataclasses.replace(variant, name='x"""; import os; os.system("echo pwned"); """{0}\\')
     folder = write_package(
         named, "onnxruntime", 1, "float32", dataset.split("test").take(slice(0, 2)), tmp_path / "p"
     )
