@@ -44,9 +44,7 @@ def write_atomically(path: str | Path, data: bytes) -> None:
     Raises LabkitError if the disk is full or the folder cannot be written.
     """
     path = Path(path)
-    aside = (
-        path.parent / f".{secrets.token_hex(4)}.partial"
-    )  # short: `path` may have the longest name there can be
+    aside = path.parent / f".{secrets.token_hex(4)}.partial"  # short, as `path`'s name may be long
     try:
         with made_folder(path.parent):
             try:
