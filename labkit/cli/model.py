@@ -31,7 +31,8 @@ def register(app: typer.Typer) -> None:
         architecture: Annotated[
             str,
             typer.Argument(
-                metavar="MODEL", help="lenet300, lenet5, resnet8, resnet14, resnet20, mobilenet, vit or mlp."
+                metavar="MODEL",
+                help="lenet300, lenet5, resnet8, resnet14, resnet16, resnet20, mobilenet, vit or mlp.",
             ),
         ],
         out: Out,

@@ -23,9 +23,10 @@ from labkit.models.refit import refit
 _ARCHITECTURES: dict[str, tuple[Callable[[Mapping[str, Any]], nn.Module], dict[str, Any]]] = {
     "lenet300": (mlp.MLP, mlp.LENET300),
     "lenet5": (lenet.LeNet5, lenet.DEFAULTS),
-    "resnet8": (resnet.ResNet, resnet.defaults(1)),
-    "resnet14": (resnet.ResNet, resnet.defaults(2)),
-    "resnet20": (resnet.ResNet, resnet.defaults(3)),
+    "resnet8": (resnet.ResNet, resnet.defaults(1, 1, 1)),
+    "resnet14": (resnet.ResNet, resnet.defaults(2, 2, 2)),
+    "resnet16": (resnet.ResNet, resnet.defaults(1, 3, 3)),
+    "resnet20": (resnet.ResNet, resnet.defaults(3, 3, 3)),
     "mobilenet": (mobilenet.MobileNet, mobilenet.DEFAULTS),
     "vit": (vit.ViT, vit.DEFAULTS),
     "mlp": (mlp.MLP, mlp.DEFAULTS),
@@ -87,10 +88,10 @@ def _check_form(field: str, value: Any, reference: Any) -> None:
         return
     if not isinstance(value, Sequence) or len(value) != len(reference):
         raise ConfigError(f"{field} must be a list of {len(reference)}, got {value!r}")
-    if field == "inner" and [_count(each) for each in value] != [_count(each) for each in reference]:
-        raise ConfigError(
-            f"inner holds a width for each block, {_count(reference[0])} a stage, got {value!r}"
-        )
+    blocks = [_count(each) for each in reference]
+    if field == "inner" and [_count(each) for each in value] != blocks:
+        each = f"{blocks[0]}" if len({*blocks}) == 1 else f"{blocks[0]}, {blocks[1]} and {blocks[2]}"
+        raise ConfigError(f"inner holds a width for each block, {each} a stage, got {value!r}")
 
 
 def _check_layers(hidden: Any) -> None:

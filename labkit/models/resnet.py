@@ -72,8 +72,8 @@ class ResNet(nn.Module):
         return logits
 
 
-def defaults(blocks_per_stage: int) -> dict[str, Any]:
+def defaults(*blocks: int) -> dict[str, Any]:
     """The paper's widths, with so many blocks in each of the three stages."""
     stages = [16, 32, 64]
-    inner = [[width] * blocks_per_stage for width in stages]
+    inner = [[width] * count for width, count in zip(stages, blocks, strict=True)]
     return {"stages": stages, "inner": inner, "stem_stride": 1, "first_stride": 1, "dropout": 0.0}

@@ -86,11 +86,17 @@ def test_an_mlp_is_the_formula_written_out():
 
 
 @pytest.mark.parametrize(
-    ("architecture", "millions"), [("resnet8", 0.08), ("resnet14", 0.18), ("resnet20", 0.27)]
+    ("architecture", "millions"),
+    [("resnet8", 0.08), ("resnet14", 0.18), ("resnet16", 0.26), ("resnet20", 0.27)],
 )
 def test_the_resnets_have_the_papers_size(architecture, millions):
     config = {"architecture": architecture, "input_shape": [3, 32, 32], "num_outputs": 10}
     assert round(parameters(config) / 1e6, 2) == millions
+
+
+def test_a_resnet_with_stages_of_unequal_depth_says_how_many_widths_each_takes():
+    with pytest.raises(ConfigError, match="each block, 1, 3 and 3 a stage"):
+        build({"architecture": "resnet16", **DIGITS, "inner": [[16] * 3, [32] * 3, [64] * 3]})
 
 
 @pytest.mark.parametrize("architecture", [name for name in MODELS if name != "vit"])
