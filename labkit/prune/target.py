@@ -128,15 +128,21 @@ def _ratio_by_time(
 ) -> float:
     """The lowest pruning ratio that was seen to leave at most `keep` of the time."""
     original, low, high = structure.graph([]), 0.0, _LARGEST_RATIO
-    for start, protocol in ((0.0, Protocol.brief()), (0.5, Protocol.paired())):
+    rounds = (Protocol.brief(), Protocol.paired(), Protocol.paired())
+    for index, protocol in enumerate(rounds):
         ratios = np.linspace(low, high, _RATIOS_A_ROUND + 1)[1:].tolist()
         graphs = [structure.graph(choose(ratio)) for ratio in ratios]
-        shares = time_shares(original, graphs, runtime, protocol, part(progress, start, start + 0.5))
-        fitting = [index for index, share in enumerate(shares) if share <= keep]
-        if not fitting and start == 0.0:
-            raise _out_of_reach("latency", keep, structure, min(shares))
+        timing = part(progress, index / len(rounds), (index + 1) / len(rounds))
+        shares = time_shares(original, graphs, runtime, protocol, timing)
+        fitting = [place for place, share in enumerate(shares) if share <= keep]
         if fitting:
             low, high = [low, *ratios][fitting[0]], ratios[fitting[0]]
+            if index > 0:
+                break
+        elif index == 0:
+            raise _out_of_reach("latency", keep, structure, min(shares))
+        else:  # the first look, a brief one, took its last ratio for fast enough: what is asked for lies beyond
+            low, high = high, min(2 * high - low, _LARGEST_RATIO)
     return high
 
 

@@ -165,6 +165,18 @@ def test_the_largest_network_that_is_fast_enough_is_kept_though_time_does_not_al
         PruneChannels(target="latency", keep=0.01)(cnn[0])
 
 
+def test_a_brief_look_that_saw_too_little_time_is_not_believed(cnn, monkeypatch):
+    """A clock that counts channels, and in short blocks takes ten for nine."""
+
+    def clock(original, narrow, runtime, protocol, progress):
+        widths = [tensors(each)["w1"].shape[0] for each in narrow]
+        return [(width - (width == 10 and protocol == Protocol.brief())) / 16 for width in widths]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    pruned = PruneChannels(target="latency", keep=0.6)(cnn[0])
+    assert tensors(pruned)["w1"].shape[0] == 9
+
+
 def test_a_latency_is_met_by_measuring():
     """With a network large enough that its channels, and not its calls, take the time, on a busy machine too."""
     variant = ExportOnnx()(load_model("resnet20@digits"), load_dataset("digits"))
