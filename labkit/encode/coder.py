@@ -30,17 +30,9 @@ class Coder(Protocol):
     def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
         """Symbols 0 … K − 1, one a row of `widths`, whose rows hold each symbol's share of ONE, at least 1.
 
-        known: int32 [n], None where it is read; widths: int64 [n, K], K ≥ 2; part: what to book the bits under.
-        Returns int32 [n].
+        known: int32 [n], None where it is read; widths: [n, K], K ≥ 2, whole numbers in int64 or float64; part: what
+        to book the bits under. Returns int32 [n].
         """
-
-
-def code_bits(coder: Coder, known: Array | None, ones: Array, part: str) -> Array:
-    """Zeros and ones: `ones` says how probable the one is, in parts of ONE. [n], int64 [n] → int32 [n]."""
-    widths = np.empty((len(ones), 2), dtype=np.int64)
-    widths[:, 1] = ones
-    np.subtract(ONE, ones, out=widths[:, 0])
-    return coder.symbols(known, widths, part)
 
 
 def shares(counts: Array) -> Array:

@@ -10,6 +10,7 @@ a row, and any other but one in four thousand million, in 4 bytes; a digest agai
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import io
 import zlib
@@ -56,7 +57,9 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     tensors, context = variant.model.state_dict(), Context()
-    order = _meta_tensors(variant.model.config, repr(variant.name))  # of whoever builds it anew
+    order = _without_numbers(
+        variant.model.config, repr(variant.name)
+    ).state_dict()  # of whoever builds it anew
     for index, (name, built) in enumerate(order.items()):
         tensor = tensors[name]
         if tensor.dtype != built.dtype:
@@ -117,7 +120,11 @@ class StreamReader:
         self._file, self.left, self._crc, self._what = file, size_bytes, 0, what
         check_magic(self._take(4), what)
         self.description = unpack_metadata(self._take(self._number()), what)
-        self.shapes = _shapes(self.description["config"], size_bytes, what)
+        self._network = _declared(self.description["config"], size_bytes, what)
+        self.shapes = {
+            name: (tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
+            for name, tensor in self._network.state_dict().items()
+        }
 
     def __iter__(self) -> Iterator[tuple[str, Array]]:
         """Name and array of each tensor, in the network's order. Raises ModelFileError for damage."""
@@ -142,11 +149,8 @@ class StreamReader:
         """The network with these tensors in it. Raises ModelFileError if it is no such one as the file declares."""
         import torch
 
-        from labkit.models import build
-
-        fields = dict(self.description)
-        with torch.device("meta"):
-            model = build(fields.pop("config")).eval()
+        fields = {name: value for name, value in self.description.items() if name != "config"}
+        model = copy.deepcopy(self._network)
         state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
         model.load_state_dict(state, assign=True)
         _check_outputs(model, fields["inputs"], fields["outputs"], self._what)
@@ -183,21 +187,17 @@ def check_magic(head: bytes, what: str) -> None:
         )
 
 
-def _shapes(config: Any, size_bytes: int, what: str) -> dict[str, tuple[tuple[int, ...], np.dtype[Any]]]:
-    """Every tensor's shape and type, found without allocating one; ModelFileError if they are too many bytes."""
+def _declared(config: Any, size_bytes: int, what: str) -> Any:
+    """The network that a file declares, without numbers; ModelFileError if it would be too many bytes."""
     most = min(_MOST_BYTES, _FREE_BYTES + _LARGEST_RATIO * size_bytes)
     try:
-        tensors = _meta_tensors(config, what, most)
+        return _without_numbers(config, what, most)
     except (ConfigError, RuntimeError, TypeError, ValueError) as error:
         raise ModelFileError(f"{what}: its architecture cannot be built ({str(error)[:200]})") from None
-    return {
-        name: (tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
-        for name, tensor in tensors.items()
-    }
 
 
-def _meta_tensors(config: Any, what: str, most_bytes: int = _MOST_BYTES) -> dict[str, Any]:
-    """The tensors of an architecture in its own order, without numbers: it costs nothing, whatever its widths.
+def _without_numbers(config: Any, what: str, most_bytes: int = _MOST_BYTES) -> Any:
+    """The network of an architecture with tensors that have a shape and no numbers: it costs nothing, however wide.
 
     Raises ModelFileError if with numbers they would be more than `most_bytes`.
     """
@@ -206,14 +206,14 @@ def _meta_tensors(config: Any, what: str, most_bytes: int = _MOST_BYTES) -> dict
     from labkit.models import build
 
     with torch.device("meta"):
-        tensors = dict(build(config).state_dict())
-    total = sum(tensor.numel() * tensor.itemsize for tensor in tensors.values())
+        network = build(config).eval()
+    total = sum(tensor.numel() * tensor.itemsize for tensor in network.state_dict().values())
     if total > most_bytes:
         raise ModelFileError(
             f"{what} would decode to {total} bytes, where {most_bytes} are allowed: refused as a bomb; a network that "
             "large is kept in a folder"
         )
-    return tensors
+    return network
 
 
 def _check_outputs(

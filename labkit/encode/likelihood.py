@@ -44,6 +44,13 @@ def probability_table() -> Array:
     return table
 
 
+@functools.cache
+def width_table() -> Array:
+    """For the same t the shares of ONE that a coder takes: of a zero, of a one. float64 [t, 2]."""
+    ones = probability_table()
+    return np.stack([ONE - ones, ones], axis=1).astype(np.float64)
+
+
 def log2(counts: Array) -> Array:
     """The logarithm of (2 · count + 1) to base 2 in 1/UNIT, for counts from 0 on. Any shape → int32 of the same."""
     logarithms: Array = log_table().take(2 * counts + 1, mode="clip")
@@ -59,8 +66,8 @@ class Likelihood:
         self._bias, self._row, self._columns, _, self._before = full.T * _SCALE[:, None]
         self._cells = full[:, 3:4] * log2(np.arange(256)) // _WEIGHT_UNIT
 
-    def ones(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
-        """The probability in parts of ONE that each cell was kept: int64 [c, r].
+    def widths(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
+        """The shares of ONE of "not kept" and "kept", cell by cell: float64 [c · r, 2].
 
         row: int32 [r]; columns: one or two of int32 [c]; cells: [c, r], counts below 256.
         """
@@ -70,8 +77,8 @@ class Likelihood:
         if len(columns) > 1:
             here = here + self._before[phase] * columns[1]
         odds += (here // _WEIGHT_UNIT + self._bias[phase] + _MOST)[:, None]
-        ones: Array = probability_table().take(odds, mode="clip")
-        return ones
+        widths: Array = width_table().take(odds.ravel(), axis=0, mode="clip")
+        return widths
 
 
 class Sample:
@@ -81,13 +88,12 @@ class Sample:
         self.seen: list[list[Array]] = [[] for _ in range(phases)]
         self._features = features
 
-    def ones(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
-        """Every cell is as likely as not; what describes them is kept."""
+    def look(self, phase: int, row: Array, columns: list[Array], cells: Array) -> None:
+        """Keep what describes these cells."""
         parts = [np.full(cells.shape, UNIT), np.broadcast_to(row, cells.shape)]
         wide = [np.broadcast_to(each[:, None], cells.shape) for each in columns]
         features = [*parts, wide[0], log2(cells), *wide[1:]][: self._features]
         self.seen[phase].append(np.stack([each.ravel() for each in features], axis=1).astype(np.float32))
-        return np.full(cells.shape, ONE // 2)
 
     def fit(self, kept: list[list[Array]]) -> tuple[Array, float]:
         """The weights under which what was kept is likeliest: int8 [phases, F]; and what it costs then, in bits.

@@ -20,7 +20,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.encode.coder import Coder, code_bits, shares
+from labkit.encode.coder import Coder, shares
 from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2
 from labkit.variant import Array
 
@@ -111,19 +111,20 @@ def describe(
     for phase, line in _lines(columns, settings):
         there = None if grid is None else grid[np.ix_(rows, line)].T
         if settings.dense:
-            kept = np.ones((len(line), len(rows)), dtype=bool)
+            cell = np.arange(len(line) * len(rows))
         else:
-            ones = likelihood.ones(phase, *around.features(line))
+            widths = likelihood.widths(phase, *around.features(line))
             answer = None if there is None else (there > 0).ravel().astype(np.int32)
-            kept = code_bits(coder, answer, ones.ravel(), "positions").reshape(ones.shape) > 0
-        at, row = np.nonzero(kept)
+            cell = np.flatnonzero(coder.symbols(answer, widths, "positions"))
         around.passed(line)
-        if not len(row):
+        if not len(cell):
             continue
-        column = line[at]
-        entries = values.code(coder, None if there is None else there[kept] - 1, around.sign(column, row))
+        at = cell // len(rows)
+        column, row = line[at], cell - at * len(rows)
+        place = around.place(column, row)
+        entries = values.code(coder, None if there is None else there.ravel()[cell] - 1, around.sign(place))
         found[rows[row], column] = 1 + entries
-        around.learn(column, row, signs[entries])
+        around.learn(place, row, signs[entries])
     return found
 
 
@@ -138,11 +139,11 @@ def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]
     around = _Around(grid.shape, rows, settings, known)
     for phase, line in _lines(columns, settings):
         there = grid[np.ix_(rows, line)].T > 0
-        asked.ones(phase, *around.features(line))
+        asked.look(phase, *around.features(line))
         kept[phase].append(there.ravel())
         at, row = np.nonzero(there)
         around.passed(line)
-        around.learn(line[at], row, np.zeros(len(row), np.int8))
+        around.learn(around.place(line[at], row), row, np.zeros(len(row), np.int8))
     weights, bits = asked.fit(kept)
     return weights, bits + _STEP_BITS * sum(map(len, kept))
 
@@ -185,11 +186,11 @@ def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, count
         count + 2 * width + 2, dtype=np.int64
     )  # a margin before, so that the first line has one above
     for start in range(0, count, width):
-        place = np.arange(start, min(start + width, count))
-        above = found[place] + found[place + 1] + found[place + 2]
-        case = hint[place] + above
-        line = coder.symbols(None if flags is None else flags[place], shares(seen[case]), "positions")
-        found[place + width + 1] = line
+        end = min(start + width, count)
+        case = hint[start:end] + found[start:end] + found[start + 1 : end + 1] + found[start + 2 : end + 2]
+        known = None if flags is None else flags[start:end]
+        line = coder.symbols(known, shares(seen)[case], "positions")
+        found[start + width + 1 : end + width + 1] = line
         seen += 2 * np.bincount(2 * case + line, minlength=seen.size).reshape(seen.shape)
     return found[width + 1 : width + 1 + count] > 0
 
@@ -218,6 +219,7 @@ class _Around:
         self._steps = np.array(steps)[:, None] * self._rows
         self._share = np.array([2] * 4 + [1] * 8, dtype=np.int16)[:, None]
         self._cells = np.zeros((shape[1] + 2 * self._margin, self._rows), dtype=np.int16)
+        self._flat = self._cells.reshape(-1)  # the same numbers
         self._kept = np.zeros(self._rows, dtype=np.int64) if known.rows is None else known.rows[rows]
         self._passed = settings.head_start + known.columns
         before = known.of_columns(shape[1])
@@ -232,23 +234,23 @@ class _Around:
             columns.append(self._before[line])
         return row, columns, cells
 
-    def sign(self, column: Array, row: Array) -> Array:
-        """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. [n], [n] → int16 [n]."""
-        signs: Array = np.sign(self._cells[column + self._margin, row] >> 8)
+    def place(self, column: Array, row: Array) -> Array:
+        """Where the cells at (column, row) lie, as one number each. int64 [n], int64 [n] → int64 [n]."""
+        return (column + self._margin) * self._rows + row
+
+    def sign(self, place: Array) -> Array:
+        """0, 1, 2 where the kept neighbours are mostly negative, balanced, mostly positive. int64 [n] → int16 [n]."""
+        signs: Array = np.sign(self._flat.take(place) >> 8)
         return signs + 1
 
     def passed(self, line: Array) -> None:
         """The cells of `line` are known."""
         self._passed += len(line)
 
-    def learn(self, column: Array, row: Array, signs: Array) -> None:
-        """The cells at (column, row) were kept, with these signs. int64 [n], int64 [n], int8 [n]."""
-        places = (column + self._margin) * self._rows + row + self._steps
-        np.add.at(
-            self._cells.reshape(-1),
-            places.ravel(),
-            (self._share * (1 + 256 * signs.astype(np.int16))).ravel(),
-        )
+    def learn(self, place: Array, row: Array, signs: Array) -> None:
+        """These cells, in these rows, were kept, with these signs. int64 [n], int64 [n], int8 [n]."""
+        adds = self._share * (1 + 256 * signs.astype(np.int16))
+        np.add.at(self._flat, (place + self._steps).ravel(), adds.ravel())
         self._kept += np.bincount(row, minlength=self._rows)
 
 
@@ -258,21 +260,25 @@ class _Values:
     def __init__(self, signs: Array, by_sign: bool) -> None:
         self._entries, self._by_sign = len(signs), by_sign
         self._seen = np.ones((3, len(signs)), dtype=np.int64)
-        self._shares, self._new = shares(self._seen), 0
+        self._look()
+
+    def _look(self) -> None:
+        """The shares as the counts are now."""
+        self._shares, self._new, self._all = shares(self._seen).astype(np.float64), 0, int(self._seen.sum())
 
     def code(self, coder: Coder, entries: Array | None, sign: Array) -> Array:
         """entries: int32 [n] or None; sign: [n] of 0, 1, 2. Returns the entries."""
         if self._entries == 1:
             return np.zeros(len(sign), dtype=np.int32)
-        case = sign.astype(np.int64) if self._by_sign else np.zeros(len(sign), dtype=np.int64)
+        cases = sign.astype(np.int64) if self._by_sign else np.zeros(len(sign), dtype=np.int64)
         found = np.zeros(len(sign), dtype=np.int32)
         for start in range(0, len(sign), _BLOCK):
             part = slice(start, start + _BLOCK)
-            known = None if entries is None else entries[part]
-            found[part] = coder.symbols(known, self._shares[case[part]], "values")
-            code = case[part] * self._entries + found[part]
+            case, known = cases[part], None if entries is None else entries[part]
+            found[part] = coder.symbols(known, self._shares.take(case, axis=0), "values")
+            code = case * self._entries + found[part]
             self._seen += 2 * np.bincount(code, minlength=self._seen.size).reshape(self._seen.shape)
-            self._new += len(found[part])
-            if 5 * self._new > self._seen.sum():  # grown by a quarter or so: it is time to look again
-                self._shares, self._new = shares(self._seen), 0
+            self._new += len(code)
+            if 3 * self._new > self._all:  # grown by a quarter or so: it is time to look again
+                self._look()
         return found

@@ -176,7 +176,7 @@ class _Coded:
     @property
     def tensor(self) -> Array:
         """What the entries stand for."""
-        return self.codebook.with_zero()[self.grid].reshape(self._shape)
+        return self.codebook.with_zero().take(self.grid).reshape(self._shape)
 
     def _read_settings(self, data: bytes, steps_left: int) -> Settings:
         head, shape = data[0], _matrix(self._shape)
