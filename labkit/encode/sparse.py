@@ -20,11 +20,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from labkit.encode.coder import Coder, shares
+from labkit.encode.adaptive import Values, code_flags
+from labkit.encode.coder import Coder
 from labkit.encode.likelihood import FEATURES, Likelihood, Sample, log2
 from labkit.variant import Array
 
-_BLOCK = 4096  # values coded at once; the counts are brought up to date between blocks
 _STEP_BITS = 2  # bytes for speed: a file grows by a hundredth or so, and is read in half the time
 WIDEST, _FEW_STEPS, _CELLS_A_STEP = 64, 1024, 64
 MOST_STEPS, _MOST_CELLS = 10_000, 2**20  # of a matrix, and of a line
@@ -104,7 +104,7 @@ def describe(
     grid: int32 [rows, columns], 0 or 1 + an entry of the codebook; signs: int8 [K], of the entries.
     """
     likelihood = Likelihood(settings.weights)
-    values = _Values(signs, settings.by_sign)
+    values = Values(signs, settings.by_sign)
     found = np.zeros(shape, dtype=np.int32)
     rows, columns = alive(coder, grid, shape, settings, known)
     around = _Around(shape, rows, settings, known)
@@ -161,7 +161,7 @@ def alive(
         (1, _flags_of_columns(settings.width), before),
     ):
         flags = None if grid is None else np.asarray(grid.any(1 - axis), np.int32)
-        found.append(np.flatnonzero(_code_flags(coder, flags, shape[axis], width, counts)))
+        found.append(np.flatnonzero(code_flags(coder, flags, shape[axis], width, counts)))
     return found[0], found[1]
 
 
@@ -173,26 +173,6 @@ def _rounded_up(count: int, size: int) -> int:
 def _flags_of_columns(width: int) -> int:
     """How many flags of columns are coded at once: whole lines."""
     return _rounded_up(_FLAGS, width) * width
-
-
-def _code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts: Array | None) -> Array:
-    """Flags, a line at a time; the probabilities are counts of what was seen in the same circumstances.
-
-    Circumstances: whether `counts` knows anything there, and how many of the three above are set.
-    """
-    seen = np.ones((8, 2), dtype=np.int64)
-    hint = np.zeros(count, dtype=np.int64) if counts is None else 4 * (counts > 0).astype(np.int64)
-    found = np.zeros(
-        count + 2 * width + 2, dtype=np.int64
-    )  # a margin before, so that the first line has one above
-    for start in range(0, count, width):
-        end = min(start + width, count)
-        case = hint[start:end] + found[start:end] + found[start + 1 : end + 1] + found[start + 2 : end + 2]
-        known = None if flags is None else flags[start:end]
-        line = coder.symbols(known, shares(seen)[case], "positions")
-        found[start + width + 1 : end + width + 1] = line
-        seen += 2 * np.bincount(2 * case + line, minlength=seen.size).reshape(seen.shape)
-    return found[width + 1 : width + 1 + count] > 0
 
 
 def _lines(columns: Array, settings: Settings) -> Iterator[tuple[int, Array]]:
@@ -252,33 +232,3 @@ class _Around:
         adds = self._share * (1 + 256 * signs.astype(np.int16))
         np.add.at(self._flat, (place + self._steps).ravel(), adds.ravel())
         self._kept += np.bincount(row, minlength=self._rows)
-
-
-class _Values:
-    """Codebook entries, adaptively: each is as probable as it was frequent in the same circumstances so far."""
-
-    def __init__(self, signs: Array, by_sign: bool) -> None:
-        self._entries, self._by_sign = len(signs), by_sign
-        self._seen = np.ones((3, len(signs)), dtype=np.int64)
-        self._look()
-
-    def _look(self) -> None:
-        """The shares as the counts are now."""
-        self._shares, self._new, self._all = shares(self._seen).astype(np.float64), 0, int(self._seen.sum())
-
-    def code(self, coder: Coder, entries: Array | None, sign: Array) -> Array:
-        """entries: int32 [n] or None; sign: [n] of 0, 1, 2. Returns the entries."""
-        if self._entries == 1:
-            return np.zeros(len(sign), dtype=np.int32)
-        cases = sign.astype(np.int64) if self._by_sign else np.zeros(len(sign), dtype=np.int64)
-        found = np.zeros(len(sign), dtype=np.int32)
-        for start in range(0, len(sign), _BLOCK):
-            part = slice(start, start + _BLOCK)
-            case, known = cases[part], None if entries is None else entries[part]
-            found[part] = coder.symbols(known, self._shares.take(case, axis=0), "values")
-            code = case * self._entries + found[part]
-            self._seen += 2 * np.bincount(code, minlength=self._seen.size).reshape(self._seen.shape)
-            self._new += len(code)
-            if 3 * self._new > self._all:  # grown by a quarter or so: it is time to look again
-                self._look()
-        return found
