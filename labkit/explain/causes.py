@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
+from labkit.explain import causes_between as between
 from labkit.explain import causes_file as file
 from labkit.explain import causes_machine as machine
 from labkit.explain.evidence import Evidence
@@ -12,13 +13,14 @@ from labkit.explain.finding import Finding
 CAUSES: tuple[Callable[[Evidence], Finding | None], ...] = (
     file.signed_activations,
     file.float_layers,
-    file.conversions,
+    between.conversions,
+    between.layouts,
     file.dynamic_convolutions,
     file.weight_only,
     file.unstructured_zeros,
     file.unaligned_channels,
     file.slow_integer_layers,
-    file.outside_layers,
+    between.outside_layers,
     machine.tiny_layers,
     machine.small_batch,
     machine.too_many_threads,

@@ -15,12 +15,11 @@ from labkit.explain.evidence import (
     block,
     unaligned,
 )
-from labkit.explain.executed import CONVERSION, DYNAMIC, LAYER, OTHER
+from labkit.explain.executed import CONVERSION, DYNAMIC
 from labkit.explain.finding import Finding
 from labkit.explain.layers import Layer
 from labkit.explain.profile import Operator
 
-_MUCH = 0.25  # of the time: some work between the layers is what every network has
 _CLEARLY = 1.2  # times as long
 _FEW = 3
 
@@ -65,25 +64,9 @@ def float_layers(evidence: Evidence) -> Finding | None:
     )
 
 
-def conversions(evidence: Evidence) -> Finding | None:
-    """Operators that only change formats and layouts."""
-    if _weight_only(evidence) or _dynamic(evidence):
-        return None
-    found = [each for each in evidence.profile.operators if each.work == CONVERSION]
-    share = sum(each.share for each in found)
-    return Finding(
-        "conversions",
-        share,
-        f"{share:.0%} of the time goes into {len(found)} operators that only convert: {_kinds(found)}. Each layer "
-        "that the engine computes in integers beside one that it does not costs a conversion there and back.",
-        "quantize what lies between the layers too, or nothing there: fewer borders between integers and floats; "
-        "an activation function that the engine fuses (ReLU) leaves none",
-    )
-
-
 def dynamic_convolutions(evidence: Evidence) -> Finding | None:
     """Convolutions whose grids are chosen anew in every run."""
-    layers = _dynamic(evidence)
+    layers = evidence.dynamic
     if not layers:
         return None
     beside = [each for each in evidence.profile.operators if each.work in (DYNAMIC, CONVERSION)]
@@ -104,7 +87,7 @@ def dynamic_convolutions(evidence: Evidence) -> Finding | None:
 
 def weight_only(evidence: Evidence) -> Finding | None:
     """Weights in few bits, and arithmetic in float."""
-    layers = _weight_only(evidence)
+    layers = evidence.weight_only
     if not layers:
         return None
     expanding = [each for each in evidence.profile.operators if each.kind == "DequantizeLinear"]
@@ -192,22 +175,6 @@ def slow_integer_layers(evidence: Evidence) -> Finding | None:
     )
 
 
-def outside_layers(evidence: Evidence) -> Finding | None:
-    """Quantized layers, and most of the time elsewhere (Amdahl 1967)."""
-    found = [each for each in evidence.profile.operators if each.work == OTHER]
-    share = sum(each.share for each in found)
-    if not evidence.quantized or _dynamic(evidence) or share < _MUCH:
-        return None
-    return Finding(
-        "outside_layers",
-        share,
-        f"{share:.0%} of the time goes into operators that multiply with no weights, where int8 gains little or "
-        f"nothing: {_kinds(found)}. If all layers took no time, it would be {1 / share:.1f}× as fast, and no more.",
-        "make these cheaper: an activation function that the engine fuses (ReLU instead of GELU), fewer tokens or "
-        "pixels, an engine that fuses them",
-    )
-
-
 def _in_float_for_its_sign(evidence: Evidence) -> set[Operator]:
     if evidence.proved(UNSIGNED) is None:
         return set()
@@ -238,33 +205,10 @@ def _why_float(evidence: Evidence, layer: Layer) -> str:
     return f"the file has it on grids, and {evidence.profile.runtime} computes it in float all the same"
 
 
-def _dynamic(evidence: Evidence) -> list[Operator]:
-    return [each for each in evidence.profile.operators if each.kind == "ConvInteger"]
-
-
-def _weight_only(evidence: Evidence) -> list[Operator]:
-    if evidence.quantized:
-        return []
-    return [each for each, _ in evidence.layers(lambda each, layer: _is_expanded(each, layer))]
-
-
-def _is_expanded(operator: Operator, layer: Layer) -> bool:
-    return operator.work == LAYER and operator.precision != "int8" and bool(layer.weight_grid)
-
-
 def _names(found: Sequence[Operator]) -> str:
     dearest = sorted(found, key=lambda each: -each.ms)
     more = f" and {len(found) - _FEW} more" if len(found) > _FEW else ""
     return ", ".join(each.layer for each in dearest[:_FEW]) + more
-
-
-def _kinds(found: list[Operator]) -> str:
-    """The most expensive kinds with their shares: Softmax 20 %, Erf 11 %."""
-    shares: defaultdict[str, float] = defaultdict(float)
-    for each in found:
-        shares[each.kind] += each.share
-    dearest = sorted(shares.items(), key=lambda item: -item[1])[: _FEW + 1]
-    return ", ".join(f"{kind} {share:.0%}" for kind, share in dearest)
 
 
 def _layers(found: Sequence[Operator]) -> str:

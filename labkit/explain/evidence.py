@@ -75,6 +75,21 @@ class Evidence:
         """Whether some layer ran in integers."""
         return any(each.precision == "int8" and each.work == LAYER for each in self.profile.operators)
 
+    @property
+    def dynamic(self) -> list[Operator]:
+        """The convolutions whose grids are chosen anew in every run."""
+        return [each for each in self.profile.operators if each.kind == "ConvInteger"]
+
+    @property
+    def weight_only(self) -> list[Operator]:
+        """The layers whose weights are on a grid and whose arithmetic is in float, if no activation is on one."""
+        if self.quantized:
+            return []
+        found = self.layers(
+            lambda each, layer: each.work == LAYER and each.precision != "int8" and bool(layer.weight_grid)
+        )
+        return [each for each, _ in found]
+
     @functools.cached_property
     def yardstick(self) -> float:
         """Multiply-adds a millisecond of a convenient layer here, in the variant's precision; inf if unknown."""
