@@ -1,7 +1,8 @@
-"""`labkit inspect FILE`: what a model file holds and costs, without running it."""
+"""`labkit inspect FILE`: what a model file holds and costs, without running it; a shipped network is found by name."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import Annotated
 
@@ -19,7 +20,8 @@ def register(app: typer.Typer) -> None:
         file: Annotated[
             str,
             typer.Argument(
-                help=".onnx, .pt2, .tflite, .xml (OpenVINO), .keras, .safetensors, .lkz, or a model's folder."
+                help=".onnx, .pt2, .tflite, .xml (OpenVINO), .keras, .safetensors, .lkz, a model's folder, "
+                "or a name in the zoo."
             ),
         ],
         every: Annotated[
@@ -38,7 +40,8 @@ def register(app: typer.Typer) -> None:
 
         Of coded weights (.lkz): where every byte went, and its bound.
         """
-        if file.lower().endswith(".lkz"):
+        path = _place(file)
+        if path.lower().endswith(".lkz"):
             from labkit.encode import anatomy
             from labkit.errors import ConfigError
 
@@ -46,13 +49,13 @@ def register(app: typer.Typer) -> None:
                 raise ConfigError(
                     f"{file} holds coded weights and no graph: leave out all options but --json"
                 )
-            parts = anatomy(file)
+            parts = anatomy(path)
             print_json(parts.to_json()) if json else print(parts.table())
             return
         from labkit.inspection import inspect_file, layer_table, summary
         from labkit.inspection.table import MOST_LAYERS
 
-        found = inspect_file(file, _sizes(sizes), verify_data)
+        found = inspect_file(path, _sizes(sizes), verify_data)
         if draw is not None:
             from labkit.files import write_atomically
             from labkit.inspection import draw_graph
@@ -62,6 +65,26 @@ def register(app: typer.Typer) -> None:
             print_json(found.to_json())
             return
         print(summary(found), layer_table(found, None if every else MOST_LAYERS), sep="\n\n")
+
+
+def _place(file: str) -> str:
+    """The path itself where something lies there; else that of the shipped network of this name.
+
+    ConfigError for what can only be a name, and is none that is known; any other path stays, for its reader to refuse.
+    """
+    if os.path.exists(file):  # unlike Path's, it takes any text
+        return file
+    from labkit.errors import ConfigError, nearest
+    from labkit.zoo import CODED, FOLDER, names
+
+    if file in names():
+        coded = FOLDER / file / CODED
+        return str(coded if coded.exists() else FOLDER / file)
+    if not file or Path(file).name != file or Path(file).suffix:
+        return file
+    raise ConfigError(
+        f"unknown model {file!r}; {nearest(file, names())}; or give a saved variant or a model's file"
+    )
 
 
 def _sizes(settings: list[str]) -> dict[str, int]:

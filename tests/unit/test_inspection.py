@@ -658,6 +658,27 @@ def test_the_command_prints_facts_and_layers(tmp_path, monkeypatch, capsys):
     assert "most expensive" not in run(monkeypatch, capsys, "inspect", path, "--all")[1]
 
 
+@pytest.mark.parametrize(("name", "file"), [("lenet5@mnist", "."), ("lenet5@mnist+encode", "model.lkz")])
+def test_the_command_takes_a_name_of_the_zoo_for_its_file(monkeypatch, capsys, name, file):
+    status, named, err = run(monkeypatch, capsys, "inspect", name)
+    assert (status, err) == (0, "")
+    assert named == run(monkeypatch, capsys, "inspect", labkit.zoo.FOLDER / name / file)[1]
+
+
+def test_a_file_that_exists_comes_before_a_network_of_its_name(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    saved(tmp_path, product()).rename("lenet5@mnist")
+    status, _, err = run(monkeypatch, capsys, "inspect", "lenet5@mnist")
+    assert status == 1 and "of no kind that can be inspected" in err
+
+
+def test_the_command_suggests_the_nearest_network_and_leaves_paths_to_their_readers(monkeypatch, capsys):
+    status, _, err = run(monkeypatch, capsys, "inspect", "lenet5@mnits")
+    assert status == 1 and "unknown model 'lenet5@mnits'; did you mean 'lenet5@mnist'?" in err
+    for path in ("lenet5@mnits.onnx", "models/lenet5@mnits"):
+        assert f"{path} does not exist" in run(monkeypatch, capsys, "inspect", path)[2]
+
+
 def test_the_command_s_json_is_the_inspection(tmp_path, monkeypatch, capsys):
     path = saved(tmp_path, model([node("MatMul", "x w", "y")], [constant("w", BIG)], ("batch", "time", 32)))
     status, out, _ = run(monkeypatch, capsys, "inspect", path, "--json", "--size", "time=3")
