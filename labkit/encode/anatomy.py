@@ -22,12 +22,17 @@ from labkit.errors import ModelFileError
 from labkit.files import read_regular
 from labkit.variant import LARGEST_BYTES
 
+_LEGEND = """\
+Sizes are in bytes. bound: Shannon's, the fewest that these symbols can take with the probabilities
+that the coder used. alone: the fewest if each symbol is coded for itself, with the frequencies of its
+whole tensor known beforehand. What is stored, or deflated, has neither."""
+
 
 @dataclass(frozen=True)
 class Part:
     """One row: bytes of one part of one tensor's record; tensor "" is the file's own frame.
 
-    `bound_bytes` and `alone_bytes` are None where a part has no symbols that a bound could be taken of.
+    `bound_bytes` and `alone_bytes` are None where no symbols are coded with probabilities: there is no bound of them.
     """
 
     tensor: str
@@ -57,9 +62,12 @@ class Anatomy:
     @property
     def excess_pct(self) -> float:
         """By how much the coded symbols take more than their bound, in percent; 0 where nothing is coded."""
-        coded = [part for part in self.parts if part.bound_bytes is not None and part.alone_bytes is not None]
-        bound = sum(part.bound_bytes or 0.0 for part in coded)
-        return 100 * (sum(part.bytes for part in coded) / bound - 1) if bound else 0.0
+        bound = sum(part.bound_bytes or 0.0 for part in self._coded)
+        return 100 * (sum(part.bytes for part in self._coded) / bound - 1) if bound else 0.0
+
+    @property
+    def _coded(self) -> list[Part]:
+        return [part for part in self.parts if part.bound_bytes is not None and part.alone_bytes is not None]
 
     def to_json(self) -> dict[str, Any]:
         """Everything as plain data."""
@@ -70,16 +78,24 @@ class Anatomy:
         return {**facts, "excess_pct": self.excess_pct, "parts": rows}
 
     def table(self) -> str:
-        """The parts as text, a line each, and the sum."""
+        """The parts as text, a line each, their sum, and what the columns mean."""
         lines = [f"{'tensor':<16} {'part':<12} {'bytes':>9} {'bound':>11} {'alone':>11}"]
         for part in self.parts:
             figures = [part.bound_bytes, part.alone_bytes]
             words = " ".join(f"{each:>11,.1f}" if each is not None else f"{'':>11}" for each in figures)
             lines.append(f"{part.tensor or 'file':<16} {part.part:<12} {part.bytes:>9,} {words}".rstrip())
         lines.append(f"{'all':<16} {'':<12} {self.size_bytes:>9,}")
+        weights = f"{self.decoded_bytes:,} bytes of weights"
+        lines += [
+            "",
+            _LEGEND,
+            f"The file is {self.ratio:.1f}× smaller than the {weights} that it decodes to;",
+            "what was removed from the network before is not among these.",
+        ]
         lines.append(
-            f"{self.decoded_bytes:,} bytes of weights: {self.ratio:.1f}× smaller; the coded symbols take "
-            f"{self.excess_pct:.2f} % more than their bound"
+            f"The coded symbols take {self.excess_pct:.2f} % more than their bound."
+            if self._coded
+            else "No symbols are coded here: for that, the weights have to share few values (`--method cluster`)."
         )
         return "\n".join(lines)
 

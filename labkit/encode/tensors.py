@@ -21,7 +21,6 @@ import numpy as np
 
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
-from labkit.encode.entropy import least_bits
 from labkit.encode.sparse import WIDEST, Known, Settings, alive, allowed, describe, sample, steps
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
@@ -63,6 +62,7 @@ class Context:
 class Dissection:
     """A tensor's record taken apart: the tensor, the kind, part → bytes, and part → the bound of its symbols in bits.
 
+    bounds: of coded tensors only, for Deflate looks around too, and the entropy of single bytes is no bound for it.
     grid: the entries of a coded tensor's codebook, int32 [rows, columns]; None for the other kinds.
     """
 
@@ -106,10 +106,8 @@ def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], co
     """`decode_tensor`, with every byte of the record told apart."""
     kind = _kind(data, dtype)
     if kind != CODED:
-        tensor = _plain(kind, data, shape, dtype)
-        stored = tensor.astype(np.float16) if kind == HALF else tensor
-        bound = sum(least_bits(plane) for plane in _planes(stored))
-        return Dissection(tensor, KINDS[kind], {"head": 1, "values": len(data) - 1}, {"values": bound})
+        parts = {"head": 1, "values": len(data) - 1}
+        return Dissection(_plain(kind, data, shape, dtype), KINDS[kind], parts, {})
     coded, price = _Coded(data, shape, context), Price()
     if coded.settings is not None:
         grid, signs = coded.grid, coded.codebook.signs

@@ -251,6 +251,24 @@ def test_every_byte_is_accounted_for(content, tmp_path):
     assert f"{len(content):,}" in found.table()
 
 
+def test_the_table_says_what_its_figures_mean_and_what_the_file_is_compared_with(content):
+    found = dissect(content)
+    said = found.table()
+    assert "in bytes" in said and "Shannon's" in said and "for itself" in said
+    assert (
+        f"{found.ratio:.1f}× smaller than the {found.decoded_bytes:,} bytes of weights that it decodes to"
+        in said
+    )
+    assert "removed from the network before" in said
+    assert f"{found.excess_pct:.2f} % more than their bound" in said
+
+
+def test_where_no_symbols_are_coded_nothing_is_said_of_a_bound(lenet):
+    found = dissect(encode(lenet))
+    assert {part.bound_bytes for part in found.parts} == {None}
+    assert "more than their bound" not in found.table() and "No symbols are coded" in found.table()
+
+
 def test_the_coded_symbols_are_within_three_percent_of_their_bound_and_below_the_one_of_each_alone(content):
     found = dissect(content)
     assert 0 <= found.excess_pct < 3
