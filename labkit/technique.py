@@ -77,7 +77,7 @@ def check_knobs(config: Any) -> None:
         kind = float if field.default is None else type(field.default)  # None: no limit is set
         if isinstance(value, int) and abs(value) > _LARGEST_NUMBER:
             raise ConfigError(
-                f"{type(config).__name__}.{field.name} is out of range; allowed: {_range(field.name, meta)}"
+                f"{type(config).__name__}.{field.name} is out of range; allowed: {range_of(field.name, meta)}"
             )
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(config, field.name, float(value))
@@ -85,7 +85,7 @@ def check_knobs(config: Any) -> None:
         if type(value) is not kind:
             raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}")
         if isinstance(value, (int, float)) and not _inside(value, meta):
-            raise ConfigError(f"{where} is out of range; allowed: {_range(field.name, meta)}")
+            raise ConfigError(f"{where} is out of range; allowed: {range_of(field.name, meta)}")
 
 
 def _inside(value: float, meta: Any) -> bool:
@@ -98,7 +98,7 @@ def _inside(value: float, meta: Any) -> bool:
     )
 
 
-def _range(name: str, meta: Any) -> str:
+def range_of(name: str, meta: Any) -> str:
     low = (
         f"{meta['min']} ≤ "
         if meta["min"] is not None

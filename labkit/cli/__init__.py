@@ -22,6 +22,7 @@ import labkit.cli.encode as encode
 import labkit.cli.experiment as experiment
 import labkit.cli.explain as explain
 import labkit.cli.inspect as inspect
+import labkit.cli.methods as methods
 import labkit.cli.model as model
 import labkit.cli.optimize as optimize
 from labkit import __version__
@@ -41,6 +42,7 @@ app = typer.Typer(
 model.register(app)
 convert.register(app)
 encode.register(app)
+methods.register(app)
 inspect.register(app)
 optimize.register(app)
 experiment.register(app)

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit.cli.model import quality_of, savable, tell
 from labkit.cli.options import Json, Model, Settings, data_of
+from labkit.cli.telling import Account, save, tell
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 from labkit.methods import METHODS
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 _OUT = "A file.lkz of coded weights; or a folder for the variant with all that is known of it."
 _ENCODE = (
-    "Write a model as a file of coded weights, smallest for one that was pruned and clustered; --method, which is "
-    f"applied first, is one of: {', '.join(METHODS['encode'])}."
+    "Write a model as a file of coded weights. It is smallest for one that was pruned and clustered. Methods, to be "
+    f"applied first: {', '.join(METHODS['encode'])}."
 )
 _DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
 
@@ -69,7 +69,7 @@ def register(app: typer.Typer) -> None:
 def _run(
     name: str, technique: Technique | None, out: Path, dataset: str | None, show: bool, json: bool
 ) -> None:
-    from labkit.convert import check_out, save_as
+    from labkit.convert import check_out
     from labkit.data import load_dataset
     from labkit.errors import ConfigError
     from labkit.files import check_writable
@@ -89,37 +89,31 @@ def _run(
     if data is not None:
         model = fit_to(model, data)
     made = model if technique is None else technique(model, data, progress_line())
-    made = savable(made, out, data)
-    save_as(made, out)
+    before = model if made is not model else None
+    made, saved = save(made, out, data)
     if out.suffix.lower() != ".lkz":
-        tell(made, out, data, json)
+        tell(made, out, saved, data, json, before)
         return
-    _tell_coded(made, out, data, show, json)
+    _tell_coded(made, out, saved, Account.of(made, out.stat().st_size, data, before), show, json)
 
 
-def _tell_coded(made: Any, out: Path, data: Any, show: bool, json: bool) -> None:
+def _tell_coded(made: Any, out: Path, saved: str, account: Account, show: bool, json: bool) -> None:
     """Say how small it became and, if asked, why."""
     from labkit.encode import anatomy
     from labkit.encode.baselines import baselines
-    from labkit.measure.quality import evaluate
 
     found = anatomy(out)
     others = baselines(made) if show or json else ()
     facts: dict[str, Any] = {"name": made.name, "out": str(out), **found.to_json()}
     facts["baselines"] = {each.name: each.bytes for each in others}
-    words = "quality not measured: no --dataset"
-    if data is not None:
-        scores = evaluate(made, data, "validation")
-        measured, words = quality_of(data.task, scores)
-        facts |= measured
-        words += f" on {len(scores)} validation samples"
     if json:
-        print_json(facts)
+        print_json({**facts, **account.facts})
         return
     print(
         f"{made.name}: {found.size_bytes:,} bytes, {found.ratio:.1f}× smaller than its {found.decoded_bytes:,} "
-        f"bytes of weights; {words}; saved in {out}"
+        f"bytes of weights; {account.quality}; {saved}"
     )
+    account.print_lines()
     if show:
         print(f"\n{found.table()}\n\nThe same weights in other hands, in bytes and beside ours:")
         for each in others:

@@ -33,7 +33,11 @@ def register(app: typer.Typer) -> None:
     @app.command()
     def measure(
         variants: Annotated[
-            list[str], typer.Argument(metavar="VARIANT...", help="Zoo names, folders, .onnx files.")
+            list[str],
+            typer.Argument(
+                metavar="VARIANT...",
+                help="Names in the zoo, saved variants' folders, coded weights (.lkz), or models' files (@@).",
+            ),
         ],
         runtime: Annotated[
             list[str], typer.Option(help="Repeatable; all that fit and are installed by default.")
@@ -122,7 +126,7 @@ def register(app: typer.Typer) -> None:
         from labkit.files import write_atomically
         from labkit.study import Study
 
-        records = Study(study)
+        records = Study.to_read(study)
         if out.resolve() == study.resolve():
             raise ConfigError(
                 f"--out {out} is the study itself, whose index.html may be a report: choose another folder"
@@ -189,4 +193,4 @@ def _last_comparison(folder: Path, but_not_on: str = "") -> Comparison:
     from labkit.measure import compare
     from labkit.study import Study
 
-    return compare(Study(folder).last_run(but_not_on=but_not_on))
+    return compare(Study.to_read(folder).last_run(but_not_on=but_not_on))

@@ -26,7 +26,7 @@ Model = Annotated[
     typer.Argument(help="A name in the zoo, a saved variant's folder, or a model's file (.onnx, .pt2, …)."),
 ]
 Settings = Annotated[
-    list[str], typer.Option("--set", help="A field of the technique, FIELD=VALUE; repeatable.")
+    list[str], typer.Option("--set", help="A field, FIELD=VALUE; repeatable. `labkit methods` lists them.")
 ]
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON document on stdout and nothing else.")]
 DataOption = Annotated[

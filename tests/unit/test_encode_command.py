@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from labkit.cli import main
-from labkit.cli.model import quality_of
+from labkit.cli.telling import quality_of
 from labkit.encode import anatomy
 from labkit.errors import ConfigError
 from labkit.models import build

@@ -1,0 +1,151 @@
+"""What a command made, beside what it was made of: bytes, zeros, multiply-adds, and quality on the same samples."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from labkit.cli.terminal import print_json, say
+
+_MANY_ZEROS = 0.3
+_CODED = ".lkz"
+
+
+def save(made: Any, out: Path, data: Any) -> tuple[Any, str]:
+    """Write the variant; returns it as it was written, and words that say where."""
+    from labkit.convert import save_as
+
+    made = savable(made, out, data)
+    there = out.is_file() or (out / "variant.json").is_file()
+    save_as(made, out)
+    return made, f"saved in {out}" + (", in place of the model that was there" if there else "")
+
+
+def savable(made: Any, out: Path, data: Any) -> Any:
+    """The variant; in ONNX where a folder could not rebuild it: no config of labkit's architectures has its widths."""
+    from labkit.convert import convert
+
+    if made.format != "torch" or hasattr(made.model, "config") or out.suffix.lower() == _CODED:
+        return made
+    say(f"no config of labkit's architectures has the widths of {made.name}: keeping it as ONNX")
+    return convert(made, "onnx", data).variant
+
+
+def tell(
+    made: Any, out: Path, saved: str, data: Any, json: bool, before: Any = None, alone: Any = None
+) -> None:
+    """Say what was made, and what it is worth beside `before` and beside `alone`, its baseline."""
+    size_bytes = out.stat().st_size if out.suffix.lower() == _CODED else made.size_bytes
+    about = {"name": made.name, "out": str(out), "format": made.format, "size_bytes": size_bytes}
+    account = Account.of(made, size_bytes, data, before, alone)
+    if json:
+        print_json({**about, "digest": made.digest, **account.facts})
+        return
+    print(f"{made.name}: {size_bytes:,} bytes, {account.quality}; {saved}")
+    account.print_lines()
+    if account.zeros > _MANY_ZEROS and out.suffix.lower() != _CODED:
+        smaller = "fewer channels (--method channels) take less of both"
+        if made.format == "torch":
+            smaller = f"labkit encode {out} --out {out}{_CODED} writes them small"
+        print(f"  zeros take as many bytes there as other numbers, and as much time: {smaller}")
+
+
+@dataclass
+class Account:
+    """What there is to say of a variant, as facts for JSON and in words."""
+
+    facts: dict[str, Any]
+    quality: str = "quality not measured: no --dataset"
+    zeros: float = 0.0
+    lines: list[str] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, made: Any, size_bytes: int, data: Any, before: Any = None, alone: Any = None) -> Account:
+        """Measured on the validation split of `data`, if there is one; `before` and `alone` on the same samples."""
+        counts = _counts(made)
+        account = cls({"metric": None, "quality": None, "quality_ci95": None, "n_samples": 0, **counts})
+        account.zeros = 1 - counts["nonzero_parameters"] / max(counts["parameters"], 1)
+        scores = account._judge(made, data) if data is not None else None
+        if before is not None:
+            account._beside(before, size_bytes, data, scores)
+        if alone is not None:
+            facts, told, paired = _compared(alone, data, scores)
+            account.facts |= {"baseline": facts, **facts.pop("difference")}
+            account.quality += f"; on the labels alone it has {told}, difference {paired}"
+        return account
+
+    def print_lines(self) -> None:
+        """What stands below the first line."""
+        for line in self.lines:
+            print(f"  {line}")
+
+    def _judge(self, made: Any, data: Any) -> Any:
+        from labkit.measure.quality import evaluate
+
+        scores = evaluate(made, data, "validation")
+        measured, words = quality_of(data.task, scores)
+        self.facts |= measured | {"n_samples": len(scores)}
+        self.quality = f"{words} on {len(scores)} validation samples"
+        return scores
+
+    def _beside(self, before: Any, size_bytes: int, data: Any, scores: Any) -> None:
+        was = {"name": before.name, "size_bytes": before.size_bytes, **_counts(before)}
+        line = f"{before.name} before: {before.size_bytes:,} bytes, {before.size_bytes / size_bytes:.2f}× as many"
+        if scores is not None:
+            facts, told, paired = _compared(before, data, scores)
+            was |= facts | facts.pop("difference")
+            line += f"; {told}, now {paired}"
+        self.lines.append(line)
+        changes = [
+            f"{title} {was[key]:,} → {self.facts[key]:,}"
+            for key, title in (
+                ("nonzero_parameters", "weights other than zero"),
+                ("macs", "multiply-adds a sample"),
+            )
+            if was[key] is not None and self.facts[key] is not None
+        ]
+        self.lines.append("; ".join(changes))
+        self.facts["before"] = was
+
+
+def quality_of(task: Any, scores: Any) -> tuple[dict[str, Any], str]:
+    """The quality with its interval, as facts for JSON and in words."""
+    (low, high), quality = task.interval(scores), task.quality(scores)
+    quality_json, *ci95 = map(_json_number, (quality, low, high))
+    facts = {"metric": task.metric, "quality": quality_json, "quality_ci95": ci95}
+    return facts, f"{task.metric} {quality:.4f} [{low:.4f}, {high:.4f}]"
+
+
+def _compared(other: Any, data: Any, scores: Any) -> tuple[dict[str, Any], str, str]:
+    """Another variant's quality, as facts and in words, and how far the one with these scores is above it, in words."""
+    from labkit.measure.quality import evaluate
+
+    theirs = evaluate(other, data, "validation")
+    facts, told = quality_of(data.task, theirs)
+    paired = data.task.compare(theirs, scores)
+    difference, *ci95 = map(_json_number, (paired.difference, *paired.ci95))
+    facts["difference"] = {"difference": difference, "difference_ci95": ci95}
+    low, high = paired.ci95
+    return facts, told, f"{paired.difference:+.4f} [{low:+.4f}, {high:+.4f}]: {paired.verdict}"
+
+
+def _counts(variant: Any) -> dict[str, Any]:
+    """Multiply-adds of one sample, or None where they cannot be counted, and parameters."""
+    from labkit.measure.counting import count
+    from labkit.measure.records import Reason
+    from labkit.technique import probe
+
+    counts = count(variant, probe(variant, batch_size=1))
+    macs = None if isinstance(counts.macs, Reason) else counts.macs
+    return {
+        "macs": macs,
+        "parameters": counts.parameters,
+        "nonzero_parameters": counts.nonzero_parameters,
+    }
+
+
+def _json_number(value: float) -> float | None:
+    """The number, or None where JSON has none such: an interval of few samples is infinite."""
+    return value if math.isfinite(value) else None

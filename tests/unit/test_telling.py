@@ -1,0 +1,104 @@
+"""What a command says of what it made, beside what it was made of; and what it may be asked to make."""
+
+import dataclasses
+import json
+
+import pytest
+import torch
+
+from labkit.cli import main
+from labkit.methods import METHODS
+from labkit.models import build
+from labkit.pipeline import TECHNIQUES
+
+
+@pytest.fixture
+def run(monkeypatch, capsys, tmp_path, lenet):
+    """Run `labkit` where a small variant lies in "model": stdout."""
+    monkeypatch.chdir(tmp_path)
+    torch.manual_seed(0)
+    module = build({**lenet.model.config, "channels": [3, 4], "hidden": 12}).eval()
+    dataclasses.replace(lenet, model=module, name="small").save("model")
+
+    def call(*words, fails=False):
+        monkeypatch.setattr("sys.argv", ["labkit", *words])
+        try:
+            main()
+        except SystemExit as end:
+            assert bool(end.code) == fails
+        captured = capsys.readouterr()
+        return captured.err if fails else captured.out
+
+    return call
+
+
+def test_what_was_made_stands_beside_what_it_was_made_of(run):
+    words = ("prune", "model", "--method", "channels", "--dataset", "digits", "--out")
+    facts = json.loads(run(*words, "a", "--json"))
+    before = facts["before"]
+    assert before["name"] == "small"
+    assert facts["macs"] < before["macs"] and facts["parameters"] < before["parameters"]
+    assert facts["size_bytes"] < before["size_bytes"]
+    assert before["difference"] == pytest.approx(facts["quality"] - before["quality"], abs=1e-6)
+    low, high = before["difference_ci95"]
+    assert low <= before["difference"] <= high
+    out = run(*words, "b")
+    assert f"{before['size_bytes'] / facts['size_bytes']:.2f}× as many" in out
+    assert f"multiply-adds a sample {before['macs']:,} → {facts['macs']:,}" in out
+    assert f"now {before['difference']:+.4f} [{low:+.4f}, {high:+.4f}]" in out
+
+
+def test_zeros_are_told_and_how_they_become_small(run):
+    out = run("prune", "model", "--method", "magnitude", "--set", "sparsity=0.9", "--out", "a")
+    assert "quality not measured" in out and "labkit encode a --out a.lkz" in out
+    facts = json.loads(run("encode", "a", "--out", "a.lkz", "--json"))
+    assert facts["nonzero_parameters"] < 0.2 * facts["parameters"]
+    assert "labkit encode" not in run("prune", "model", "--set", "sparsity=0.1", "--out", "b")
+
+
+def test_the_bytes_of_coded_weights_are_those_of_the_file(run, tmp_path):
+    words = ("prune", "model", "--method", "magnitude", "--set", "sparsity=0.9", "--out", "a.lkz")
+    size_bytes = (tmp_path / "a.lkz").stat().st_size if run(*words) else 0
+    assert f"{size_bytes:,} bytes" in run(*words)
+    assert json.loads(run(*words, "--json"))["size_bytes"] == size_bytes
+
+
+@pytest.mark.parametrize("out", ["a", "a.lkz"])
+def test_what_takes_the_place_of_another_model_says_so(run, out):
+    words = ("prune", "model", "--set", "sparsity=0.9", "--out", out)
+    assert "in place of" not in run(*words)
+    assert f"saved in {out}, in place of the model that was there" in run(*words)
+
+
+def test_every_method_is_listed_with_its_command(run):
+    rows = json.loads(run("methods", "--json"))["methods"]
+    assert [(each["command"], each["method"]) for each in rows] == [
+        (command, method) for command, methods in METHODS.items() for method in methods
+    ]
+    out = run("methods", "prune")
+    assert "channels" in out and "hints" not in out
+
+
+@pytest.mark.parametrize("command", METHODS)
+def test_the_fields_of_every_method_are_listed_with_their_defaults(run, command):
+    for method, name in METHODS[command].items():
+        (cls,) = [each for each in TECHNIQUES if each.name == name]
+        listed = json.loads(run("methods", command, method, "--json"))["fields"]
+        defaults = {each.name: each.default for each in dataclasses.fields(cls)}
+        assert {each["field"]: each["default"] for each in listed} == defaults
+        assert all(each["allowed"] != each["field"] for each in listed)
+
+
+def test_fields_are_shown_with_bounds_choices_and_meaning(run):
+    out = run("methods", "prune", "channels")
+    assert (
+        "0.0 < pruning_ratio < 1.0" in out and "l1, l2, bn_scale, taylor, random" in out and "any text" in out
+    )
+
+
+@pytest.mark.parametrize(
+    ("words", "says"),
+    [(("prine",), "did you mean 'prune'"), (("prune", "chanels"), "did you mean 'channels'")],
+)
+def test_a_mistyped_name_meets_the_nearest(run, words, says):
+    assert says in run("methods", *words, fails=True)
