@@ -28,6 +28,7 @@ from labkit.variant import Variant
 SEEDS = (0, 1, 2)
 TEMPERATURES = (1.0, 2.5, 8.0, 20.0, 50.0)
 TABLE = ("teacher", "student", "distilled", "student_moved", "distilled_moved")
+LONGER = ("student_longer", "distilled_longer")
 DROPOUT = 0.3
 TEACHER = Train(epochs=40, batch_size=256, learning_rate=0.1, weight_decay=0.0, augment="shift", threads=1)
 STUDENT = Distill(
@@ -69,6 +70,20 @@ def hintons_table(quick: bool) -> Found:
         return list(found.values())
 
     return over_seeds(TABLE, rows, quick)
+
+
+def longer(quick: bool) -> Found:
+    """Three times as many epochs, on the same images: who gains by patience, labels or a teacher's answers?"""
+    epochs = 3 * STUDENT.epochs
+
+    def rows(data: Dataset, seed: int) -> list[Row]:
+        alone = logits_of(student(data, seed, quick, alpha=0.0, epochs=epochs), data, "test")
+        taught = logits_of(student(data, seed, quick, epochs=epochs), data, "test")
+        found = [row(data, name, logits) for name, logits in zip(LONGER, (alone, taught), strict=True)]
+        found[-1] |= fewer(data, alone, taught)
+        return found
+
+    return over_seeds(LONGER, rows, quick)
 
 
 def missing_three(quick: bool) -> Found:
@@ -144,7 +159,7 @@ def teacher(seed: int, quick: bool) -> Variant:
 
 def student(data: Dataset, seed: int, quick: bool, **change: Any) -> Variant:
     """The student as it is, or with some of its settings changed, by the teacher of the same seed."""
-    technique = dataclasses.replace(STUDENT, seed=seed, **change, **(IN_HASTE if quick else {}))
+    technique = dataclasses.replace(STUDENT, seed=seed, **{**change, **(IN_HASTE if quick else {})})
     return trained(technique, teacher(seed, quick), data)
 
 
