@@ -35,7 +35,8 @@ if TYPE_CHECKING:
     from labkit.measure import Records
 
 Record = Mapping[str, Any]
-_PREFIX = "parameter."
+_RECORDS, _MANIFEST, _PREFIX = "records.jsonl", "manifest.jsonl", "parameter."
+_MAKERS = "`labkit measure MODEL --out STUDY` or `labkit sweep NOTEBOOK --grid FILE --out STUDY`"
 _LARGEST_SIDECAR_BYTES = 2**30
 _STYLE = "table{border-collapse:collapse}th,td{border:1px solid #888;padding:.3em}"
 
@@ -49,8 +50,8 @@ class Study:
     @door
     def __init__(self, folder: str | Path) -> None:
         self.folder = Path(folder)
-        self._records = self.folder / "records.jsonl"
-        self._manifest = self.folder / "manifest.jsonl"
+        self._records = self.folder / _RECORDS
+        self._manifest = self.folder / _MANIFEST
         try:
             strangers = not self.exists() and any(path.name != ".lock" for path in self.folder.iterdir())
         except FileNotFoundError:
@@ -59,6 +60,15 @@ class Study:
             raise StudyError(f"{self.folder} cannot be a study: {why(error)}; choose a folder") from None
         if strangers:
             raise StudyError(f"{self.folder} holds other files and no records: choose a new folder")
+
+    @classmethod
+    @door
+    def to_read(cls, folder: str | Path) -> Study:
+        """The study in a folder that is there. Raises StudyError where it holds none, and says what makes one."""
+        found = os.path.isdir(folder)  # unlike Path's, it takes any text
+        if found and not any(os.path.exists(os.path.join(folder, name)) for name in (_RECORDS, _MANIFEST)):
+            raise StudyError(f"{folder} holds no records: give a folder that {_MAKERS} has written")
+        return cls(folder)
 
     @classmethod
     def current(cls) -> Study | None:

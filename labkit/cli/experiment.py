@@ -36,7 +36,8 @@ def register(app: typer.Typer) -> None:
             list[str],
             typer.Argument(
                 metavar="VARIANT...",
-                help="Names in the zoo, saved variants' folders, coded weights (.lkz), or models' files (@@).",
+                help="Names in the zoo, saved variants' folders, coded weights (.lkz), or model files: .onnx, .xml "
+                "(OpenVINO), .pt2, .keras, .tflite, a SavedModel's folder.",
             ),
         ],
         runtime: Annotated[

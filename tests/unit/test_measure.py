@@ -26,11 +26,12 @@ from benchmarks.measurer import (
 )
 from labkit.data import Dataset
 from labkit.errors import Cancelled, ConfigError, MeasurementError, TensorError
+from labkit.formats import READERS
 from labkit.measure import Candidate, Measurement, Protocol, Records, honesty, lock, measure, run
 from labkit.measure.quality import evaluate
 from labkit.measure.run import open_session
 from labkit.runtimes import RunOptions, Session, get_runtime
-from labkit.variant import Array, TensorSpec, Variant
+from labkit.variant import Array, TensorSpec, Variant, get_format
 
 BRIEF = Protocol.brief()
 TINY = Protocol(blocks=2, block_ms=1.0, warmup_ms=1.0, min_runs_per_block=2)
@@ -382,3 +383,15 @@ def test_unseen_whole_numbers_stay_among_those_that_were_there() -> None:
 def test_the_runtime_sees_the_planted_session_as_its_own(lenet: Variant) -> None:
     with get_runtime("torch").load(lenet) as session:
         assert Planted(session, honest).variant is lenet
+
+
+def test_the_help_names_every_kind_of_file_that_is_taken(monkeypatch, capsys):
+    from labkit.cli import main
+
+    monkeypatch.setattr("sys.argv", ["labkit", "measure", "--help"])
+    with pytest.raises(SystemExit):
+        main()
+    shown = capsys.readouterr().out
+    endings = [get_format(name).suffix for name in READERS if get_format(name).suffix]
+    assert ".onnx" in endings
+    assert [each for each in (*endings, ".lkz", "SavedModel") if each not in shown] == []

@@ -315,6 +315,29 @@ def test_foreign_folder_and_file_are_refused_untouched(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
 
 
+@pytest.mark.parametrize("command", ["report", "compare", "choose"])
+def test_who_wants_to_read_a_folder_without_records_is_told_what_writes_some(
+    command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from labkit.cli import main
+
+    (tmp_path / "thin").mkdir()
+    (tmp_path / "thin" / "variant.json").write_text("{}")
+    words = {
+        "report": ["thin", "--out", "r"],
+        "compare": ["thin"],
+        "choose": ["--study", "thin", "--requirement", "edge"],
+    }
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr("sys.argv", ["labkit", command, *words[command]])
+    with pytest.raises(SystemExit) as ended:
+        main()
+    said = capsys.readouterr().err
+    assert ended.value.code == 1 and "labkit measure MODEL --out STUDY" in said and "labkit sweep" in said
+    assert "choose a new folder" not in said
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["thin"]
+
+
 def test_reading_where_no_study_is_makes_no_folder(tmp_path: Path) -> None:
     with pytest.raises(StudyError, match="check the path"):
         Study(tmp_path / "mispelt").records()
