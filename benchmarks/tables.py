@@ -37,8 +37,15 @@ def aims_table(aims: Iterable[Aim], figures: Mapping[str, float | None]) -> str:
             cells.append((aim.text, "–", "not measured"))
             continue
         met = value <= aim.limit if aim.most else value >= aim.limit
-        cells.append((aim.text, rounded(value), "met" if met else "**missed**"))
+        cells.append((aim.text, _with_unit(aim.figure, value), "met" if met else "**missed**"))
     return markdown_table(("aim", "measured", ""), cells)
+
+
+def _with_unit(figure: str, value: float) -> str:
+    """A figure as its name says: in per cent, in points, or a plain number, counts without decimals."""
+    units = {"_pct": " %", "_pp": " points"}
+    unit = next((unit for ending, unit in units.items() if figure.endswith(ending)), "")
+    return f"{value:,.0f}" if not unit and value == int(value) else rounded(value) + unit
 
 
 def rounded(value: float) -> str:
@@ -58,7 +65,7 @@ def parts_table(document: Mapping[str, Any]) -> str:
         (name.replace("_", " "), stamp["measured"], f"{stamp['seconds']:,.0f}")
         for name, stamp in document["parts"].items()
     ]
-    return markdown_table(("part", "measured at", "in s"), told)
+    return markdown_table(("part", "measured at", "in s, without training that was kept"), told)
 
 
 def told(sections: Sections, document: Mapping[str, Any]) -> list[str]:

@@ -32,7 +32,7 @@ WORDS = {
     "latency_drop_upper_pp": "… the upper end of the paired interval",
     "macs_ratio": "… times fewer multiply-adds",
     "latency_target_error_pct": "latency that was asked for, and the one reached: the largest miss of six, %",
-    "best_vs_torch_eager": "the fastest that half a point allows, in 8 bits: times PyTorch eager, batch 32, one thread",
+    "best_vs_torch_eager": "fastest within half a point on validation, in 8 bits: times PyTorch eager, batch 32",
     "best_vs_torch_eager_low": "… the low end of its interval",
     "best_drop_pp": "… points lost on test",
     "best_drop_upper_pp": "… the upper end of the paired interval",
@@ -47,11 +47,11 @@ WORDS = {
         for criterion, told in CRITERIA.items()
         for zeros in ZEROS
     },
-    "whole_lottery_errors": "LeNet-300-100 from scratch, whole: errors of 10,000, median of three seeds",
+    "whole_lottery_errors": "LeNet-300-100 from scratch, whole: errors of 10,000",
     **{
-        f"{kind}_errors_{share}": f"… {told} of the weights, {which}"
+        f"{kind}_errors_{share}": f"LeNet-300-100 from scratch, {told} of its weights, {which}: errors of 10,000"
         for share, told in TICKETS.items()
-        for kind, which in (("ticket", "the ticket"), ("control", "the same mask, weights drawn anew"))
+        for kind, which in (("ticket", "the ticket"), ("control", "same mask, weights drawn anew"))
     },
 }
 

@@ -218,3 +218,8 @@ def test_every_figure_of_quantization_is_named_in_words_and_null_with_a_reason_w
     named = {key for found in parts for key in found.figures} | {"explain_found", "explain_planted"}
     assert named == set(WORDS) and set(IN_README) <= named
     assert all(set(found.null_reasons) == set(found.figures) for found in parts)
+
+
+def test_every_figure_that_a_page_shows_has_words_of_its_own():
+    for name, document in render.results().items():
+        assert [key for key in document["figures"] if key not in render.WORDS] == [], name
