@@ -189,6 +189,7 @@ claim("the global threshold spares conv1: it loses less than half", gone["conv1"
 # |---|---|
 # | `magnitude` | is it small? |
 # | `lamp` | is it small beside those of its layer that are larger? So no layer dies out |
+# | `lamp_per_bit` | the same for each bit that the weight will take in a coded file, which lesson 06 weighs |
 # | `taylor` | by how much would the loss change without it? Asks the gradients, and so needs images and labels |
 # | `movement` | does training move it towards zero, or away? Needs a training |
 # | `random` | nothing. This is the **control**: whatever does not beat it knows nothing about weights |

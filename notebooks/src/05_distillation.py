@@ -470,8 +470,9 @@ claim(
 # %% [markdown]
 # So there is one step that counts, from 1 to 2: there the small probabilities become loud enough. Beyond it, at alpha
 # 1, the means lie between 4.6 and 6.0 of 225: a difference of one image or two, which so few images do not settle.
-# ([6, 6] is five equal seeds, not certainty.) T = 8, which this lesson uses, is not better than 2. And where the
-# teacher is this good, reading the labels of the same images as well adds nothing.
+# (Where five seeds happened to be equal, as at T = 8, the plot's interval has no width. That is no certainty.) T = 8,
+# which this lesson uses, is not better than 2. And where the teacher is this good, reading the labels of the same images
+# as well adds nothing.
 #
 # ## Predict: the missing digit
 #
@@ -767,6 +768,14 @@ check(
 # the answer itself. With max(0, …) it sees only where the student says too little, and with θ > 0 it forgives a factor
 # of e^θ everywhere: at θ = 0.7, of two and more. One of these two students then has nothing left to learn. Which one,
 # and should it be so? And no temperature and no label occur in it. Hinton's loss is the one above.
+#
+# <details><summary>Think, then open the answer</summary>
+#
+# A: log(0.90 / 0.45) is 0.69, just forgiven, and of the two other classes A says enough. So the handout is content with
+# the student that names another class than the teacher. B, which differs by a thousandth here and a hundredth there, it
+# would go on correcting.
+#
+# </details>
 
 # %%
 claim("e to the power of 0.7 is two and more", np.exp(0.7) > 2)

@@ -916,6 +916,14 @@ check(
 # %% [markdown]
 # Is your second number better or worse than four equally long codes? The formula that the handout prints beside it, as
 # the size of a Huffman code, is Σ p · log2(1/p). That is Shannon's entropy, the bound. Does the code meet it here?
+#
+# <details><summary>Think, then open the answer</summary>
+#
+# Worse: four equally long codes take 2 bits each, so the wrong way round costs more than not coding at all. And yes, the
+# right code meets the bound: all four probabilities are powers of a half (1/2, 1/4, 1/8, 1/8), so whole bits fit them
+# exactly. With other probabilities some bits are lost.
+#
+# </details>
 
 # %% [markdown] tags=["exercise"]
 # **2.** "The size of a run-length code is Σ (1 + log2 i), over all positions i of the message." Take a message of 16
@@ -938,6 +946,13 @@ check(
 
 # %% [markdown]
 # How does your first number compare with the length of the message itself? A run-length code is a sum over *runs*.
+#
+# <details><summary>Think, then open the answer</summary>
+#
+# The message has 16 symbols of one bit each. By the handout's formula the "compressed" message would be almost four
+# times as long. It adds up a term for each position, where the code has one for each run.
+#
+# </details>
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: numbers to reach
