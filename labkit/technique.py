@@ -83,9 +83,24 @@ def check_knobs(config: Any) -> None:
             object.__setattr__(config, field.name, float(value))
             value = float(value)
         if type(value) is not kind:
-            raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}")
+            advice = _as_typed(value, kind, field.default) if isinstance(value, str) else ""
+            raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}{advice}")
         if isinstance(value, (int, float)) and not _inside(value, meta):
             raise ConfigError(f"{where} is out of range; allowed: {range_of(field.name, meta)}")
+
+
+def _as_typed(text: str, kind: type, default: Any) -> str:
+    """How to write what a person meant by `text`: "90%" → ": write 0.9"."""
+    if kind is bool:
+        return ": write true or false"
+    try:
+        number = float(text.rstrip("% ")) / (100 if text.rstrip().endswith("%") else 1)
+    except ValueError:
+        number = math.nan
+    if math.isfinite(number) and (kind is float or number.is_integer()):
+        return f": write {kind(number)!r}"
+    such = "" if default is None else f", such as {default!r}"
+    return f": write a {'whole ' if kind is int else ''}number{such}"
 
 
 def _inside(value: float, meta: Any) -> bool:
@@ -99,6 +114,7 @@ def _inside(value: float, meta: Any) -> bool:
 
 
 def range_of(name: str, meta: Any) -> str:
+    """What a number called `name` may be, by the metadata of its knob: "0 ≤ name < 1 (unit)"."""
     low = (
         f"{meta['min']} ≤ "
         if meta["min"] is not None
@@ -150,15 +166,10 @@ class Technique(ABC):
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless this technique can work on `variant`."""
         if variant.format not in self.takes:
-            other = (
-                "export it first: labkit.ExportOnnx()"
-                if self.takes == ("onnx",)
-                else "use the PyTorch variant"
-                if "torch" in self.takes
-                else f"convert it first: labkit.convert(variant, {self.takes[0]!r})"
-            )
+            takes = " or ".join(self.takes)
+            advice = self.instead_of(variant.format)
             raise TechniqueError(
-                f"{self.name} works on {' or '.join(self.takes)}, {variant.name!r} is {variant.format}: {other}"
+                f"{self.name} works on {takes}, {variant.name!r} is {variant.format}: {advice}"
             )
         if self.needs_dataset and dataset is None:
             raise TechniqueError(
@@ -170,6 +181,15 @@ class Technique(ABC):
                     f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
                 )
             dataset.check_classes(variant)
+
+    def instead_of(self, format_: str) -> str:
+        """What to do with a variant in a format that this technique does not take, as advice."""
+        if self.takes == ("onnx",):
+            return "export it first: labkit.ExportOnnx()"
+        if "torch" not in self.takes:
+            return f"convert it first: labkit.convert(variant, {self.takes[0]!r})"
+        made = "the PyTorch or the ONNX" if "onnx" in self.takes else "the PyTorch"
+        return f"use {made} variant, or train a network of labkit's: `labkit train MODEL --out DIR`"
 
     @abstractmethod
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:

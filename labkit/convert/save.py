@@ -55,18 +55,24 @@ def check_out(format_: str, out: Path) -> None:
         )
     if ending == _CODED:
         if format_ != "torch":
+            smaller = "; what makes an ONNX file smaller is `labkit quantize`" if format_ == "onnx" else ""
             raise ConfigError(
-                f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}"
+                f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}: "
+                f"{_instead(shape)}{smaller}. Coded weights need a network of labkit's, from `labkit train` or the zoo"
             )
         return check_writable(out.absolute().parent, out.name)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
-        is_one_file = shape.suffix and shape.kind != "object"
-        instead = f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
-        raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {instead}")
+        raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {_instead(shape)}")
     if _is_file(shape, out):
         return check_writable(out.absolute().parent, out.name)
     check_writable(out)
+
+
+def _instead(shape: Format) -> str:
+    """The names that a model of this format can be written under, as advice."""
+    is_one_file = shape.suffix and shape.kind != "object"
+    return f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
 
 
 def _is_file(shape: Format, out: Path) -> bool:

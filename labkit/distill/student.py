@@ -53,6 +53,16 @@ class Distills(Taught):
                 f"without={self.without!r} goes by labels, and transfer={self.transfer!r} has none: set one of the two"
             )
 
+    def instead_of(self, format_: str) -> str:
+        """Also, where it is ONNX, how such a teacher is heard all the same: in a fine-tuning."""
+        advice = super().instead_of(format_)
+        if format_ != "onnx":
+            return advice
+        return (
+            f"{advice}. An ONNX file can teach one that is pruned: save it with load_model(FILE).save('teacher'), then "
+            "`labkit prune NETWORK --set teacher=teacher --set alpha=0.5 --set fine_tune_epochs=4 --out DIR`"
+        )
+
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""
         assert dataset is not None  # noqa: S101 - `requires` has checked it

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import re
 
 import numpy as np
 import pytest
@@ -11,6 +12,8 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
+from labkit.cli.terminal import parse_settings
+from labkit.convert import ExportOnnx
 from labkit.distill import Distill, distillation_loss
 from labkit.distill.student import scaled
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
@@ -293,3 +296,21 @@ def test_the_same_student_starts_from_the_same_weights(lenet):
     first, again, other = (dataclasses.replace(QUICK, seed=seed).fresh_student(lenet) for seed in (1, 1, 2))
     assert torch.equal(first.fc1.weight, again.fc1.weight)
     assert not torch.equal(first.fc1.weight, other.fc1.weight)
+
+
+def test_who_has_an_onnx_file_alone_is_told_how_it_can_teach(lenet, digits, tmp_path):
+    file = ExportOnnx()(lenet)
+    with pytest.raises(TechniqueError, match="distill works on torch.* is onnx") as refused:
+        QUICK(file, digits)
+    assert "`labkit train MODEL --out DIR`" in str(refused.value)
+    told = re.search(r"`labkit prune NETWORK ([^`]*) --out DIR`", str(refused.value))
+    assert told is not None and "load_model(FILE).save('teacher')" in str(refused.value)
+    file.save(tmp_path / "teacher")
+    settings = parse_settings([word for word in told[1].split() if word != "--set"])
+    settings |= {"teacher": str(tmp_path / "teacher"), "fine_tune_epochs": 1, "max_samples": 64}
+    taught = PruneMagnitude(**settings)(lenet, digits)
+    assert taught.lineage[-1].parents == (lenet.digest, file.digest)
+
+
+def test_a_file_that_cannot_teach_is_not_said_to():
+    assert "teach" not in QUICK.instead_of("openvino") and "labkit train" in QUICK.instead_of("openvino")

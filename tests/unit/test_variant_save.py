@@ -115,6 +115,17 @@ def test_a_place_without_a_name_is_refused(out, lenet, tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize(
+    ("format_", "ending"), [("onnx", ".onnx"), ("openvino", ".xml"), ("mindspore", "folder")]
+)
+def test_coded_weights_of_another_format_are_refused_with_what_to_do(format_, ending, tmp_path):
+    with pytest.raises(ConfigError, match="which PyTorch variants have") as refused:
+        check_out(format_, tmp_path / "z.lkz")
+    said = str(refused.value)
+    assert ending in said and "`labkit train`" in said
+    assert ("labkit quantize" in said) == (format_ == "onnx")
+
+
 def test_a_name_may_be_as_long_as_the_system_allows_and_a_longer_one_is_refused_at_once(tmp_path):
     longest = os.pathconf(tmp_path, "PC_NAME_MAX") if hasattr(os, "pathconf") else 255
     write_atomically(tmp_path / ("n" * longest), b"1")
