@@ -177,6 +177,27 @@ def test_a_brief_look_that_saw_too_little_time_is_not_believed(cnn, monkeypatch)
     assert tensors(pruned)["w1"].shape[0] == 9
 
 
+def test_where_one_layer_makes_a_step_the_others_are_given_back_what_there_is_time_for(monkeypatch):
+    """A clock by which the first layer costs much above ten channels and nothing below; the others by their width."""
+
+    def widths(variant):
+        weights = {name: value.shape[0] for name, value in tensors(variant).items() if value.ndim > 1}
+        return list(weights.values())
+
+    def clock(original, narrow, runtime, protocol, progress):
+        whole = widths(original)
+        shares = [[now / before for now, before in zip(widths(each), whole, strict=True)] for each in narrow]
+        return [0.5 * (each[0] > 0.5) + 0.25 * each[1] + 0.25 * each[2] for each in shares]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    variant = ExportOnnx()(load_model("lenet5@digits"), load_dataset("digits"))
+    whole = widths(variant)
+    made = widths(PruneChannels(target="latency", keep=0.45)(variant))
+    shares = [now / before for now, before in zip(made, whole, strict=True)]
+    assert shares[0] == 0.5
+    assert 0.42 < 0.25 * shares[1] + 0.25 * shares[2] <= 0.45
+
+
 def test_a_latency_is_met_by_measuring():
     """With a network large enough that its channels, and not its calls, take the time, on a busy machine too."""
     variant = ExportOnnx()(load_model("resnet20@digits"), load_dataset("digits"))
