@@ -110,8 +110,8 @@ def _tell_coded(made: Any, out: Path, saved: str, account: Account, show: bool, 
         print_json({**facts, **account.facts})
         return
     print(
-        f"{made.name}: {found.size_bytes:,} bytes, {found.ratio:.1f}× smaller than its {found.decoded_bytes:,} "
-        f"bytes of weights; {account.quality}; {saved}"
+        f"{made.name}: {found.size_bytes:,} bytes, {found.ratio:.1f}× smaller than the {found.decoded_bytes:,} "
+        f"bytes of weights that it decodes to; {account.quality}; {saved}"
     )
     account.print_lines()
     if show:
