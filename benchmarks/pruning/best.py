@@ -67,7 +67,7 @@ def _networks(given: Subject, quick: bool) -> Mapping[str, Variant]:
         chains["pruned twice → int8"] = narrower(given.dataset)
         twice = "distilled twice, half the resolution from the first layer on"
         chains[f"{twice} → int8"] = halved_earlier(given.dataset)
-        chains[f"{twice}, 14 layers in place of 20 → int8"] = shallower(given.dataset)
+        chains[f"{twice}, 16 layers in place of 20 → int8"] = shallower(given.dataset)
     return chains
 
 
