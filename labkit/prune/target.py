@@ -35,6 +35,8 @@ _LARGEST_RATIO = 0.99
 _BISECTIONS = 12
 _RATIOS_A_ROUND = 8
 _BATCHES = 4
+_LONGER_LOOKS = 3  # at most, after a brief one
+_DOUBT = 1.03  # a brief look errs by so much: what seems a little too slow is looked at again
 _NEAR, _MOST_GROUPS = 0.95, 16
 
 Choose = Callable[[float], Sequence[Numbers]]
@@ -179,20 +181,21 @@ def _ratio_by_time(
     Returns the ratio tried before it, the ratio itself, and the share of the time that it left.
     """
     original, low, high, left = structure.graph([]), 0.0, min(high, _LARGEST_RATIO), keep
-    rounds = (Protocol.brief(), Protocol.paired(), Protocol.paired())
+    rounds = (Protocol.brief(), *[Protocol.paired()] * _LONGER_LOOKS)
     for index, protocol in enumerate(rounds):
         ratios = np.linspace(low, high, _RATIOS_A_ROUND + 1)[1:].tolist()
         graphs = [structure.graph(choose(ratio)) for ratio in ratios]
         timing = part(progress, index / len(rounds), (index + 1) / len(rounds))
         shares = time_shares(original, graphs, runtime, protocol, timing)
-        fitting = [place for place, share in enumerate(shares) if share <= keep]
+        limit = keep if index else _DOUBT * keep
+        fitting = [place for place, share in enumerate(shares) if share <= limit]
         if fitting:
             low, high, left = [low, *ratios][fitting[0]], ratios[fitting[0]], shares[fitting[0]]
             if index > 0:
                 break
         elif index == 0:
             raise _out_of_reach("latency", keep, structure, min(shares))
-        else:  # the first look, a brief one, took its last ratio for fast enough: what is asked for lies beyond
+        else:  # a brief look took its last ratio for fast enough, or nearly so: what is asked for lies beyond
             low, high, left = high, min(2 * high - low, _LARGEST_RATIO), keep
     return low, high, left
 
