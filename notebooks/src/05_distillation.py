@@ -471,8 +471,8 @@ claim(
 # So there is one step that counts, from 1 to 2: there the small probabilities become loud enough. Beyond it, at alpha
 # 1, the means lie between 4.6 and 6.0 of 225: a difference of one image or two, which so few images do not settle.
 # (Where five seeds happened to be equal, as at T = 8, the plot's interval has no width. That is no certainty.) T = 8,
-# which this lesson uses, is not better than 2. And where the teacher is this good, reading the labels of the same images
-# as well adds nothing.
+# which this lesson uses, is not better than 2. And where the teacher is this good, reading the labels of the same
+# images as well adds nothing.
 #
 # ## Predict: the missing digit
 #

@@ -919,9 +919,9 @@ check(
 #
 # <details><summary>Think, then open the answer</summary>
 #
-# Worse: four equally long codes take 2 bits each, so the wrong way round costs more than not coding at all. And yes, the
-# right code meets the bound: all four probabilities are powers of a half (1/2, 1/4, 1/8, 1/8), so whole bits fit them
-# exactly. With other probabilities some bits are lost.
+# Worse: four equally long codes take 2 bits each, so the wrong way round costs more than not coding at all. And yes,
+# the right code meets the bound: all four probabilities are powers of a half (1/2, 1/4, 1/8, 1/8), so whole bits fit
+# them exactly. With other probabilities some bits are lost.
 #
 # </details>
 
