@@ -42,10 +42,10 @@ def aims_table(aims: Iterable[Aim], figures: Mapping[str, float | None]) -> str:
 
 
 def _with_unit(figure: str, value: float) -> str:
-    """A figure as its name says: in per cent, in points, or a plain number, counts without decimals."""
+    """A figure as its name says: in per cent, in points, or a plain number; a count has no decimals."""
     units = {"_pct": " %", "_pp": " points"}
     unit = next((unit for ending, unit in units.items() if figure.endswith(ending)), "")
-    return f"{value:,.0f}" if not unit and value == int(value) else rounded(value) + unit
+    return f"{value:,}" if isinstance(value, int) else rounded(value) + unit
 
 
 def rounded(value: float) -> str:

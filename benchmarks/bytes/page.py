@@ -84,12 +84,18 @@ def bytes_page(document: Mapping[str, Any], machine: str) -> str:
     decoded = [row for row in rows if row["part"] == "decoding"]
     if decoded:
         cells = [
-            (row["network"], row["file"], f"{row['decode_ms']:.1f}", f"{row['decode_mb_per_s']:.0f}")
+            (
+                row["network"],
+                row["seed"],
+                row["file"],
+                f"{row['decode_ms']:.1f}",
+                f"{row['decode_mb_per_s']:.0f}",
+            )
             for row in decoded
         ]
         parts += [
             "## Decoding",
-            markdown_table(("network", "file", "ms", "MB of float32 weights a second"), cells),
+            markdown_table(("network", "seed", "file", "ms", "MB of float32 weights a second"), cells),
         ]
     dissected = [row for row in rows if row["part"] == "anatomy"]
     if dissected:

@@ -21,9 +21,9 @@ _TRIED = """\
 Tried without gain. For fewer channels: narrowing the blocks of all three stages, not of the first alone. It is no
 faster, and lost 0.72 points on test after 16 epochs, 0.51 after 32, though validation had said 0.32 and 0.26. For the
 fastest chain: the distilled network pruned within its blocks (a tenth faster, but it lost more than
-half a point on validation), a resnet8 in its place (faster still, but it lost far more), and a resnet14 taught for 60
-epochs (35 times PyTorch eager; it lost 0.48 points on validation, and 0.69 on test). The resnet16 was trained after that
-had been seen."""
+half a point on validation), a resnet8 in its place (faster still, but it lost far more), and a resnet14 taught for
+60 epochs (35 times PyTorch eager; it lost 0.48 points on validation, and 0.69 on test). The resnet16 was trained after
+that had been seen."""
 _EARLY = 0
 """Of the epochs of a training, the one that shows who learns faster: the first."""
 

@@ -10,7 +10,6 @@ a row, and any other but one in four thousand million, in 4 bytes; a digest agai
 
 from __future__ import annotations
 
-import copy
 import dataclasses
 import io
 import zlib
@@ -146,12 +145,17 @@ class StreamReader:
             raise ModelFileError(f"{self._what} is damaged or cut off (its checksum differs): copy it again")
 
     def variant(self, tensors: dict[str, Array]) -> Variant:
-        """The network with these tensors in it. Raises ModelFileError if it is no such one as the file declares."""
+        """The network with these tensors in it, which it shares; to be called once.
+
+        Raises ModelFileError if it is no such one as the file declares.
+        """
         import torch
 
         fields = {name: value for name, value in self.description.items() if name != "config"}
-        model = copy.deepcopy(self._network)
-        state = {name: torch.from_numpy(np.array(array)) for name, array in tensors.items()}
+        model = self._network
+        state = {
+            name: torch.from_numpy(np.require(array, requirements="W")) for name, array in tensors.items()
+        }
         model.load_state_dict(state, assign=True)
         _check_outputs(model, fields["inputs"], fields["outputs"], self._what)
         step = Step("decode", {"file": Path(self._what).name}, (), origin="file")

@@ -107,7 +107,7 @@ def describe(
     values = Values(signs, settings.by_sign)
     found = np.zeros(shape, dtype=np.int32)
     rows, columns = alive(coder, grid, shape, settings, known)
-    around = _Around(shape, rows, settings, known)
+    around = _Around(shape, rows, signs, settings, known)
     for phase, line in _lines(columns, settings):
         there = None if grid is None else grid[np.ix_(rows, line)].T
         if settings.dense:
@@ -115,7 +115,7 @@ def describe(
         else:
             widths = likelihood.widths(phase, *around.features(line))
             answer = None if there is None else (there > 0).ravel().astype(np.int32)
-            cell = np.flatnonzero(coder.symbols(answer, widths, "positions"))
+            cell = np.flatnonzero(coder.symbols(answer, widths, "positions").astype(bool))
         around.passed(line)
         if not len(cell):
             continue
@@ -124,7 +124,7 @@ def describe(
         place = around.place(column, row)
         entries = values.code(coder, None if there is None else there.ravel()[cell] - 1, around.sign(place))
         found[rows[row], column] = 1 + entries
-        around.learn(place, row, signs[entries])
+        around.learn(place, row, entries)
     return found
 
 
@@ -136,14 +136,14 @@ def sample(grid: Array, settings: Settings, known: Known) -> tuple[Array, float]
     asked = Sample(settings.phases, known.features(grid.shape))
     kept: list[list[Array]] = [[] for _ in range(settings.phases)]
     rows, columns = np.flatnonzero(grid.any(1)), np.flatnonzero(grid.any(0))
-    around = _Around(grid.shape, rows, settings, known)
+    around = _Around(grid.shape, rows, np.zeros(1, np.int8), settings, known)
     for phase, line in _lines(columns, settings):
         there = grid[np.ix_(rows, line)].T > 0
         asked.look(phase, *around.features(line))
         kept[phase].append(there.ravel())
         at, row = np.nonzero(there)
         around.passed(line)
-        around.learn(around.place(line[at], row), row, np.zeros(len(row), np.int8))
+        around.learn(around.place(line[at], row), row, np.zeros(len(row), np.int64))
     weights, bits = asked.fit(kept)
     return weights, bits + _STEP_BITS * sum(map(len, kept))
 
@@ -189,15 +189,17 @@ class _Around:
     """What is known by now around every cell of the rows that are alive.
 
     Each kept weight adds to the twelve cells around it: 1 to the count, or 2 to those next to it, and as much of its
-    sign. Both lie in one number, count + 256 · signs.
+    sign. Both lie in one number, count + 256 · signs. `signs`: int8 [K], of the codebook's entries.
     """
 
-    def __init__(self, shape: tuple[int, int], rows: Array, settings: Settings, known: Known) -> None:
+    def __init__(
+        self, shape: tuple[int, int], rows: Array, signs: Array, settings: Settings, known: Known
+    ) -> None:
         w = settings.width
         self._margin, self._rows = 2 * w + 2, len(rows)
         steps = [1, -1, w, -w, w + 1, w - 1, -w - 1, 1 - w, 2, -2, 2 * w, -2 * w]
         self._steps = np.array(steps)[:, None] * self._rows
-        self._share = np.array([2] * 4 + [1] * 8, dtype=np.int16)[:, None]
+        self._adds = np.array([2] * 4 + [1] * 8, dtype=np.int16)[:, None] * (1 + 256 * signs.astype(np.int16))
         self._cells = np.zeros((shape[1] + 2 * self._margin, self._rows), dtype=np.int16)
         self._flat = self._cells.reshape(-1)  # the same numbers
         self._kept = np.zeros(self._rows, dtype=np.int64) if known.rows is None else known.rows[rows]
@@ -227,8 +229,7 @@ class _Around:
         """The cells of `line` are known."""
         self._passed += len(line)
 
-    def learn(self, place: Array, row: Array, signs: Array) -> None:
-        """These cells, in these rows, were kept, with these signs. int64 [n], int64 [n], int8 [n]."""
-        adds = self._share * (1 + 256 * signs.astype(np.int16))
-        np.add.at(self._flat, (place + self._steps).ravel(), adds.ravel())
+    def learn(self, place: Array, row: Array, entries: Array) -> None:
+        """These cells, in these rows, were kept, with these entries. int64 [n], int64 [n], int [n]."""
+        np.add.at(self._flat, (place + self._steps).ravel(), self._adds.take(entries, axis=1).ravel())
         self._kept += np.bincount(row, minlength=self._rows)
