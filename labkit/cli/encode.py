@@ -80,8 +80,10 @@ def _run(
     check_writable(out.absolute().parent)
     dataset = data_of(name, dataset)
     if dataset is None and technique is not None and technique.needs_dataset:
+        asking = "the recipe" if isinstance(technique, Pipeline) else technique.name
         raise ConfigError(
-            f"{technique.name} needs samples, and {name} does not say of which data: pass --dataset"
+            f"{asking} needs samples, and {name} does not say of which data: pass --dataset digits, fashion-mnist, "
+            "mnist, an .npz, or a folder"
         )
     model = load_model(name)
     check_out(technique.makes(model.format) if isinstance(technique, Pipeline) else model.format, out)

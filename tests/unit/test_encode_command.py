@@ -100,6 +100,12 @@ def test_it_shows_where_every_byte_went_and_what_others_take(run, tmp_path):
     assert inspected.strip() == anatomy(tmp_path / "a.lkz").table()
 
 
+def test_a_recipe_that_trains_asks_for_data(run, tmp_path):
+    (tmp_path / "recipe.toml").write_text('[[step]]\ntechnique = "prune_weights"\nfine_tune_epochs = 1\n')
+    status, _, err = run("apply", "model", "--recipe", "recipe.toml", "--out", "a.lkz")
+    assert status == 1 and "the recipe needs samples, and model does not say" in err and "digits" in err
+
+
 def test_json_is_one_document(run, tmp_path):
     document = json.loads(run("encode", "model", "--out", "a.lkz", "--json")[1])
     assert document["size_bytes"] == (tmp_path / "a.lkz").stat().st_size
