@@ -37,15 +37,8 @@ def aims_table(aims: Iterable[Aim], figures: Mapping[str, float | None]) -> str:
             cells.append((aim.text, "–", "not measured"))
             continue
         met = value <= aim.limit if aim.most else value >= aim.limit
-        cells.append((aim.text, _with_unit(aim.figure, value), "met" if met else "**missed**"))
+        cells.append((aim.text, rounded(value), "met" if met else "**missed**"))
     return markdown_table(("aim", "measured", ""), cells)
-
-
-def _with_unit(figure: str, value: float) -> str:
-    """A figure as its name says: in per cent, in points, or a plain number; a count has no decimals."""
-    units = {"_pct": " %", "_pp": " points"}
-    unit = next((unit for ending, unit in units.items() if figure.endswith(ending)), "")
-    return f"{value:,}" if isinstance(value, int) else rounded(value) + unit
 
 
 def rounded(value: float) -> str:

@@ -67,7 +67,9 @@ class Study:
         """The study in a folder that is there. Raises StudyError where it holds none, and says what makes one."""
         found = os.path.isdir(folder)  # unlike Path's, it takes any text
         if found and not any(os.path.exists(os.path.join(folder, name)) for name in (_RECORDS, _MANIFEST)):
-            raise StudyError(f"{folder} holds no records: give a folder that {_MAKERS} has written")
+            raise StudyError(
+                f"{folder} is no study, it holds no records: give a folder that {_MAKERS} has written"
+            )
         return cls(folder)
 
     @classmethod
