@@ -15,11 +15,11 @@ from labkit.cli import main
 from labkit.cli.telling import quality_of
 from labkit.encode import anatomy
 from labkit.errors import ConfigError
-from labkit.models import build
 from labkit.pipeline import Pipeline
 from labkit.task import get_task
 from labkit.technique import Technique
 from labkit.zoo import load_model
+from tests.small_lenet import save_small_lenet
 
 RECIPE = """
 [[step]]
@@ -37,9 +37,7 @@ bias_levels = 2
 def run(monkeypatch, capsys, tmp_path, lenet):
     """Run `labkit` where a small variant lies in "model": (status, stdout, stderr)."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    module = build({**lenet.model.config, "channels": [3, 4], "hidden": 12}).eval()
-    dataclasses.replace(lenet, model=module, name="small").save("model")
+    save_small_lenet(lenet, "model")
     (tmp_path / "recipe.toml").write_text(RECIPE)
 
     def call(*words):

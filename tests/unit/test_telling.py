@@ -4,21 +4,18 @@ import dataclasses
 import json
 
 import pytest
-import torch
 
 from labkit.cli import main
 from labkit.methods import METHODS
-from labkit.models import build
 from labkit.pipeline import TECHNIQUES
+from tests.small_lenet import save_small_lenet
 
 
 @pytest.fixture
 def run(monkeypatch, capsys, tmp_path, lenet):
     """Run `labkit` where a small variant lies in "model": stdout."""
     monkeypatch.chdir(tmp_path)
-    torch.manual_seed(0)
-    module = build({**lenet.model.config, "channels": [3, 4], "hidden": 12}).eval()
-    dataclasses.replace(lenet, model=module, name="small").save("model")
+    save_small_lenet(lenet, "model")
 
     def call(*words, fails=False):
         monkeypatch.setattr("sys.argv", ["labkit", *words])
