@@ -32,9 +32,9 @@ def register(app: typer.Typer) -> None:
         from labkit.pipeline import make_technique
 
         known = {**METHODS, "train": {"": "train"}}
-        if command and command not in known:
+        if (command or method) and command not in known:
             raise ConfigError(f"{command!r} has no methods; {nearest(command, known)}")
-        if command and method and method not in known[command]:
+        if method and method not in known[command]:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, known[command])}")
         if method or command == "train":
             _show_fields(make_technique(known[command][method], {}), json)

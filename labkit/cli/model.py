@@ -47,9 +47,11 @@ def register(app: typer.Typer) -> None:
         json: Json = False,
     ) -> None:
         """Train a network from scratch; --set epochs=10 learning_rate=0.05 … changes the recipe."""
+        from labkit.convert import check_out
         from labkit.data import load_dataset
         from labkit.train import Train, fit, fresh_variant
 
+        check_out("torch", out)
         data = load_dataset(dataset)
         recipe = _configured(Train, "train", settings)
         start = fresh_variant({"architecture": architecture}, data, recipe.seed)

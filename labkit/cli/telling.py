@@ -17,13 +17,13 @@ def save(made: Any, out: Path, data: Any) -> tuple[Any, str]:
     """Write the variant; returns it as it was written, and words that say where."""
     from labkit.convert import save_as
 
-    made = savable(made, out, data)
+    made = _savable(made, out, data)
     there = out.is_file() or (out / "variant.json").is_file()
     save_as(made, out)
     return made, f"saved in {out}" + (", in place of the model that was there" if there else "")
 
 
-def savable(made: Any, out: Path, data: Any) -> Any:
+def _savable(made: Any, out: Path, data: Any) -> Any:
     """The variant; in ONNX where a folder could not rebuild it: no config of labkit's architectures has its widths."""
     from labkit.convert import convert
 

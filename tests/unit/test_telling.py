@@ -95,7 +95,17 @@ def test_fields_are_shown_with_bounds_choices_and_meaning(run):
 
 @pytest.mark.parametrize(
     ("words", "says"),
-    [(("prine",), "did you mean 'prune'"), (("prune", "chanels"), "did you mean 'channels'")],
+    [
+        (("prine",), "did you mean 'prune'"),
+        (("prune", "chanels"), "did you mean 'channels'"),
+        (("", "channels"), "'' has no methods"),
+        (("train", "channels"), "unknown method 'channels' for train"),
+    ],
 )
 def test_a_mistyped_name_meets_the_nearest(run, words, says):
     assert says in run("methods", *words, fails=True)
+
+
+def test_a_place_that_a_trained_network_cannot_be_written_to_is_refused_before_the_training(run, monkeypatch):
+    monkeypatch.setattr("labkit.train.fit", lambda *_, **__: pytest.fail("trained first"))
+    assert "give a folder" in run("train", "lenet5", "--out", "a.onnx", fails=True)
