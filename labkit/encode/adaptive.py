@@ -49,7 +49,7 @@ def code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts
 
     flags: int32 [count] or None; counts: [count] or None. Returns the flags, bool [count].
     """
-    seen, widths = np.ones((8, 2), dtype=np.int64), np.empty((8, 2))
+    seen, spare = np.ones((8, 2), dtype=np.int64), np.empty((8, 2))
     hint = np.zeros(count, dtype=np.int64) if counts is None else 4 * (counts > 0).astype(np.int64)
     found = np.zeros(
         count + 2 * width + 2, dtype=np.int64
@@ -58,9 +58,9 @@ def code_flags(coder: Coder, flags: Array | None, count: int, width: int, counts
         end = min(start + width, count)
         case = hint[start:end] + found[start:end] + found[start + 1 : end + 1] + found[start + 2 : end + 2]
         known = None if flags is None else flags[start:end]
-        widths[:, 0] = 1 + seen[:, 0] * (ONE - 2) // seen.sum(1)  # `shares`, for two symbols
-        np.subtract(ONE, widths[:, 0], out=widths[:, 1])
-        line = coder.symbols(known, widths.take(case, axis=0), "positions")
+        spare[:, 0] = seen[:, 0] * (ONE - 2) // seen.sum(1)  # `shares`, for two symbols
+        np.subtract(ONE - 2, spare[:, 0], out=spare[:, 1])
+        line = coder.symbols(known, spare.take(case, axis=0), "positions")
         found[start + width + 1 : end + width + 1] = line
         seen += 2 * np.bincount(2 * case + line, minlength=seen.size).reshape(seen.shape)
     return found[width + 1 : width + 1 + count] > 0

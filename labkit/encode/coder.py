@@ -1,6 +1,6 @@
 """One description of a message for three uses: to write it, to read it, and to say what it would cost.
 
-    found = coder.symbols(known, widths, "values")      what is known goes in, what is true comes out
+    found = coder.symbols(known, spare, "values")      what is known goes in, what is true comes out
 
 A `Writer` codes the symbols that it is given and returns them. A `Reader` is given none and returns the ones
 that were written. A `Price` codes nothing and adds up log2(1/p). So the model of a message, which symbols and
@@ -27,19 +27,20 @@ ONE = 2**PRECISION
 class Coder(Protocol):
     """What a message is described to."""
 
-    def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
-        """Symbols 0 … K − 1, one a row of `widths`, whose rows hold each symbol's share of ONE, at least 1.
+    def symbols(self, known: Array | None, spare: Array, part: str) -> Array:
+        """Symbols 0 … K − 1, one a row of `spare`: what each symbol has of ONE beyond the 1 that none goes without.
 
-        known: int32 [n], None where it is read; widths: [n, K], K ≥ 2, whole numbers in int64 or float64; part: what
-        to book the bits under. Returns int32 [n].
+        known: int32 [n], None where it is read; spare: [n, K], K ≥ 2, whole numbers from 0 on in int64 or float64, each
+        row ONE − K in all; part: what to book the bits under. Returns int32 [n].
         """
 
 
 def shares(counts: Array) -> Array:
-    """Widths that are as unequal as the counts, none below 1, each row ONE in all. int64 [n, K] → int64 [n, K]."""
-    widths: Array = 1 + counts * (ONE - counts.shape[1]) // counts.sum(1, keepdims=True)
-    widths[:, -1] += ONE - widths.sum(1)
-    return widths
+    """ONE − K parted as the counts are, row by row; the last symbol has what is left. int64 [n, K], as are they."""
+    all_spare = ONE - counts.shape[1]
+    spare: Array = counts * all_spare // counts.sum(1, keepdims=True)
+    spare[:, -1] += all_spare - spare.sum(1)
+    return spare
 
 
 class Writer:
@@ -48,11 +49,11 @@ class Writer:
     def __init__(self) -> None:
         self._encoder = _library().queue.RangeEncoder()
 
-    def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+    def symbols(self, known: Array | None, spare: Array, part: str) -> Array:
         """Code what is known, and return it."""
         assert known is not None  # noqa: S101 - a writer is always told
         if len(known):
-            self._encoder.encode(known.astype(np.int32), _model(), _weights(widths))
+            self._encoder.encode(known.astype(np.int32), _model(), _float(spare))
         return known
 
     def finish(self) -> bytes:
@@ -71,12 +72,12 @@ class Reader:
         words = np.frombuffer(data + bytes(-len(data) % 4), ">u4").astype(np.uint32)
         self._decoder = _library().queue.RangeDecoder(words)
 
-    def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+    def symbols(self, known: Array | None, spare: Array, part: str) -> Array:
         """Find out the next symbols. Raises ModelFileError where no message could go on so."""
-        if not len(widths):
+        if not len(spare):
             return np.zeros(0, np.int32)
         try:
-            found: Array = self._decoder.decode(_model(), _weights(widths))
+            found: Array = self._decoder.decode(_model(), _float(spare))
         except AssertionError:
             raise ModelFileError("the coded weights are damaged: no symbol has this code") from None
         return found
@@ -88,10 +89,10 @@ class Price:
     def __init__(self) -> None:
         self.bits: dict[str, float] = {}
 
-    def symbols(self, known: Array | None, widths: Array, part: str) -> Array:
+    def symbols(self, known: Array | None, spare: Array, part: str) -> Array:
         """Add up what these symbols cost."""
         assert known is not None  # noqa: S101
-        cost = PRECISION - np.log2(widths[np.arange(len(known)), known])
+        cost = PRECISION - np.log2(1 + spare[np.arange(len(known)), known])
         self.bits[part] = self.bits.get(part, 0.0) + float(cost.sum())
         return known
 
@@ -112,7 +113,6 @@ def _model() -> Any:
     return _library().model.Categorical(perfect=False)
 
 
-def _weights(widths: Array) -> Array:
-    """The same shares as constriction wants them: it gives every symbol 1 of its own accord."""
-    weights: Array = np.subtract(widths, 1, dtype=np.float64)
-    return weights
+def _float(spare: Array) -> Array:
+    """The type that constriction reads; it gives every symbol its 1 of its own accord."""
+    return spare.astype(np.float64, copy=False)

@@ -45,10 +45,10 @@ def probability_table() -> Array:
 
 
 @functools.cache
-def width_table() -> Array:
-    """For the same t the shares of ONE that a coder takes: of a zero, of a one. float64 [t, 2]."""
+def spare_table() -> Array:
+    """For the same t what a coder asks for: what a zero and a one have of ONE beyond 1 each. float64 [t, 2]."""
     ones = probability_table()
-    return np.stack([ONE - ones, ones], axis=1).astype(np.float64)
+    return np.stack([ONE - ones, ones], axis=1).astype(np.float64) - 1
 
 
 def log2(counts: Array) -> Array:
@@ -66,8 +66,8 @@ class Likelihood:
         self._bias, self._row, self._columns, _, self._before = full.T * _SCALE[:, None]
         self._cells = full[:, 3:4] * log2(np.arange(256)) // _WEIGHT_UNIT
 
-    def widths(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
-        """The shares of ONE of "not kept" and "kept", cell by cell: float64 [c · r, 2].
+    def spare(self, phase: int, row: Array, columns: list[Array], cells: Array) -> Array:
+        """What "not kept" and "kept" have of ONE beyond 1 each, cell by cell: float64 [c · r, 2].
 
         row: int32 [r]; columns: one or two of int32 [c]; cells: [c, r], counts below 256.
         """
@@ -77,8 +77,8 @@ class Likelihood:
         if len(columns) > 1:
             here = here + self._before[phase] * columns[1]
         odds += (here // _WEIGHT_UNIT + self._bias[phase] + _MOST)[:, None]
-        widths: Array = width_table().take(odds.ravel(), axis=0, mode="clip")
-        return widths
+        spare: Array = spare_table().take(odds.ravel(), axis=0, mode="clip")
+        return spare
 
 
 class Sample:

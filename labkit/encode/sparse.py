@@ -113,9 +113,9 @@ def describe(
         if settings.dense:
             cell = np.arange(len(line) * len(rows))
         else:
-            widths = likelihood.widths(phase, *around.features(line))
+            spare = likelihood.spare(phase, *around.features(line))
             answer = None if there is None else (there > 0).ravel().astype(np.int32)
-            cell = np.flatnonzero(coder.symbols(answer, widths, "positions").astype(bool))
+            cell = np.flatnonzero(coder.symbols(answer, spare, "positions").astype(bool))
         around.passed(line)
         if not len(cell):
             continue
@@ -208,7 +208,7 @@ class _Around:
         self._before = None if before is None else log2(before)
 
     def features(self, line: Array) -> tuple[Array, list[Array], Array]:
-        """(row, columns, cells), as `Likelihood.ones` takes them."""
+        """(row, columns, cells), as `Likelihood.spare` takes them."""
         cells = self._cells[line + self._margin] & 255
         row = log2(self._kept) - log2(np.array(self._passed))
         columns = [log2(cells.sum(1, dtype=np.int64))]
