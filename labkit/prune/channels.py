@@ -19,7 +19,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from fnmatch import fnmatchcase
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -28,7 +28,7 @@ from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.progress import Progress, part, silent
 from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
-from labkit.prune.files import require_floats
+from labkit.prune.files import as_module, require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
 from labkit.prune.structure import Structure, read_structure
@@ -85,8 +85,26 @@ class PruneChannels(FineTuned):
         result = variant.derive(
             f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(removed)
         )
-        model = self.fine_tune(result, variant, dataset, part(progress, 0.1, 1.0))
+        model = self._mend(result, variant, structure, removed, dataset, part(progress, 0.1, 1.0))
         return dataclasses.replace(result, model=model)
+
+    def _mend(
+        self,
+        pruned: Variant,
+        whole: Variant,
+        structure: Structure,
+        removed: Sequence[Numbers],
+        dataset: Dataset | None,
+        progress: Progress,
+    ) -> Any:
+        """`pruned.model`, a module or an ONNX file, after the fine-tuning."""
+        if pruned.format == "torch" or not self.fine_tune_epochs:
+            return self.fine_tune(pruned, whole, dataset, progress)
+        teacher = as_module(whole)
+        kept = structure.coupling.indices(removed)
+        return self.on_module(
+            pruned, whole, dataset, lambda module: self.fine_tune(module, teacher, dataset, progress), kept
+        )
 
     def _removed(
         self, structure: Structure, weighed: Mapping[Group, Importance], progress: Progress

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,6 +12,7 @@ from labkit.distill import Retaught
 from labkit.onnx_graph.as_torch import OnnxModule
 from labkit.progress import Progress
 from labkit.prune.files import as_file, as_module
+from labkit.prune.norms import Kept, moments, with_batch_norms, without_batch_norms
 from labkit.technique import knob
 from labkit.train import Hook, fit
 from labkit.variant import Variant
@@ -40,17 +42,30 @@ class FineTuned(Retaught):
         progress: Progress,
         after_step: Hook | None = None,
     ) -> Any:
-        """`pruned.model` after the fine-tuning that the knobs ask for: the model itself if that is none.
-
-        An ONNX file is trained as the module that PyTorch makes of it, and `after_step` is given that. Raises
-        TechniqueError if it has an operator that PyTorch cannot do.
-        """
+        """`pruned.model`, a module, after the fine-tuning that the knobs ask for: the model itself if that is none."""
         if dataset is None or not self.fine_tune_epochs:
             return pruned.model
-        if pruned.format == "onnx":
-            student, teacher = as_module(pruned), as_module(whole)
-            return as_file(pruned, self.fine_tune(student, teacher, dataset, progress, after_step))
         recipe = self.recipe(self.fine_tune_epochs)
         if isinstance(pruned.model, OnnxModule):  # a graph names the types that its operators compute in
             recipe = dataclasses.replace(recipe, precision="float32")
         return fit(recipe, pruned, dataset, progress, self.loss_from(whole), after_step)
+
+    def on_module(
+        self,
+        pruned: Variant,
+        whole: Variant,
+        dataset: Dataset | None,
+        change: Callable[[Variant], Any],
+        kept: Kept | None = None,
+    ) -> bytes:
+        """The ONNX file `pruned` with the weights that `change` gives it, who works on it as a module of PyTorch's.
+
+        Where that is trained, it has the batch norms that its export folded (`norms`); `kept` says which channels of
+        the `whole` file are left. Raises TechniqueError if the file has an operator that PyTorch cannot do.
+        """
+        trains = dataset is not None and self.fine_tune_epochs > 0
+        known = moments(whole, dataset, self.batch_size, self.seed) if trains and dataset else {}
+        if not known:
+            return as_file(pruned, change(as_module(pruned)))
+        normed = dataclasses.replace(pruned, model=with_batch_norms(pruned.payload, known, kept or {}))
+        return without_batch_norms(as_file(normed, change(as_module(normed))))

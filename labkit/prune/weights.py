@@ -19,7 +19,7 @@ from labkit.data import Dataset
 from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress, part
-from labkit.prune.files import as_file, as_module, require_floats
+from labkit.prune.files import require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.masks import SCOPES, choose, input_axes, prunable_weights, silence, sparsity_of, zero
 from labkit.prune.schedule import SCHEDULES, Choose, Gradual, in_rounds
@@ -82,8 +82,13 @@ class ZeroesWeights(FineTuned):
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Zero the weights of a copy by the schedule; whatever is trained afterwards holds them at zero."""
         if variant.format == "onnx":
-            pruned = self.apply(as_module(variant), dataset, progress)
-            return variant.derive(pruned.name, self.step(variant), model=as_file(variant, pruned.model))
+            return variant.derive(
+                f"{variant.name}+{self.name}",
+                self.step(variant),
+                model=self.on_module(
+                    variant, variant, dataset, lambda module: self.apply(module, dataset, progress).model
+                ),
+            )
         weights = prunable_weights(variant.model)
         if not weights:
             raise TechniqueError(
