@@ -8,7 +8,6 @@ a changed setting is trained anew; the code that trains is no part of that: afte
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 import tempfile
 from collections.abc import Callable, Mapping
@@ -19,6 +18,7 @@ from typing import Any
 from labkit.cli.terminal import progress_line, say
 from labkit.data import Dataset
 from labkit.files import write_atomically
+from labkit.kept import digest, facts_of, kept, place_of
 from labkit.technique import Technique
 from labkit.variant import Variant
 
@@ -39,21 +39,17 @@ def folder() -> Path:
 
 def trained(technique: Technique, source: Variant, dataset: Dataset) -> Variant:
     """What `technique` makes of `source`, or made of it before."""
-    recipe = {"technique": technique.name, **technique.config, **_of(dataset), "source": source.digest}
-    place = _place(technique.name, recipe)
-    if (place / "variant.json").is_file():
+    place = place_of(folder(), technique, source, dataset)
+    if place.exists():
         say(f"{place.name} is kept, it is not trained again")
-        return Variant.load(place)
-    made = technique(source, dataset, progress_line())
-    made.save(place)
-    return made
+    return kept(folder(), technique, source, dataset, progress_line())
 
 
 def found(
     name: str, settings: Mapping[str, Any], dataset: Dataset, find: Callable[[], list[Row]]
 ) -> list[Row]:
     """The rows that `find` finds with these settings, or found before."""
-    file = _place(name, {**settings, **_of(dataset)}).with_suffix(".json")
+    file = folder() / f"{name}-{digest({**settings, **facts_of(dataset)})}.json"
     if file.is_file():
         say(f"{file.name} is kept, it is not measured again")
         rows: list[Row] = json.loads(file.read_text(encoding="utf-8"))
@@ -66,13 +62,3 @@ def found(
 @functools.cache
 def _scratch() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory()
-
-
-def _of(dataset: Dataset) -> dict[str, Any]:
-    sizes = {name: len(split) for name, split in dataset.splits.items()}
-    return {"dataset": dataset.name, "checksum": dataset.checksum, "sizes": sizes}
-
-
-def _place(name: str, recipe: Mapping[str, Any]) -> Path:
-    digest = hashlib.sha256(json.dumps(recipe, sort_keys=True, default=str).encode()).hexdigest()[:12]
-    return folder() / f"{name}-{digest}"

@@ -24,6 +24,7 @@ from labkit.doors import door
 from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.files import read_toml, write_atomically
+from labkit.kept import kept
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, RemoveDeadUnits
 from labkit.quantize import (
@@ -72,6 +73,8 @@ class Pipeline(Technique):
     title: ClassVar[str] = "Pipeline"
 
     steps: tuple[Technique, ...] = ()
+    checkpoint: Path | None = None
+    """A folder where the result of each step is kept: the same pipeline, called again, goes on behind the last one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -116,7 +119,10 @@ class Pipeline(Technique):
         """Every step in turn, each under its own contract."""
         for index, step in enumerate(self.steps):
             share = part(progress, index / len(self.steps), (index + 1) / len(self.steps), f"{step.title}: ")
-            variant = step(variant, dataset, share)
+            if self.checkpoint:
+                variant = kept(self.checkpoint, step, variant, dataset, share)
+            else:
+                variant = step(variant, dataset, share)
         return variant
 
     @door

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit.cli.options import Json, Model, Settings, data_of
+from labkit.cli.options import Json, Model, Settings, data_of, folder_option
 from labkit.cli.telling import Account, save, tell
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 from labkit.methods import METHODS
@@ -58,12 +59,17 @@ def register(app: typer.Typer) -> None:
         ],
         out: Annotated[Path, typer.Option(help="A folder, a file.lkz, or a file of the last step's format.")],
         dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        checkpoint: Annotated[
+            Path | None,
+            folder_option("Keep what each step made here; a later call goes on behind it.", "--checkpoint"),
+        ] = None,
         json: Json = False,
     ) -> None:
         """Run a recipe of several steps, such as prune, fine-tune, cluster: one file, one command."""
         from labkit.pipeline import Pipeline
 
-        _run(variant, Pipeline.load(recipe), out, dataset, False, json)
+        pipeline = dataclasses.replace(Pipeline.load(recipe), checkpoint=checkpoint)
+        _run(variant, pipeline, out, dataset, False, json)
 
 
 def _run(
