@@ -19,7 +19,7 @@ from typing import Any, ClassVar
 
 from labkit.convert import CONVERTERS, Converter
 from labkit.data import Dataset
-from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf
+from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf, Retaught
 from labkit.doors import door
 from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, TechniqueError, nearest
@@ -114,6 +114,9 @@ class Pipeline(Technique):
         """Also refuse steps that cannot follow each other, before the first of them begins."""
         super().requires(variant, dataset)
         self.makes(variant.format)
+        for step in self.steps:
+            if isinstance(step, Retaught):
+                step.check_teacher()
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Every step in turn, each under its own contract."""

@@ -82,6 +82,9 @@ def check_knobs(config: Any) -> None:
         if kind is float and isinstance(value, int) and not isinstance(value, bool):
             object.__setattr__(config, field.name, float(value))
             value = float(value)
+        if kind is str and type(value) is int:  # a class that is called 3
+            object.__setattr__(config, field.name, str(value))
+            value = str(value)
         if type(value) is not kind:
             advice = _as_typed(value, kind, field.default) if isinstance(value, str) else ""
             raise ConfigError(f"{where} must be of type {kind.__name__}, not {type(value).__name__}{advice}")
@@ -181,6 +184,12 @@ class Technique(ABC):
                     f"{variant.name!r} does {variant.task}, dataset {dataset.name!r} is for {dataset.task_name}"
                 )
             dataset.check_classes(variant)
+
+    def refuse_idle(self, field: str, advice: str) -> None:
+        """Raise ConfigError where a field was set that has no effect with these others: somebody counts on it."""
+        value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
+        if value != default:
+            raise ConfigError(f"{type(self).__name__}.{field}={value!r} would have no effect: {advice}")
 
     def instead_of(self, format_: str) -> str:
         """What to do with a variant in a format that this technique does not take, as advice."""

@@ -112,7 +112,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
             else (technique(model, data, progress_line()), None)
         )
         made, saved = save(made, out, data)
-        tell(made, out, saved, data, json, before=model, alone=alone)
+        tell(made, out, saved, data, json, before=model, alone=alone, technique=technique)
 
 
 def _beside_baseline(technique: Any, model: Any, data: Any) -> tuple[Any, Any]:

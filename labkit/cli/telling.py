@@ -34,12 +34,21 @@ def _savable(made: Any, out: Path, data: Any) -> Any:
 
 
 def tell(
-    made: Any, out: Path, saved: str, data: Any, json: bool, before: Any = None, alone: Any = None
+    made: Any,
+    out: Path,
+    saved: str,
+    data: Any,
+    json: bool,
+    before: Any = None,
+    alone: Any = None,
+    technique: Any = None,
 ) -> None:
-    """Say what was made, and what it is worth beside `before` and beside `alone`, its baseline."""
+    """Say what `technique` made, and what it is worth beside `before` and beside `alone`, its baseline."""
     size_bytes = out.stat().st_size if out.suffix.lower() == _CODED else made.size_bytes
     about = {"name": made.name, "out": str(out), "format": made.format, "size_bytes": size_bytes}
     account = Account.of(made, size_bytes, data, before, alone)
+    if before is not None and getattr(technique, "target", "") == "latency":
+        account.time(made, before, technique)
     if json:
         print_json({**about, "digest": made.digest, **account.facts})
         return
@@ -75,6 +84,26 @@ class Account:
             account.facts |= {"baseline": facts, **facts.pop("difference")}
             account.quality += f"; on the labels alone it has {told}, difference {paired}"
         return account
+
+    def time(self, made: Any, before: Any, technique: Any) -> None:
+        """Measured anew: which share of the time of `before` is left, beside the one that was asked for."""
+        from labkit.convert import convert
+        from labkit.measure.protocol import Protocol
+        from labkit.prune.target import time_share
+
+        whole, narrow = (
+            each if each.format == "onnx" else convert(each, "onnx").variant for each in (before, made)
+        )
+        share, (low, high) = time_share(whole, narrow, technique.runtime, Protocol.paired())
+        self.facts |= {
+            "time_share": share,
+            "time_share_ci95": [low, high],
+            "time_share_asked": technique.keep,
+        }
+        self.lines.append(
+            f"time of one sample in {technique.runtime}: {share:.2f} [{low:.2f}, {high:.2f}] of before; asked for: "
+            f"{technique.keep:g}"
+        )
 
     def print_lines(self) -> None:
         """What stands below the first line."""

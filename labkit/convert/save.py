@@ -11,6 +11,15 @@ from labkit.files import check_writable, read_json, write_atomically
 from labkit.variant import FORMATS, Format, Variant, get_format
 
 _CODED = ".lkz"
+_BEGINS = {
+    _CODED: (0, b"LKZ"),
+    ".onnx": (0, b"\x08"),
+    ".xml": (0, b"<"),
+    ".tflite": (4, b"TFL3"),
+    ".keras": (0, b"PK"),
+    ".pt2": (0, b"PK"),
+}
+"""Ending → where such a file has which bytes."""
 
 
 @door
@@ -60,13 +69,29 @@ def check_out(format_: str, out: Path) -> None:
                 f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}: "
                 f"{_instead(shape)}{smaller}. Coded weights need a network of labkit's, from `labkit train` or the zoo"
             )
+        _check_replaceable(out)
         return check_writable(out.absolute().parent, out.name)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
         raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {_instead(shape)}")
     if _is_file(shape, out):
+        _check_replaceable(out)
         return check_writable(out.absolute().parent, out.name)
     check_writable(out)
+
+
+def _check_replaceable(out: Path) -> None:
+    """Raise ConfigError if a file is there that does not begin as its ending promises: it may be somebody's notes."""
+    start, begins = _BEGINS.get(out.suffix.lower(), (0, b""))
+    try:
+        with out.open("rb") as file:
+            head = file.read(16)
+    except OSError:  # not there, most often; whatever else it is, `check_writable` says so
+        return
+    if head and not head[start:].startswith(begins):
+        raise ConfigError(
+            f"{out} is there and is no {out.suffix} model, so it is not replaced: give another name, or remove it"
+        )
 
 
 def _instead(shape: Format) -> str:

@@ -43,6 +43,11 @@ class Retaught(Taught):
         if teacher is not variant and teacher.format == "onnx":  # as foreign as anybody's file
             inspect(Path(self.teacher), teacher.format, teacher.model)
 
+    def check_teacher(self) -> None:
+        """Raise TechniqueError or ModelFileError now if the other teacher is not there, or damaged."""
+        if self.teacher:
+            _load(self.teacher)
+
     def teacher_of(self, variant: Variant) -> Variant:
         """Whose answers the training hears; TechniqueError if they are not about what `variant` is shown."""
         if not self.teacher:

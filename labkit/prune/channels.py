@@ -65,6 +65,15 @@ class PruneChannels(FineTuned):
     runtime: str = knob("onnxruntime", "where time is measured", choices=("onnxruntime", "openvino"))
     only: str = knob("", "names of groups, with commas and *, such as blocks.0.*; empty: every group")
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.target == "ratio":
+            self.refuse_idle("keep", f"set target too, to one of {', '.join(TARGETS[1:])}")
+        else:
+            self.refuse_idle(
+                "pruning_ratio", f"target={self.target!r} prunes until `keep` is left; or leave target out"
+            )
+
     @property
     def needs_dataset(self) -> bool:  # type: ignore[override]
         """Whether there is anything to train, or a gradient to take."""

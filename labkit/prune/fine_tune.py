@@ -29,6 +29,13 @@ class FineTuned(Retaught):
     fine_tune_epochs: int = knob(0, "epochs of training after the pruning", min=0, max=1000)
     learning_rate: float = knob(0.05, "the highest rate of fine-tuning", above=0.0, max=10.0)
 
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if not self.fine_tune_epochs:
+            self.refuse_idle(
+                "alpha", "a teacher is heard in a fine-tuning alone: give fine_tune_epochs, such as 5"
+            )
+
     @property
     def needs_dataset(self) -> bool:  # type: ignore[override]
         """Whether there is anything to train."""

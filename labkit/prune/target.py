@@ -16,6 +16,7 @@ import functools
 from collections.abc import Callable, Sequence
 
 import numpy as np
+from numpy.typing import NDArray
 
 from labkit.errors import TechniqueError
 from labkit.measure.counting import count
@@ -26,6 +27,7 @@ from labkit.progress import Progress, part, silent
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.structure import Structure
 from labkit.runtimes import RunOptions, get_runtime
+from labkit.statistics import Interval, ratio_interval
 from labkit.technique import probe
 from labkit.variant import Variant
 
@@ -94,6 +96,23 @@ def time_shares(
     progress: Progress = silent,
 ) -> list[float]:
     """The time of each ONNX variant as a share of the original's: medians over blocks in which all took turns."""
+    return [
+        float(np.median(shares)) for shares in _block_shares(original, narrow, runtime, protocol, progress)
+    ]
+
+
+def time_share(
+    original: Variant, narrow: Variant, runtime: str, protocol: Protocol, progress: Progress = silent
+) -> tuple[float, Interval]:
+    """The same of one, with its 95 % interval."""
+    (shares,) = _block_shares(original, [narrow], runtime, protocol, progress)
+    return ratio_interval(np.log(shares))
+
+
+def _block_shares(
+    original: Variant, narrow: Sequence[Variant], runtime: str, protocol: Protocol, progress: Progress
+) -> list[NDArray[np.float64]]:
+    """Block by block: [blocks] for each of `narrow`."""
     engine, options = get_runtime(runtime), RunOptions(threads=1)
     sessions = [engine.load(variant, options) for variant in (original, *narrow)]
     try:
@@ -104,7 +123,7 @@ def time_shares(
         for session in sessions:
             session.close()
     first = times["0"].block_ms
-    return [float(np.median(times[str(index + 1)].block_ms / first)) for index in range(len(narrow))]
+    return [times[str(index + 1)].block_ms / first for index in range(len(narrow))]
 
 
 def _ratio_by_count(
@@ -132,7 +151,7 @@ def _by_time(
     """The fewest units that were seen to leave at most `keep` of the time.
 
     Time falls in steps: a residual stream that becomes four channels narrower may save a sixth of all at once. Where
-    so much less time is left than was asked for, the group that made the step stays as narrow as that, and the others
+    so much less time is left than was asked for, the groups that made the step stay as narrow as that, and the others
     are given back as much as there is time for.
     """
     low, high, share = _ratio_by_time(keep, 1.0, runtime, structure, choose, part(progress, 0.0, 0.5))
@@ -161,16 +180,26 @@ def _step(
     after: Sequence[Numbers],
     progress: Progress,
 ) -> Numbers:
-    """What `after` removes of the one group that, narrowed so, brings the time of `before` to `keep`; or nothing."""
+    """What `after` removes of the fewest groups that, narrowed so, bring the time of `before` to `keep`; or nothing.
+
+    Whoever saves most time alone comes first. Nothing is also the answer where it takes all groups: that is `after`.
+    """
     gone = [np.concatenate([np.empty(0, np.int64), *removed]) for removed in (before, after)]
     lost = [[group.units[np.isin(group.units, each)] for each in gone] for group in structure.coupling.groups]
     changed = [now for then, now in lost if len(now) > len(then)]
     if not 1 <= len(changed) <= _MOST_GROUPS:
         return np.empty(0, np.int64)
-    graphs = [structure.graph([*before, units]) for units in changed]
-    shares = time_shares(structure.graph([]), graphs, runtime, Protocol.paired(), progress)
-    least = int(np.argmin(shares))
-    return changed[least] if shares[least] <= keep else np.empty(0, np.int64)
+
+    def shares(narrowed: Sequence[Numbers], progress: Progress) -> list[float]:
+        graphs = [structure.graph([*before, units]) for units in narrowed]
+        return time_shares(structure.graph([]), graphs, runtime, Protocol.paired(), progress)
+
+    order = np.argsort(shares(changed, part(progress, 0.0, 0.5)))
+    most = min(len(changed), len(structure.coupling.groups) - 1)
+    sets = [np.concatenate([changed[place] for place in order[: n + 1]]) for n in range(most)]
+    together = shares(sets, part(progress, 0.5, 1.0)) if sets else []
+    enough = (units for units, share in zip(sets, together, strict=True) if share <= keep)
+    return next(enough, np.empty(0, np.int64))
 
 
 def _ratio_by_time(

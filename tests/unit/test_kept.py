@@ -9,7 +9,8 @@ from typer.testing import CliRunner
 
 from labkit.cli import app
 from labkit.data import load_dataset
-from labkit.errors import Cancelled, ModelFileError
+from labkit.encode import ClusterWeights
+from labkit.errors import Cancelled, ModelFileError, TechniqueError
 from labkit.pipeline import Pipeline
 from labkit.progress import silent
 from labkit.prune import PruneChannels, PruneMagnitude
@@ -112,3 +113,11 @@ def test_the_command_keeps_its_steps_too(trainings, tmp_path):
         result = CliRunner().invoke(app, [*command, "--checkpoint", str(tmp_path / "steps")])
         assert result.exit_code == 0, result.output
     assert len(trainings) == 2 and len(list((tmp_path / "steps").iterdir())) == 2
+
+
+def test_a_teacher_that_is_not_there_is_missed_before_the_first_step_begins(digits, trainings):
+    variant, dataset = digits
+    last = ClusterWeights(fine_tune_epochs=1, alpha=0.5, teacher="nowhere", threads=1)
+    with pytest.raises(TechniqueError, match="teacher='nowhere' is neither"):
+        Pipeline((RECIPE.steps[0], last))(variant, dataset)
+    assert not trainings

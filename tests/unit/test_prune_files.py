@@ -198,6 +198,27 @@ def test_where_one_layer_makes_a_step_the_others_are_given_back_what_there_is_ti
     assert 0.42 < 0.25 * shares[1] + 0.25 * shares[2] <= 0.45
 
 
+def test_where_several_layers_make_a_step_at_once_only_as_many_as_it_takes_stay_narrow(monkeypatch):
+    """A clock of an engine that computes eight channels at a time: at half of the channels all layers fall at once."""
+
+    def widths(variant):
+        return [value.shape[0] for value in tensors(variant).values() if value.ndim == 4]
+
+    def clock(original, narrow, runtime, protocol, progress):
+        whole = widths(original)
+        return [
+            sum(-(-now // 8) / (before / 8) for now, before in zip(widths(each), whole, strict=True))
+            / len(whole)
+            for each in narrow
+        ]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    variant = ExportOnnx()(load_model("resnet20@digits"), load_dataset("digits"))
+    for keep in (0.6, 0.7, 0.8):
+        pruned = PruneChannels(target="latency", keep=keep)(variant)
+        assert 0.93 * keep < clock(variant, [pruned], "", None, None)[0] <= keep
+
+
 def test_a_latency_is_met_by_measuring():
     """With a network large enough that its channels, and not its calls, take the time, on a busy machine too."""
     variant = ExportOnnx()(load_model("resnet20@digits"), load_dataset("digits"))

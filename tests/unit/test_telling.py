@@ -109,3 +109,62 @@ def test_a_mistyped_name_meets_the_nearest(run, words, says):
 def test_a_place_that_a_trained_network_cannot_be_written_to_is_refused_before_the_training(run, monkeypatch):
     monkeypatch.setattr("labkit.train.fit", lambda *_, **__: pytest.fail("trained first"))
     assert "give a folder" in run("train", "lenet5", "--out", "a.onnx", fails=True)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [("encode", "model", "--out", "notes.lkz"), ("convert", "model", "--to", "onnx", "--out", "notes.onnx")],
+)
+def test_what_is_no_model_is_not_replaced(run, words, tmp_path):
+    notes = tmp_path / words[-1]
+    notes.write_text("notes of mine")
+    assert f"{words[-1]} is there and is no {notes.suffix} model" in run(*words, fails=True)
+    assert notes.read_text() == "notes of mine"
+    notes.write_bytes(b"")
+    run(*words)
+    first = notes.read_bytes()
+    run(*words)
+    assert notes.read_bytes() == first
+
+
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        (["keep=0.1"], "set target too"),
+        (["target=macs", "pruning_ratio=0.3"], "prunes until `keep` is left"),
+        (["alpha=0.5"], "give fine_tune_epochs"),
+    ],
+)
+def test_a_field_that_would_have_no_effect_is_refused(run, settings, says):
+    fields = [word for setting in settings for word in ("--set", setting)]
+    told = run("prune", "model", "--method", "channels", *fields, "--out", "a", fails=True)
+    assert "would have no effect" in told and says in told
+
+
+@pytest.mark.parametrize("setting", ["rounds=3", "ramp=0.2", "regrow=false"])
+def test_a_field_of_another_schedule_is_refused(run, setting):
+    told = run("prune", "model", "--set", setting, "--out", "a", fails=True)
+    assert "would have no effect" in told and "it is for schedule=" in told
+
+
+def test_a_class_that_is_a_number_is_a_name_all_the_same(run):
+    words = ("--set", "epochs=1", "--set", "max_samples=64", "--set", "without=3", "--out", "a")
+    assert "accuracy" in run("distill", "lenet5@digits", *words)
+
+
+def test_the_time_that_was_asked_for_stands_beside_what_is_left_of_it(run):
+    words = (
+        "prune",
+        "model",
+        "--method",
+        "channels",
+        "--set",
+        "target=latency",
+        "--set",
+        "keep=0.9",
+        "--out",
+    )
+    facts = json.loads(run(*words, "a", "--json"))
+    low, high = facts["time_share_ci95"]
+    assert facts["time_share_asked"] == 0.9 and 0 < low <= facts["time_share"] <= high < 2
+    assert "of before; asked for: 0.9" in run(*words, "b")
