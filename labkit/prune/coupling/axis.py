@@ -25,7 +25,7 @@ class Axis:
 
     `numbers`: [size], one for each index; None if the axis stays whole, and then `why` says why. `source` is the
     place in an initializer whose indices these are. `parts` are the (Reshape, output axis) that cut it out of a
-    longer axis: there was a choice which of several axes may shrink.
+    longer axis: there was a choice which of several axes may shrink. `repeated`: all of its indices hold the same.
     """
 
     size: int
@@ -33,6 +33,7 @@ class Axis:
     why: str = ""
     source: Place | None = None
     parts: frozenset[tuple[int, int]] = frozenset()
+    repeated: bool = False
 
 
 Axes = tuple[Axis, ...]
@@ -47,6 +48,8 @@ class Ledger:
     roles: dict[Place, set[str]] = field(default_factory=lambda: defaultdict(set))
     """What a place does with the channels: "makes", "scales", "shifts" or "reads" them."""
     reasons: list[tuple[Numbers, str]] = field(default_factory=list)
+    reparametrized: list[tuple[str, Numbers]] = field(default_factory=list)
+    """Layers whose weight is computed from others while the model runs, and the numbers of what they make."""
     added: list[Numbers] = field(default_factory=list)
     """Numbers of sums of two computed tensors: residual streams."""
     wanted: set[tuple[int, int]] = field(default_factory=set)

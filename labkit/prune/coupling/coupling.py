@@ -232,6 +232,9 @@ def _group(reading: Reading) -> Coupling:
         for place, numbers in ledger.places.items()
         if "makes" in ledger.roles[place] and all(int(unit) in reasons for unit in units[numbers])
     }
+    for title, numbers in ledger.reparametrized:
+        if (unit := int(units[numbers[0]])) in reasons:
+            whole[title] = f"its weight is computed while the model runs, and {reasons[unit]}"
     return Coupling(reading.graph.model, tuple(groups), whole, units, ledger.places, reading.edits)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Sequence
 from labkit.prune.coupling.axis import Axes, Axis
 from labkit.prune.coupling.reading import Reading, Unruled
 
+_BLIND_TO_ZEROS = ("ReduceSum", "ReduceL1", "ReduceL2", "ReduceSumSquare")
+
 
 def elementwise(reading: Reading) -> list[Axes]:
     """The result of any function of one number from each input."""
@@ -52,7 +54,11 @@ def per_channel(reading: Reading) -> list[Axes]:
 
 
 def reduction(reading: Reading) -> list[Axes]:
-    """A sum over channels may lack some that are zero; a mean, a largest or a norm of them would be another."""
+    """A sum or a norm over channels may lack some that are zero; a mean or a largest of them would be another.
+
+    That holds for what is computed from the model's inputs. What is computed from weights alone, as the norm that
+    a weight is divided by, would be another: a weight that reads nothing need not be zero.
+    """
     x = reading.input(0)
     given = reading.constant(1)
     if given is None and reading.has(1):
@@ -61,7 +67,7 @@ def reduction(reading: Reading) -> list[Axes]:
     axes = {int(axis) % len(x) for axis in listed}
     if not axes and not reading.attribute("noop_with_empty_axes", 0):
         axes = set(range(len(x)))
-    if reading.node.op_type != "ReduceSum":
+    if reading.node.op_type not in _BLIND_TO_ZEROS or not reading.varies(0):
         reading.ledger.keep_all((x[axis] for axis in axes), f"{reading.title()} is taken over all of them")
     keeps = reading.attribute("keepdims", 1)
     one = Axis(1, why="it has one index")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import numpy as np
 import onnx
 from onnx import helper
 
@@ -22,16 +23,32 @@ def convolution(reading: Reading) -> list[Axes]:
 
 
 def transposed_convolution(reading: Reading) -> list[Axes]:
-    """ConvTranspose: its weight is [inputs, outputs, …]."""
+    """ConvTranspose: its weight is [inputs, outputs of a group, …]."""
     x, weight = reading.input(0), reading.input(1)
-    if reading.attribute("group", 1) != 1:
-        raise Unruled(f"{reading.title()} has groups")
+    groups = reading.attribute("group", 1)
     reading.ledger.tie(x[1], weight[0])
-    return _convolved(reading, weight[1], weight[0])
+    if groups == 1:
+        return _convolved(reading, weight[1], weight[0])
+    size, own, shared = groups * weight[1].size, weight[0].numbers, weight[1].numbers
+    if (
+        groups >= x[1].size // groups
+    ):  # many small groups go as wholes, each with all the outputs that it makes
+        reading.ledger.keep(weight[1], f"{reading.title()} makes them in every group")
+        outputs = None if own is None else np.repeat(own.reshape(groups, -1)[:, 0], weight[1].size)
+        _whole_groups(reading, weight[0], groups)
+        makes = Axis(size, outputs, weight[0].why, weight[0].source)
+        return _convolved(reading, makes, weight[0])
+    if own is not None:
+        rows = own.reshape(groups, -1)
+        reading.ledger.tie_numbers(rows[:1], rows)
+    outputs = None if shared is None else np.tile(shared, groups)
+    return _convolved(reading, Axis(size, outputs, weight[1].why, weight[1].source), weight[0])
 
 
 def _convolved(reading: Reading, makes: Axis, reads: Axis) -> list[Axes]:
     """The result [N, channels of `makes`, …image], with the bias tied."""
+    if makes.source is None and makes.numbers is not None:
+        reading.ledger.reparametrized.append((reading.title(), makes.numbers))
     reading.ledger.play("makes", makes)
     reading.ledger.play("reads", reads)
     if reading.has(2):
@@ -54,10 +71,18 @@ def _grouped(reading: Reading, inputs: Axis, makes: Axis, reads: Axis, groups: i
         if outputs is not None:
             ledger.tie_numbers(outputs[:1], outputs)
         return
-    first = outputs[:, 0]
     ledger.tie_numbers(rows[:, :1], rows)
-    ledger.tie_numbers(outputs[:, :1], outputs)
-    ledger.tie_numbers(rows[:, 0], first)
+    ledger.tie_numbers(rows[:, 0], outputs[:, 0])
+    _whole_groups(reading, makes, groups)
+
+
+def _whole_groups(reading: Reading, channels: Axis, groups: int) -> None:
+    """Have all channels of a group leave together, and the node know how many groups are left."""
+    if channels.numbers is None:
+        return
+    rows = channels.numbers.reshape(groups, -1)
+    first = rows[:, 0]
+    reading.ledger.tie_numbers(rows[:, :1], rows)
 
     def fewer_groups(node: onnx.NodeProto, kept: Kept, write: Write) -> None:
         _set(node, "group", int(kept(first).sum()))
@@ -79,6 +104,27 @@ def product(reading: Reading) -> list[Axes]:
         ledger.play("makes", made)
         ledger.play("reads", read)
     return [(*batch, _result(first[-2]), _result(second[-1]))]
+
+
+def einsum(reading: Reading) -> list[Axes]:
+    """Einsum: axes of one letter are one axis; what is summed over may lack what is zero, as in a MatMul."""
+    terms, arrow, result = reading.attribute("equation").replace(" ", "").partition("->")
+    inputs = list(zip(terms.split(","), map(reading.input, range(len(reading.node.input))), strict=True))
+    if not arrow or "." in terms or any(len(set(term)) < len(term) for term, _ in inputs):
+        raise Unruled(
+            f"{reading.title()} is written without an arrow, with dots, or with a letter twice in a term"
+        )
+    met = {letter: [axes[term.index(letter)] for term, axes in inputs if letter in term] for letter in terms}
+    joined = {
+        letter: broadcast(reading, [(axis,) for axis in axes])[0] for letter, axes in met.items() if axes
+    }
+    for letter, axes in met.items():
+        for axis in axes:
+            reading.ledger.play("makes" if letter in result else "reads", axis)
+    if sum(map(reading.is_computed, range(len(inputs)))) > 1:
+        shared = (joined[letter] for letter in result if len(met[letter]) > 1)
+        reading.ledger.wanted.update(part for axis in shared if axis.size > 1 for part in axis.parts)
+    return [tuple(_result(joined[letter]) for letter in result)]
 
 
 def general_product(reading: Reading) -> list[Axes]:

@@ -149,6 +149,18 @@ def gather(reading: Reading) -> list[Axes]:
     return [(*others[:place], *picked, *others[place + 1 :])]
 
 
+def gather_rows(reading: Reading) -> list[Axes]:
+    """GatherND: looked up by the first k axes at once; the axes behind them stay what they are."""
+    x, indices = reading.input(0), reading.sizes(reading.node.input[1])
+    if reading.attribute("batch_dims", 0):
+        raise Unruled(f"{reading.title()} looks up in each sample by itself")
+    first, picked = indices[-1], reading.whole(reading.node.output[0], "it is looked up")[: len(indices) - 1]
+    reading.ledger.keep_all(x[:first], f"{reading.title()} looks up single ones of them")
+    for axis in x[first:]:
+        reading.ledger.play("makes", axis)
+    return [(*picked, *(Axis(axis.size, axis.numbers, axis.why, parts=axis.parts) for axis in x[first:]))]
+
+
 def _reorder(reading: Reading, axis: Axis, order: Array) -> None:
     numbers = axis.numbers
     assert numbers is not None  # noqa: S101 - the caller has looked

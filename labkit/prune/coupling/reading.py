@@ -7,7 +7,7 @@ from typing import Any
 
 import onnx
 
-from labkit.onnx_graph import Graph
+from labkit.onnx_graph import Graph, read_by
 from labkit.onnx_graph import attribute as attribute_of
 from labkit.prune.coupling.axis import Axes, Axis, Ledger, Numbers
 from labkit.prune.coupling.sizes import Sizes
@@ -45,6 +45,10 @@ class Reading:
         self.index = -1
         self.node = onnx.NodeProto()
         self._axes: dict[str, Axes] = {}
+        self._varying = {value.name for value in graph.model.graph.input}
+        for node in graph.nodes:
+            if self._varying & read_by(node):
+                self._varying.update(node.output)
 
     def title(self) -> str:
         """The node as a person would look for it."""
@@ -86,6 +90,10 @@ class Reading:
         """Whether the input at `position` is no constant, nor a constant that was only turned over."""
         name, axes = self.node.input[position], self.input(position)
         return name not in self.graph.constants and all(axis.source is None for axis in axes)
+
+    def varies(self, position: int) -> bool:
+        """Whether the input at `position` depends on the model's inputs, and not on stored numbers alone."""
+        return self.node.input[position] in self._varying
 
     def sizes(self, name: str) -> tuple[int, ...]:
         """The sizes of a tensor; Unruled where they are not known."""

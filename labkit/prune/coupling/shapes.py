@@ -13,9 +13,13 @@ from collections.abc import Iterator, Sequence
 
 import numpy as np
 import onnx
+from onnx import helper
 
 from labkit.prune.coupling.axis import Axes, Axis, Numbers
 from labkit.prune.coupling.reading import Kept, Reading, Unruled, Write, concerned, left
+
+_RESIZES_SOME = 18
+"""The first opset whose Resize can be given the sizes of some axes alone."""
 
 
 def reshape(reading: Reading) -> list[Axes]:
@@ -29,11 +33,18 @@ def reshape(reading: Reading) -> list[Axes]:
 
 
 def expand(reading: Reading) -> list[Axes]:
-    """Axes of one index are repeated; the others stay what they are."""
+    """Axes of one index are repeated, as often as what they meet then has indices; the others stay what they are."""
     x, sizes = reading.input(0), reading.sizes(reading.node.output[0])
-    long = {len(sizes) - len(x) + place: axis for place, axis in enumerate(x) if axis.size > 1}
-    result = tuple(long.get(place, Axis(size, why="it is repeated")) for place, size in enumerate(sizes))
-    return [_with_shape(reading, tuple(Axis(a.size, a.numbers, a.why, parts=a.parts) for a in result))]
+    free = reading.free(reading.node.output[0])
+    result = []
+    for place, size in enumerate(sizes, len(x) - len(sizes)):
+        if place >= 0 and x[place].size > 1:
+            result.append(Axis(size, x[place].numbers, x[place].why, parts=x[place].parts))
+        elif size == 1 or place + len(sizes) - len(x) in free:
+            result.append(Axis(size, why="it is repeated"))
+        else:
+            result.append(Axis(size, reading.ledger.fresh(size), repeated=True))
+    return [_with_shape(reading, tuple(result))]
 
 
 def resize(reading: Reading) -> list[Axes]:
@@ -45,8 +56,53 @@ def resize(reading: Reading) -> list[Axes]:
             reading.ledger.keep(axis, f"{reading.title()} mixes them")
         result.append(axis if axis.size == size else Axis(size, why="it is a place in an image"))
     if reading.has(3) and not reading.attribute("axes", []):
-        return [_with_shape(reading, tuple(result), position=3)]
+        return [_with_image(reading, x, tuple(result))]
     return [tuple(result)]
+
+
+def _with_image(reading: Reading, x: Axes, axes: Axes) -> Axes:
+    """The axes of a Resize that is given all its sizes; where it computes them, it is given the image's alone."""
+    changed = [place for place, axis in enumerate(axes) if axis.size != x[place].size] or [len(axes) - 1]
+    opset = next(each.version for each in reading.graph.model.opset_import if each.domain in ("", "ai.onnx"))
+    is_fixed = not set(changed) & set(reading.free(reading.node.output[0]))
+    if reading.constant(3) is not None or opset < _RESIZES_SOME or not is_fixed:
+        return _with_shape(reading, axes, position=3)
+
+    def image_alone(node: onnx.NodeProto, kept: Kept, write: Write) -> None:
+        if concerned(axes, kept):
+            node.input[3] = write(np.array([axes[place].size for place in changed], np.int64))
+            node.attribute.append(helper.make_attribute("axes", changed))
+
+    reading.when_cut(image_alone)
+    return axes
+
+
+def depth_to_space(reading: Reading) -> list[Axes]:
+    """DepthToSpace (a pixel shuffle): b² channels become the b × b places of one, and leave together."""
+    x, block = reading.input(0), reading.attribute("blocksize") ** 2
+    in_a_row = reading.attribute("mode", "DCR") == "CRD"
+    channels = x[1].numbers
+    if channels is not None:
+        rows = channels.reshape(-1, block) if in_a_row else channels.reshape(block, -1).T
+        reading.ledger.tie_numbers(rows[:, :1], rows)
+        channels = rows[:, 0]
+    return [_with_places(reading, channels)]
+
+
+def space_to_depth(reading: Reading) -> list[Axes]:
+    """SpaceToDepth: each channel is found again b² times, once for each place of a block."""
+    numbers = reading.input(0)[1].numbers
+    return [
+        _with_places(
+            reading, None if numbers is None else np.tile(numbers, reading.attribute("blocksize") ** 2)
+        )
+    ]
+
+
+def _with_places(reading: Reading, channels: Numbers | None) -> Axes:
+    """The axes [N, C, H, W] of what the node makes, with these numbers for C."""
+    x, image = reading.input(0), reading.whole(reading.node.output[0], "it is a place in an image")
+    return (x[0], Axis(image[1].size, channels, x[1].why), *image[2:])
 
 
 def _blocks(x: Axes, sizes: Sequence[int]) -> Iterator[tuple[list[Axis], list[int]]]:
@@ -75,7 +131,7 @@ def _regroup(reading: Reading, sources: list[Axis], places: list[int], sizes: Se
     lengths = [sizes[place] for place in places]
     if not numbered:
         return [Axis(length, why=sources[0].why, parts=parts) for length in lengths]
-    free = max(numbered, key=lambda axis: axis.size)
+    free = max(numbered, key=lambda axis: (not axis.repeated, axis.size))
     for axis in numbered:
         if axis is not free:
             reading.ledger.keep(axis, f"{reading.title()} joins two axes, and one of them can shrink")
@@ -121,12 +177,13 @@ def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
     """
     given, name = reading.constant(position), reading.node.output[0]
     free = reading.free(name)
-    if given is None and (len(free) > 1 or reading.node.op_type != "Reshape"):
+    if given is None and not _finds_sizes(reading, free, len(axes)):
         for axis in axes:
             reading.ledger.keep(axis, f"the graph computes the shape that {reading.title()} makes")
         return axes
     if given is None:
-        wanted = [-1 if place in free else axis.size for place, axis in enumerate(axes)]
+        found = -1 if reading.node.op_type == "Reshape" else 1  # an Expand to 1 leaves an axis as it is
+        wanted = [found if place in free else axis.size for place, axis in enumerate(axes)]
     else:
         wanted = [int(size) for size in given.reshape(-1)]
         if len(wanted) != len(axes):
@@ -142,3 +199,13 @@ def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
 
     reading.when_cut(other_shape)
     return axes
+
+
+def _finds_sizes(reading: Reading, free: tuple[int, ...], rank: int) -> bool:
+    """Whether the node needs no figures for the free axes: one a Reshape works out, those not repeated Expand keeps."""
+    if reading.node.op_type == "Reshape":
+        return len(free) <= 1
+    offset = rank - len(reading.input(0))
+    return reading.node.op_type == "Expand" and all(
+        place >= offset and reading.input(0)[place - offset].size > 1 for place in free
+    )

@@ -1,0 +1,137 @@
+"""Single blocks of published networks whose channels are hard to follow, each with random weights.
+
+`BLOCKS` maps a name to what makes it; every one takes images [N, 3, 16, 16].
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import nn
+from torch.nn import functional
+
+
+class Tokens(nn.Module):
+    """Patches of 4×4 pixels as [N, 16, D], the block with what it is added to, the mean of the tokens, ten logits."""
+
+    def __init__(self, block, dim=24):
+        super().__init__()
+        self.patches, self.block, self.head = nn.Conv2d(3, dim, 4, 4), block, nn.Linear(dim, 10)
+
+    def forward(self, x):
+        x = self.patches(x).flatten(2).transpose(1, 2).contiguous()
+        return self.head((x + self.block(x)).mean(1))
+
+
+class Image(nn.Module):
+    """A convolution with 16 channels, the block, and a convolution with 4, whose images are the answer."""
+
+    def __init__(self, block, channels):
+        super().__init__()
+        self.first, self.block, self.last = nn.Conv2d(3, 16, 3, padding=1), block, nn.Conv2d(channels, 4, 1)
+
+    def forward(self, x):
+        return self.last(functional.relu(self.block(functional.relu(self.first(x)))))
+
+
+class EinsumAttention(nn.Module):
+    """vit-pytorch: products of queries, keys and values in Einstein's notation, and heads mixed (DeepViT)."""
+
+    def __init__(self, dim=24, heads=4):
+        super().__init__()
+        self.query, self.key, self.value, self.out = (nn.Linear(dim, dim) for _ in range(4))
+        self.num_heads = heads
+
+    def forward(self, x):
+        n, tokens, dim = x.shape
+        q, k, v = (
+            layer(x).reshape(n, tokens, self.num_heads, -1).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        weights = torch.einsum("bhid,bhjd->bhij", q, k).softmax(-1)
+        return self.out(torch.einsum("b h i j, b h j d -> b h i d", weights, v).transpose(1, 2).flatten(2))
+
+
+class GroupedQueryAttention(nn.Module):
+    """Llama: two heads of queries share one of keys and values, which are repeated by an expand."""
+
+    def __init__(self, dim=24, heads=8, shared=2, head_dim=3):
+        super().__init__()
+        self.head_dim, self.repeats = head_dim, shared
+        self.query, self.out = nn.Linear(dim, heads * head_dim), nn.Linear(heads * head_dim, dim)
+        self.key, self.value = (nn.Linear(dim, heads // shared * head_dim) for _ in range(2))
+
+    def repeat(self, x):
+        n, heads, tokens, dim = x.shape
+        x = x[:, :, None].expand(n, heads, self.repeats, tokens, dim)
+        return x.reshape(n, heads * self.repeats, tokens, dim)
+
+    def forward(self, x):
+        q, k, v = (
+            layer(x).view(*x.shape[:-1], -1, self.head_dim).transpose(1, 2)
+            for layer in (self.query, self.key, self.value)
+        )
+        y = (q @ self.repeat(k).transpose(2, 3)).softmax(-1) @ self.repeat(v)
+        return self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
+class RelativeAttention(nn.Module):
+    """Swin, BEiT: a bias for each head, looked up in a table by how far two tokens are apart."""
+
+    def __init__(self, dim=24, heads=4, tokens=16):
+        super().__init__()
+        self.head_dim, self.out = dim // heads, nn.Linear(dim, dim)
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.table = nn.Parameter(torch.randn(2 * tokens - 1, heads))
+        place = torch.arange(tokens)
+        self.register_buffer("apart", place[:, None] - place + tokens - 1)
+
+    def forward(self, x):
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        weights = (q @ k.transpose(2, 3) + self.table[self.apart].permute(2, 0, 1)).softmax(-1)
+        return self.out((weights @ v).transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
+class Pyramid(nn.Module):
+    """FPN, SegFormer: a small map grows to the size of a larger one, whatever that is, and is joined with it."""
+
+    def __init__(self):
+        super().__init__()
+        self.down, self.merge = nn.Conv2d(16, 12, 3, 2, 1), nn.Conv2d(28, 8, 1)
+
+    def forward(self, x):
+        y = functional.interpolate(self.down(x), size=x.size()[2:], mode="bilinear", align_corners=False)
+        return self.merge(torch.cat([x, y], 1))
+
+
+class Cosine(nn.Module):
+    """A face embedding, brought to length one and compared with one direction for each class."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.embed = nn.Conv2d(3, 8, 3), nn.Linear(8, 16)
+        self.classes = nn.Parameter(torch.randn(10, 16))
+
+    def forward(self, x):
+        y = self.embed(functional.relu(self.conv(x)).mean((2, 3)))
+        return functional.normalize(y, dim=1) @ self.classes.t()
+
+
+def weight_norm():
+    """Every weight is a direction times a length, computed anew each time."""
+    norm = nn.utils.parametrizations.weight_norm
+    convolutions = norm(nn.Conv2d(3, 12, 3)), nn.ReLU(), norm(nn.Conv2d(12, 8, 3)), nn.ReLU()
+    return nn.Sequential(*convolutions, nn.Flatten(), nn.Linear(8 * 12 * 12, 10))
+
+
+BLOCKS = {
+    "einsum": lambda: Tokens(EinsumAttention()),
+    "grouped_queries": lambda: Tokens(GroupedQueryAttention()),
+    "relative": lambda: Tokens(RelativeAttention()),
+    "pyramid": lambda: Image(Pyramid(), 8),
+    "pixel_shuffle": lambda: Image(nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)), 8),
+    "transposed_depthwise": lambda: Image(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=16), 32),
+    "transposed_grouped": lambda: Image(nn.ConvTranspose2d(16, 12, 4, 2, 1, groups=2), 12),
+    "cosine": Cosine,
+    "weight_norm": weight_norm,
+}

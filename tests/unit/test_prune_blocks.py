@@ -1,0 +1,138 @@
+"""Channels leave blocks in which they are hard to follow: mixed, repeated, looked up, measured or shuffled.
+
+What is left equals the original with these channels at zero; so it does in a file and in a module, unless the code
+of the module speaks of a width. Then the groups that remain still go together, whatever share each of them loses.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+
+import numpy as np
+import onnx
+import onnxscript.optimizer
+import pytest
+import torch
+
+from labkit.convert.live import as_variant
+from labkit.errors import TechniqueError
+from labkit.onnx_graph import open_graph
+from labkit.prune import PruneChannels
+from labkit.prune.coupling import find_coupling
+from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
+from labkit.runtimes import get_runtime
+from labkit.technique import probe
+from tests.blocks import BLOCKS
+from tests.graphs import build, constant, node, weight
+
+IMAGES = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
+
+# The units of each group that can go: from the graph, and from the module where its code leaves fewer.
+GROUPS = {
+    "einsum": ([24, 4], [24, 4]),
+    "grouped_queries": ([24, 4], [24, 4]),
+    "relative": ([24, 4], [24, 4]),
+    "pyramid": ([16, 12, 8], [16, 12, 8]),
+    "pixel_shuffle": ([16, 8], [16, 8]),
+    "transposed_depthwise": ([16], [16]),
+    "transposed_grouped": ([8, 6], [8, 6]),
+    "cosine": ([8, 16], [8, 16]),
+}
+everywhere = pytest.mark.parametrize("name", GROUPS)
+
+
+def made(name, seed=0):
+    torch.manual_seed(seed)
+    return as_variant(BLOCKS[name]().eval(), IMAGES[:2], name)
+
+
+@functools.cache
+def traced(name):
+    variant = made(name)
+    return variant, trace(variant)
+
+
+def some(groups, seed=0):
+    """A different share of each group: where all lose the same, widths agree that need not."""
+    random = np.random.default_rng(seed)
+    shares = [0.25, 0.5, 0.4]
+    counts = [max(1, int(shares[place % 3] * len(group))) for place, group in enumerate(groups)]
+    return [g.units[random.permutation(len(g))[:count]] for g, count in zip(groups, counts, strict=True)]
+
+
+def run(variant, model):
+    file = dataclasses.replace(variant, format="onnx", model=model.SerializeToString())
+    with get_runtime("onnxruntime").load(file) as session:
+        feeds = {variant.inputs[0].name: probe(variant, 3)[variant.inputs[0].name]}
+        return session.run(feeds)[variant.outputs[0].name]
+
+
+def furthest(first, second):
+    return float(np.abs(first - second).max() / max(np.abs(second).max(), 1e-9))
+
+
+@everywhere
+def test_a_file_of_the_block_without_some_channels_equals_itself_with_them_at_zero(name):
+    variant, model = traced(name)
+    optimized = open_graph(onnxscript.optimizer.optimize(model).SerializeToString())
+    coupling = find_coupling(optimized)
+    assert sorted(map(len, coupling.groups)) == sorted(GROUPS[name][0]), coupling.whole
+    removed = some(coupling.groups)
+    narrow, masked = coupling.remove(removed), coupling.masked(removed)
+    onnx.checker.check_model(narrow, full_check=True)
+    expected = run(variant, masked)
+    assert furthest(run(variant, narrow), expected) < 1e-5
+    assert furthest(run(variant, optimized), expected) > 1e-3, "nothing was at zero"
+
+
+@everywhere
+def test_a_module_with_the_block_without_some_channels_equals_itself_with_them_at_zero(name):
+    variant, model = traced(name)
+    coupling = fitting(variant, find_coupling(model))
+    assert sorted(map(len, coupling.groups)) == sorted(GROUPS[name][1]), coupling.whole
+    removed = some(coupling.groups)
+    narrow, masked = (each(variant.model, coupling, removed) for each in (narrow_module, masked_module))
+    with torch.no_grad():
+        found, expected = (module(torch.from_numpy(IMAGES)).numpy() for module in (narrow, masked))
+    assert furthest(found, expected) < 1e-5
+    if removed:
+        assert furthest(variant.model(torch.from_numpy(IMAGES)).detach().numpy(), expected) > 1e-3
+
+
+def test_a_weight_that_is_computed_from_others_is_named_where_it_keeps_channels():
+    with pytest.raises(
+        TechniqueError, match="Conv .* because its weight is computed while the model runs, and ReduceL2"
+    ):
+        PruneChannels(0.4)(made("weight_norm"))
+
+
+@pytest.mark.parametrize(
+    ("moved", "channels"),
+    [
+        (node("DepthToSpace", "r", "m", blocksize=2, mode="DCR"), 4),
+        (node("DepthToSpace", "r", "m", blocksize=2, mode="CRD"), 4),
+        (node("SpaceToDepth", "r", "m", blocksize=2), 64),
+    ],
+)
+def test_channels_are_found_again_where_they_become_places_and_places_channels(moved, channels):
+    nodes = [node("Conv", "x w1 b1", "a"), node("Relu", "a", "r"), moved, node("Conv", "m w2", "c")]
+    nodes += [node("GlobalAveragePool", "c", "g"), node("Flatten", "g", "y")]
+    constants = [weight("w1", 16, 3, 3, 3), weight("b1", 16), weight("w2", 10, channels, 3, 3)]
+    variant = build(nodes, constants, outputs=("batch", 10), shape=("batch", 3, 18, 18))
+    coupling = find_coupling(open_graph(variant.payload))
+    assert [len(group) for group in coupling.groups] == [min(channels, 16)]
+    removed = some(coupling.groups)
+    narrow, masked, whole = (
+        run(variant, each) for each in (coupling.remove(removed), coupling.masked(removed), coupling.model)
+    )
+    assert furthest(narrow, masked) < 1e-5 < 1e-3 < furthest(whole, masked)
+
+
+def test_a_sum_over_a_weight_keeps_what_it_reads_for_zero_inputs_do_not_make_it_less():
+    nodes = [node("Conv", "x w1", "a"), node("ReduceSum", "w2 axes", "s"), node("Div", "w2 s", "w")]
+    nodes += [node("Conv", "a w", "c"), node("GlobalAveragePool", "c", "g"), node("Flatten", "g", "y")]
+    constants = [weight("w1", 8, 3, 3, 3), weight("w2", 10, 8, 3, 3), constant("axes", [1, 2, 3], np.int64)]
+    coupling = find_coupling(open_graph(build(nodes, constants).payload))
+    assert not coupling.groups
+    assert coupling.whole["w1"] == "ReduceSum 's' is taken over all of them"
