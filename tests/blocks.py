@@ -74,6 +74,37 @@ class GroupedQueryAttention(nn.Module):
         return self.out(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
 
 
+class Conv1D(nn.Module):
+    """GPT-2's name for a linear layer whose weight is [inputs, outputs]; it keeps its width as `nf`."""
+
+    def __init__(self, inputs, outputs):
+        super().__init__()
+        self.nf = outputs
+        self.weight, self.bias = (
+            nn.Parameter(torch.randn(inputs, outputs)),
+            nn.Parameter(torch.randn(outputs)),
+        )
+
+    def forward(self, x):
+        y = torch.addmm(self.bias, x.view(-1, x.size(-1)), self.weight)
+        return y.view(x.size()[:-1] + (self.nf,))
+
+
+class GPT2Attention(nn.Module):
+    """One product makes queries, keys and values, and is split by a width that the attention keeps."""
+
+    def __init__(self, dim=24, heads=4):
+        super().__init__()
+        self.split_size, self.head_dim = dim, dim // heads
+        self.c_attn, self.c_proj = Conv1D(dim, 3 * dim), Conv1D(dim, dim)
+
+    def forward(self, x):
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        q, k, v = (part.view(shape).transpose(1, 2) for part in self.c_attn(x).split(self.split_size, dim=2))
+        y = functional.scaled_dot_product_attention(q, k, v)
+        return self.c_proj(y.transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
 class RelativeAttention(nn.Module):
     """Swin, BEiT: a bias for each head, looked up in a table by how far two tokens are apart."""
 
@@ -90,6 +121,17 @@ class RelativeAttention(nn.Module):
         q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
         weights = (q @ k.transpose(2, 3) + self.table[self.apart].permute(2, 0, 1)).softmax(-1)
         return self.out((weights @ v).transpose(1, 2).reshape(*x.shape[:-1], -1))
+
+
+class TorchAttention(nn.Module):
+    """torch's own attention, whose code takes one width for all that it reads and makes."""
+
+    def __init__(self, dim=24, heads=4):
+        super().__init__()
+        self.attention = nn.MultiheadAttention(dim, heads, batch_first=True)
+
+    def forward(self, x):
+        return self.attention(x, x, x, need_weights=False)[0]
 
 
 class Pyramid(nn.Module):
@@ -127,7 +169,9 @@ def weight_norm():
 BLOCKS = {
     "einsum": lambda: Tokens(EinsumAttention()),
     "grouped_queries": lambda: Tokens(GroupedQueryAttention()),
+    "gpt2": lambda: Tokens(GPT2Attention()),
     "relative": lambda: Tokens(RelativeAttention()),
+    "torch_attention": lambda: Tokens(TorchAttention()),
     "pyramid": lambda: Image(Pyramid(), 8),
     "pixel_shuffle": lambda: Image(nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)), 8),
     "transposed_depthwise": lambda: Image(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=16), 32),

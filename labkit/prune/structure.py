@@ -18,7 +18,7 @@ import torch
 from onnx import numpy_helper
 
 from labkit.data import Dataset
-from labkit.errors import TechniqueError
+from labkit.errors import TechniqueError, TensorError
 from labkit.measure.lock import Patience
 from labkit.models import build, refit
 from labkit.onnx_graph import open_graph
@@ -34,6 +34,10 @@ from labkit.variant import Array, Variant
 
 _TOLERANCE = 1e-3
 _MOST_REASONS = 3
+_NO_CODE = (
+    "its code may need widths to agree that no longer do; pruning_ratio=0.5 often leaves such, or export it to ONNX "
+    "(labkit.ExportOnnx()) and prune that, which no code reads"
+)
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +77,12 @@ class Structure:
         module = narrow_module(self.variant.model, self.coupling, removed)
         zeroed = masked_module(self.variant.model, self.coupling, removed, EVERYWHERE)
         expected = self.variant if exactly else dataclasses.replace(self.variant, model=zeroed)
-        self._check(dataclasses.replace(self.variant, model=module), expected, exactly)
+        try:
+            self._check(dataclasses.replace(self.variant, model=module), expected, exactly)
+        except TensorError as error:
+            raise TechniqueError(
+                f"{self.variant.name!r} cannot do without the chosen channels ({error}): {_NO_CODE}"
+            ) from None
         return _rebuilt(module)
 
     def products(
@@ -115,9 +124,10 @@ class Structure:
                     "makes something of nothing, as a sigmoid makes ½: remove those alone that nothing reads, "
                     "what='unread'"
                 )
+            misread = "a rule of labkit's misreads this graph; please report it"
             raise TechniqueError(
                 f"{self.variant.name!r} without the chosen channels does not compute what it does with them at "
-                f"zero: its output {name!r} differs. A rule of labkit's misreads this graph; please report it"
+                f"zero: its output {name!r} differs: {misread if whole.format == 'onnx' else _NO_CODE}"
             )
 
 

@@ -21,6 +21,7 @@ from labkit.onnx_graph import open_graph
 from labkit.prune import PruneChannels
 from labkit.prune.coupling import find_coupling
 from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
+from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
 from tests.blocks import BLOCKS
@@ -32,6 +33,7 @@ IMAGES = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.floa
 GROUPS = {
     "einsum": ([24, 4], [24, 4]),
     "grouped_queries": ([24, 4], [24, 4]),
+    "gpt2": ([24, 4], [24, 4]),
     "relative": ([24, 4], [24, 4]),
     "pyramid": ([16, 12, 8], [16, 12, 8]),
     "pixel_shuffle": ([16, 8], [16, 8]),
@@ -100,6 +102,16 @@ def test_a_module_with_the_block_without_some_channels_equals_itself_with_them_a
         assert furthest(variant.model(torch.from_numpy(IMAGES)).detach().numpy(), expected) > 1e-3
 
 
+def test_widths_that_the_code_needs_to_agree_are_named_where_they_no_longer_do():
+    attention = made("torch_attention")
+    pruned = PruneChannels(0.5)(attention)  # 12 channels in 2 heads of 6
+    assert (pruned.model.block.attention.embed_dim, pruned.model.block.attention.num_heads) == (12, 2)
+    with pytest.raises(
+        TechniqueError, match=r"cannot do without the chosen .*pruning_ratio=0.5.*ExportOnnx\(\)"
+    ):
+        PruneChannels(0.4)(attention)  # 14 channels in 2 heads of 6
+
+
 def test_a_weight_that_is_computed_from_others_is_named_where_it_keeps_channels():
     with pytest.raises(
         TechniqueError, match="Conv .* because its weight is computed while the model runs, and ReduceL2"
@@ -136,3 +148,28 @@ def test_a_sum_over_a_weight_keeps_what_it_reads_for_zero_inputs_do_not_make_it_
     coupling = find_coupling(open_graph(build(nodes, constants).payload))
     assert not coupling.groups
     assert coupling.whole["w1"] == "ReduceSum 's' is taken over all of them"
+
+
+class AtLeast(torch.nn.Module):
+    """Code that can do with fewer channels of either layer, but not of both."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.second = torch.nn.Conv2d(3, 8, 3), torch.nn.Conv2d(8, 12, 3)
+        self.last = torch.nn.Linear(12, 10)
+
+    def forward(self, x):
+        x = self.first(x).relu()
+        y = self.second(x).relu()
+        if x.shape[1] + y.shape[1] < 13:
+            raise ValueError("too few channels")
+        return self.last(y.mean((2, 3)))
+
+
+def test_of_two_groups_that_code_cannot_narrow_together_one_is_narrowed_and_the_other_named():
+    torch.manual_seed(0)
+    structure = read_structure(as_variant(AtLeast().eval(), IMAGES[:2]))
+    assert [group.name for group in structure.coupling.groups] == ["first.weight"]
+    assert structure.coupling.whole["second.weight"].endswith(
+        "cannot do with fewer: ValueError: too few channels"
+    )

@@ -9,6 +9,7 @@ out in a `forward` cannot be, and the channels that depend on it stay: `fitting`
 from __future__ import annotations
 
 import copy
+from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
 import numpy as np
@@ -102,52 +103,61 @@ def masked_module(
 def fitting(variant: Variant, coupling: Coupling) -> Coupling:
     """`coupling` with only those groups that the module's code can do with fewer units of.
 
-    Each group that makes trouble is found by taking out units of it alone, and its reason is noted in `whole`.
-    Raises TechniqueError if trouble remains that no single group makes.
+    Each group that makes trouble is found by taking out units of it alone, or beside those that make none together;
+    its reason is noted in `whole`.
     """
     inputs, name = example(variant, None), type(variant.model).__name__
     if not _trouble(variant, coupling, coupling.groups, inputs):
         return coupling
-    alone = {group: _trouble(variant, coupling, [group], inputs) for group in coupling.groups}
-    fit = coupling.without(
-        {g: f"the code of {name} cannot do with fewer: {why}" for g, why in alone.items() if why}
+    troubles = {group: _trouble(variant, coupling, [group], inputs) for group in coupling.groups}
+    fit = [group for group, trouble in troubles.items() if not trouble]
+    if _trouble(variant, coupling, fit, inputs):
+        together: list[Group] = []
+        for group in fit:
+            troubles[group] = _trouble(variant, coupling, [*together, group], inputs)
+            together += [] if troubles[group] else [group]
+    return coupling.without(
+        {g: f"the code of {name} cannot do with fewer: {why}" for g, why in troubles.items() if why}
     )
-    if trouble := _trouble(variant, fit, fit.groups, inputs):
-        raise TechniqueError(
-            f"the code of {name} cannot do with fewer channels ({trouble}): export {variant.name!r} to ONNX "
-            "(labkit.ExportOnnx()) and prune that, which no code reads"
-        )
-    return fit
 
 
 def _trouble(
     variant: Variant, coupling: Coupling, groups: Sequence[Group], inputs: tuple[Tensor, ...]
 ) -> str:
-    """What goes wrong in the module without every second unit of the groups; "" if nothing does."""
+    """What goes wrong in the module without every second unit of the groups; "" if nothing does.
+
+    With gradients, for what is pruned is trained: torch's attention is less strict without.
+    """
     removed = [group.units[::2] for group in groups]
-    with torch.no_grad():
+    with torch.enable_grad():
         try:
             found = _answers(narrow_module(variant.model, coupling, removed), inputs)
         except Exception as error:  # anything may be written in a forward
             return innermost(error)
         expected = _answers(masked_module(variant.model, coupling, removed, EVERYWHERE), inputs)
     for first, second in zip(found, expected, strict=True):
-        if not torch.allclose(first, second, _TOLERANCE, _TOLERANCE * float(second.abs().max())):
+        near = _TOLERANCE * float(second.abs().max())
+        if first.shape != second.shape or not torch.allclose(first, second, _TOLERANCE, near):
             return "without it the outputs are others"
     return ""
 
 
 def _answers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
     result, _ = torch.utils._pytree.tree_flatten(module(*inputs))
-    return [value for value in result if isinstance(value, Tensor)]
+    return [value.detach() for value in result if isinstance(value, Tensor)]
 
 
 def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, Tensor]]:
     """Every parameter and buffer: the layer that holds it, its name there, and its name in the module."""
     for path, owner in module.named_modules():
-        for key, tensor in (*owner._parameters.items(), *owner._buffers.items()):
-            if tensor is not None:
-                yield owner, key, f"{path}.{key}" if path else key, tensor
+        yield from _own_tensors(owner, path)
+
+
+def _own_tensors(owner: nn.Module, path: str = "") -> Iterator[tuple[nn.Module, str, str, Tensor]]:
+    """Those of one layer alone, without the layers inside it."""
+    for key, tensor in (*owner._parameters.items(), *owner._buffers.items()):
+        if tensor is not None:
+            yield owner, key, f"{path}.{key}" if path else key, tensor
 
 
 def _correct_layers(before: nn.Module, after: nn.Module, graph: onnx.ModelProto) -> None:
@@ -175,6 +185,28 @@ def _correct_layers(before: nn.Module, after: nn.Module, graph: onnx.ModelProto)
             layer.num_embeddings, layer.embedding_dim = shape
         elif isinstance(layer, nn.PReLU):
             layer.num_parameters = shape[0]
+        else:
+            _correct_numbers(old, layer)
+
+
+def _correct_numbers(before: nn.Module, after: nn.Module) -> None:
+    """A layer of any other kind: a whole number that told the size of one of its own tensors tells the new one.
+
+    Where axes of one size now differ, the vectors decide: biases and scales are as wide as what the layer makes.
+    """
+    pairs = [
+        (old, new) for (*_, old), (*_, new) in zip(_own_tensors(before), _own_tensors(after), strict=True)
+    ]
+    for name, value in list(vars(after).items()):
+        axes = [
+            (old.ndim, left)
+            for old, new in pairs
+            for size, left in zip(old.shape, new.shape, strict=True)
+            if type(value) is int and size == value
+        ]
+        told = {left for rank, left in axes if rank == 1} or {left for _, left in axes}
+        if len(told) == 1:
+            setattr(after, name, *told)
 
 
 def _correct_heads(narrow: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> None:
@@ -182,16 +214,15 @@ def _correct_heads(narrow: nn.Module, coupling: Coupling, removed: Sequence[Numb
     gone = np.concatenate([np.empty(0, np.int64), *removed])
     for group in coupling.groups:
         heads, lost = len(group), int(np.isin(group.units, gone).sum())
-        owners = {
-            member.tensor.rpartition(".")[0].rpartition(".")[0]: member.indices.shape[1]
-            for member in group.of_role("makes")
-            if member.indices.shape[1] > 1
-        }
-        for path, width in owners.items() if lost else ():
+        widths: dict[str, set[int]] = defaultdict(set)
+        for member in (*group.of_role("makes"), *group.of_role("reads")) if lost else ():
+            if member.indices.shape[1] > 1:
+                widths[member.tensor.rpartition(".")[0].rpartition(".")[0]].add(member.indices.shape[1])
+        for path, found in widths.items():
             owner = narrow.get_submodule(path)
             numbers = {name: value for name, value in vars(owner).items() if type(value) is int}
             for name, value in numbers.items():
                 if value == heads and "head" in name and not name.endswith(("dim", "size")):
                     setattr(owner, name, value - lost)
-                elif value == heads * width:
-                    setattr(owner, name, value - lost * width)
+                elif value % heads == 0 and value // heads in found:
+                    setattr(owner, name, value - lost * (value // heads))
