@@ -231,10 +231,11 @@ class Technique(ABC):
 
 
 def probe(variant: Variant, batch_size: int = 2, seed: int = 0) -> dict[str, Array]:
-    """Random inputs that fit the variant: standard normal floats, zeros for whole numbers.
+    """Random inputs that fit the variant: standard normal floats, zeros for whole numbers, ones for masks.
 
     Every named dimension takes `batch_size`. Whole-number inputs are often indices into a table whose length
-    the model does not tell, and 0 is the one that always exists. Raises TechniqueError for more than 2 GiB.
+    the model does not tell, and 0 is the one that always exists. Those with "mask" in their name tell which tokens
+    count: of attention to none at all every engine makes something else. Raises TechniqueError for more than 2 GiB.
     """
     random = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
@@ -246,7 +247,8 @@ def probe(variant: Variant, batch_size: int = 2, seed: int = 0) -> dict[str, Arr
                 f"{variant.name!r} takes {spec.name!r} of shape {shape}, more than {_LARGEST_PROBE_BYTES} bytes: "
                 "too large to be tried"
             )
-        feeds[spec.name] = (
-            random.standard_normal(shape).astype(dtype) if dtype.kind == "f" else np.zeros(shape, dtype)
-        )
+        if dtype.kind == "f":
+            feeds[spec.name] = random.standard_normal(shape).astype(dtype)
+        else:
+            feeds[spec.name] = np.full(shape, "mask" in spec.name, dtype)
     return feeds

@@ -179,3 +179,21 @@ BLOCKS = {
     "cosine": Cosine,
     "weight_norm": weight_norm,
 }
+
+
+class MaskedAttention(nn.Module):
+    """BERT: ids and attention_mask, both int64 [N, T]; tokens whose mask is 0 are not attended to. Ten logits."""
+
+    def __init__(self, dim=24, heads=4):
+        super().__init__()
+        self.words, self.head_dim = nn.Embedding(20, dim), dim // heads
+        self.query, self.key, self.value = (nn.Linear(dim, dim) for _ in range(3))
+        self.out, self.head = nn.Linear(dim, dim), nn.Linear(dim, 10)
+
+    def forward(self, ids, attention_mask):
+        x = self.words(ids)
+        shape = (*x.shape[:-1], -1, self.head_dim)
+        q, k, v = (layer(x).view(shape).transpose(1, 2) for layer in (self.query, self.key, self.value))
+        counts = attention_mask[:, None, None, :] > 0
+        y = functional.scaled_dot_product_attention(q, k, v, attn_mask=counts)
+        return self.head((x + self.out(y.transpose(1, 2).flatten(2))).mean(1))

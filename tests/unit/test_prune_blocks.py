@@ -15,6 +15,7 @@ import onnxscript.optimizer
 import pytest
 import torch
 
+from labkit.convert import ExportOnnx
 from labkit.convert.live import as_variant
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import open_graph
@@ -24,7 +25,7 @@ from labkit.prune.coupling.modules import fitting, masked_module, narrow_module,
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
-from tests.blocks import BLOCKS
+from tests.blocks import BLOCKS, MaskedAttention
 from tests.graphs import build, constant, node, weight
 
 IMAGES = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
@@ -173,3 +174,14 @@ def test_of_two_groups_that_code_cannot_narrow_together_one_is_narrowed_and_the_
     assert structure.coupling.whole["second.weight"].endswith(
         "cannot do with fewer: ValueError: too few channels"
     )
+
+
+def test_attention_under_a_mask_is_pruned_and_exported_with_tokens_that_count():
+    torch.manual_seed(0)
+    words = {"ids": np.arange(16).reshape(2, 8), "attention_mask": np.ones((2, 8), np.int64)}
+    pruned = PruneChannels(0.4)(as_variant(MaskedAttention().eval(), words))
+    exported = ExportOnnx()(pruned)
+    words["attention_mask"][:, 5:] = 0
+    with get_runtime("onnxruntime").load(exported) as session, torch.no_grad():
+        expected = pruned.model(*map(torch.from_numpy, words.values())).numpy()
+        assert furthest(session.run(words)["output"], expected) < 1e-5
