@@ -134,6 +134,82 @@ class TorchAttention(nn.Module):
         return self.attention(x, x, x, need_weights=False)[0]
 
 
+class MixedKernels(nn.Module):
+    """MixNet: a part of the channels for each size of kernel; the layer keeps how wide the parts are."""
+
+    def __init__(self, widths=(6, 10)):
+        super().__init__()
+        self.widths = list(widths)
+        self.parts = nn.ModuleList(
+            nn.Conv2d(width, width, size, padding=size // 2, groups=width)
+            for size, width in zip((3, 5), widths, strict=True)
+        )
+
+    def forward(self, x):
+        parts = torch.split(x, self.widths, 1)
+        return torch.cat([layer(part) for layer, part in zip(self.parts, parts, strict=True)], 1)
+
+
+class Indexed(nn.Module):
+    """CondenseNet: channels are picked, some of them twice, by indices that a buffer holds."""
+
+    def __init__(self, channels=16, picked=20):
+        super().__init__()
+        self.register_buffer("index", torch.arange(picked) * 7 % channels)
+
+    def forward(self, x):
+        return torch.index_select(x, 1, self.index)
+
+
+class SelectiveKernels(nn.Module):
+    """SKNet: weights for each channel of two branches, viewed by a width that the block keeps."""
+
+    def __init__(self, channels=16, squeezed=8):
+        super().__init__()
+        self.channels = channels
+        self.branches = nn.ModuleList(
+            nn.Conv2d(channels, channels, size, padding=size // 2) for size in (1, 3)
+        )
+        self.squeeze, self.weigh = nn.Linear(channels, squeezed), nn.Linear(squeezed, 2 * channels)
+
+    def forward(self, x):
+        made = torch.stack([branch(x) for branch in self.branches], 1)
+        weights = self.weigh(functional.relu(self.squeeze(made.sum(1).mean((2, 3)))))
+        return (made * weights.view(x.shape[0], 2, self.channels, 1, 1).softmax(1)).sum(1)
+
+
+class DualPath(nn.Module):
+    """DPN: some channels are added to a stream, the others are kept beside it; the block keeps how many."""
+
+    def __init__(self, channels=16, added=10, beside=6):
+        super().__init__()
+        self.added = added
+        self.conv, self.input = (
+            nn.Conv2d(channels, added + beside, 3, padding=1),
+            nn.Conv2d(channels, added, 1),
+        )
+
+    def forward(self, x):
+        y = self.conv(x)
+        return torch.cat([self.input(x) + y[:, : self.added], y[:, self.added :]], 1)
+
+
+class Stairs(nn.Module):
+    """Res2Net: each part of the channels is added to what the part before it became; all are of one width."""
+
+    def __init__(self, width=4, parts=4):
+        super().__init__()
+        self.width = width
+        self.steps = nn.ModuleList(nn.Conv2d(width, width, 3, padding=1) for _ in range(parts - 1))
+
+    def forward(self, x):
+        first, *others = torch.split(x, self.width, 1)
+        made = [first, self.steps[0](others[0])]
+        for step, part in zip(self.steps[1:], others[1:], strict=True):
+            made.append(step(part + made[-1]))
+        return torch.cat(made, 1)
+
+
 class Pyramid(nn.Module):
     """FPN, SegFormer: a small map grows to the size of a larger one, whatever that is, and is joined with it."""
 
@@ -172,6 +248,11 @@ BLOCKS = {
     "gpt2": lambda: Tokens(GPT2Attention()),
     "relative": lambda: Tokens(RelativeAttention()),
     "torch_attention": lambda: Tokens(TorchAttention()),
+    "indexed": lambda: Image(Indexed(), 20),
+    "selective_kernels": lambda: Image(SelectiveKernels(), 16),
+    "dual_path": lambda: Image(DualPath(), 16),
+    "mixed_kernels": lambda: Image(MixedKernels(), 16),
+    "stairs": lambda: Image(Stairs(), 16),
     "pyramid": lambda: Image(Pyramid(), 8),
     "pixel_shuffle": lambda: Image(nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)), 8),
     "transposed_depthwise": lambda: Image(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=16), 32),

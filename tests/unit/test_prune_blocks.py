@@ -36,6 +36,11 @@ GROUPS = {
     "grouped_queries": ([24, 4], [24, 4]),
     "gpt2": ([24, 4], [24, 4]),
     "relative": ([24, 4], [24, 4]),
+    "indexed": ([4, 12], [4, 12]),
+    "selective_kernels": ([16, 16, 8], [16, 16, 8]),
+    "dual_path": ([16, 10, 6], [16, 10, 6]),
+    "mixed_kernels": ([6, 10], [6, 10]),
+    "stairs": ([4] * 5, [4] * 5),
     "pyramid": ([16, 12, 8], [16, 12, 8]),
     "pixel_shuffle": ([16, 8], [16, 8]),
     "transposed_depthwise": ([16], [16]),
@@ -57,10 +62,10 @@ def traced(name):
 
 
 def some(groups, seed=0):
-    """A different share of each group: where all lose the same, widths agree that need not."""
-    random = np.random.default_rng(seed)
+    """A share of each group that depends on its length: where all lose the same, widths agree that need not."""
+    random, lengths = np.random.default_rng(seed), sorted({len(group) for group in groups})
     shares = [0.25, 0.5, 0.4]
-    counts = [max(1, int(shares[place % 3] * len(group))) for place, group in enumerate(groups)]
+    counts = [max(1, int(shares[lengths.index(len(group)) % 3] * len(group))) for group in groups]
     return [g.units[random.permutation(len(g))[:count]] for g, count in zip(groups, counts, strict=True)]
 
 

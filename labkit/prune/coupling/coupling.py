@@ -14,8 +14,8 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from labkit.onnx_graph import Graph, add_constant, keep_used, read_by
-from labkit.prune.coupling.axis import Numbers, Place
-from labkit.prune.coupling.reading import Edit, Reading, Unruled
+from labkit.prune.coupling.axis import Axes, Numbers, Place
+from labkit.prune.coupling.reading import Edit, Reading, Unruled, left
 from labkit.prune.coupling.rules import RULES
 from labkit.prune.coupling.sizes import find_sizes
 from labkit.variant import Array
@@ -75,6 +75,7 @@ class Coupling:
     _units: Numbers = field(repr=False)
     _places: Mapping[Place, Numbers] = field(repr=False)
     _edits: Mapping[int, Edit] = field(repr=False)
+    _widths: Mapping[int, Axes] = field(repr=False)
 
     def indices(self, removed: Sequence[Numbers]) -> dict[Place, Array]:
         """Which indices of every initializer's axes stay once the units are removed: only places that lose some."""
@@ -92,6 +93,17 @@ class Coupling:
             lost = gone[self._places[member.tensor, member.axis]]
             if member.role in roles and lost.any():
                 yield member.tensor, member.axis, np.flatnonzero(lost)
+
+    def widths(self, removed: Sequence[Numbers]) -> Iterator[tuple[onnx.NodeProto, list[int], list[int]]]:
+        """Every node that is told how long to make axes of which some become shorter, their sizes, and those left."""
+        gone = self._gone(removed)
+        for index, axes in self._widths.items():
+            sizes = (
+                [axis.size for axis in axes],
+                [left(axis, lambda numbers: ~gone[numbers]) for axis in axes],
+            )
+            if sizes[0] != sizes[1]:
+                yield self.model.graph.node[index], *sizes
 
     def without(self, reasons: Mapping[Group, str]) -> Coupling:
         """The same with some groups left whole, and why."""
@@ -235,7 +247,9 @@ def _group(reading: Reading) -> Coupling:
     for title, numbers in ledger.reparametrized:
         if (unit := int(units[numbers[0]])) in reasons:
             whole[title] = f"its weight is computed while the model runs, and {reasons[unit]}"
-    return Coupling(reading.graph.model, tuple(groups), whole, units, ledger.places, reading.edits)
+    return Coupling(
+        reading.graph.model, tuple(groups), whole, units, ledger.places, reading.edits, reading.widths
+    )
 
 
 def _role(roles: set[str]) -> str:

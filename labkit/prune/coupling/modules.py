@@ -9,10 +9,8 @@ out in a `forward` cannot be, and the channels that depend on it stay: `fitting`
 from __future__ import annotations
 
 import copy
-from collections import defaultdict
 from collections.abc import Iterator, Sequence
 
-import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -21,6 +19,13 @@ from labkit.convert.torch_to_onnx import check_not_training, dynamic_shapes, exa
 from labkit.errors import TechniqueError
 from labkit.onnx_graph import keep_used, open_graph
 from labkit.prune.coupling.axis import Numbers
+from labkit.prune.coupling.corrections import (
+    correct_heads,
+    correct_indices,
+    correct_layers,
+    correct_widths,
+    own_tensors,
+)
 from labkit.prune.coupling.coupling import EVERYWHERE, WRITING, Coupling, Group
 from labkit.variant import Variant
 
@@ -82,8 +87,11 @@ def narrow_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbe
     for owner, key, _, tensor in tensors:
         if id(tensor) in cut:
             setattr(owner, key, cut[id(tensor)])
-    _correct_layers(module, narrow, coupling.remove(removed))
-    _correct_heads(narrow, coupling, removed)
+    cut_graph = coupling.remove(removed)
+    correct_layers(module, narrow, cut_graph)
+    correct_indices(narrow, coupling.model, cut_graph)
+    correct_heads(narrow, coupling, removed)
+    correct_widths(module, narrow, coupling, removed)
     return narrow
 
 
@@ -150,79 +158,4 @@ def _answers(module: nn.Module, inputs: tuple[Tensor, ...]) -> list[Tensor]:
 def _tensors(module: nn.Module) -> Iterator[tuple[nn.Module, str, str, Tensor]]:
     """Every parameter and buffer: the layer that holds it, its name there, and its name in the module."""
     for path, owner in module.named_modules():
-        yield from _own_tensors(owner, path)
-
-
-def _own_tensors(owner: nn.Module, path: str = "") -> Iterator[tuple[nn.Module, str, str, Tensor]]:
-    """Those of one layer alone, without the layers inside it."""
-    for key, tensor in (*owner._parameters.items(), *owner._buffers.items()):
-        if tensor is not None:
-            yield owner, key, f"{path}.{key}" if path else key, tensor
-
-
-def _correct_layers(before: nn.Module, after: nn.Module, graph: onnx.ModelProto) -> None:
-    """Let every layer of a known kind know its new sizes; the groups of a convolution stand in the graph."""
-    groups = {
-        node.input[1]: each.i for node in graph.graph.node for each in node.attribute if each.name == "group"
-    }
-    for (path, layer), old in zip(after.named_modules(), before.modules(), strict=True):
-        weight = getattr(layer, "weight", None)
-        shape = tuple(weight.shape) if isinstance(weight, Tensor) else ()
-        if isinstance(layer, nn.modules.conv._ConvNd):
-            layer.groups = int(groups.get(f"{path}.weight", layer.groups))
-            sizes = (shape[0], shape[1] * layer.groups)
-            layer.in_channels, layer.out_channels = sizes if layer.transposed else sizes[::-1]
-        elif isinstance(layer, nn.Linear):
-            layer.out_features, layer.in_features = shape
-        elif isinstance(layer, nn.modules.batchnorm._NormBase) and layer.running_mean is not None:
-            layer.num_features = len(layer.running_mean)
-        elif isinstance(layer, nn.modules.batchnorm._NormBase) and shape:
-            layer.num_features = shape[0]
-        elif isinstance(layer, nn.GroupNorm) and isinstance(old, nn.GroupNorm) and shape:
-            layer.num_groups = shape[0] * old.num_groups // old.num_channels
-            layer.num_channels = shape[0]
-        elif isinstance(layer, nn.Embedding):
-            layer.num_embeddings, layer.embedding_dim = shape
-        elif isinstance(layer, nn.PReLU):
-            layer.num_parameters = shape[0]
-        else:
-            _correct_numbers(old, layer)
-
-
-def _correct_numbers(before: nn.Module, after: nn.Module) -> None:
-    """A layer of any other kind: a whole number that told the size of one of its own tensors tells the new one.
-
-    Where axes of one size now differ, the vectors decide: biases and scales are as wide as what the layer makes.
-    """
-    pairs = [
-        (old, new) for (*_, old), (*_, new) in zip(_own_tensors(before), _own_tensors(after), strict=True)
-    ]
-    for name, value in list(vars(after).items()):
-        axes = [
-            (old.ndim, left)
-            for old, new in pairs
-            for size, left in zip(old.shape, new.shape, strict=True)
-            if type(value) is int and size == value
-        ]
-        told = {left for rank, left in axes if rank == 1} or {left for _, left in axes}
-        if len(told) == 1:
-            setattr(after, name, *told)
-
-
-def _correct_heads(narrow: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> None:
-    """Attention keeps its number of heads, and often their whole width, as plain numbers beside its layers."""
-    gone = np.concatenate([np.empty(0, np.int64), *removed])
-    for group in coupling.groups:
-        heads, lost = len(group), int(np.isin(group.units, gone).sum())
-        widths: dict[str, set[int]] = defaultdict(set)
-        for member in (*group.of_role("makes"), *group.of_role("reads")) if lost else ():
-            if member.indices.shape[1] > 1:
-                widths[member.tensor.rpartition(".")[0].rpartition(".")[0]].add(member.indices.shape[1])
-        for path, found in widths.items():
-            owner = narrow.get_submodule(path)
-            numbers = {name: value for name, value in vars(owner).items() if type(value) is int}
-            for name, value in numbers.items():
-                if value == heads and "head" in name and not name.endswith(("dim", "size")):
-                    setattr(owner, name, value - lost)
-                elif value % heads == 0 and value // heads in found:
-                    setattr(owner, name, value - lost * (value // heads))
+        yield from own_tensors(owner, path)

@@ -90,6 +90,7 @@ def split(reading: Reading) -> list[Axes]:
             node.attribute.extend(kept_attributes)
             node.input[:] = [node.input[0], write(stay)]
 
+    reading.widths[reading.index] = tuple(pieces)
     reading.when_cut(other_sizes)
     return [(*x[:place], piece, *x[place + 1 :]) for piece in pieces]
 
@@ -125,6 +126,7 @@ def slice_(reading: Reading) -> list[Axes]:
             starts[entry], ends[entry] = stay[:first].sum(), stay[:last].sum()
         node.input[1], node.input[2] = write(starts.copy()), write(ends.copy())
 
+    reading.widths[reading.index] = tuple(result[axes[entry]] for entry in ranges)
     reading.when_cut(other_bounds)
     return [tuple(result)]
 

@@ -28,6 +28,7 @@ class Unruled(Exception):
 class Reading:
     """A graph whose nodes are read in order; a rule sees the node at `index` and the tensors before it.
 
+    `widths`: for nodes that are told how long to make axes, such as a Split, these axes.
     `wanted`, `unwanted`: what an earlier reading has found about the (Reshape, output axis) that may shrink.
     """
 
@@ -42,6 +43,7 @@ class Reading:
         self.wanted, self.unwanted = wanted, unwanted
         self.ledger = Ledger()
         self.edits: dict[int, Edit] = {}
+        self.widths: dict[int, Axes] = {}
         self.index = -1
         self.node = onnx.NodeProto()
         self._axes: dict[str, Axes] = {}

@@ -197,6 +197,7 @@ def _with_shape(reading: Reading, axes: Axes, position: int = 1) -> Axes:
             ]
             node.input[position] = write(np.array(shape, np.int64))
 
+    reading.widths[reading.index] = axes
     reading.when_cut(other_shape)
     return axes
 
