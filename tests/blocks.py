@@ -210,6 +210,17 @@ class Stairs(nn.Module):
         return torch.cat(made, 1)
 
 
+class MaskedConv(nn.Conv2d):
+    """X-DenseNet: a fixed part of the connections is missing; the weight is masked each time anew."""
+
+    def __init__(self, *shape):
+        super().__init__(*shape)
+        self.register_buffer("mask", (torch.rand(self.weight.shape) < 0.5).float())
+
+    def forward(self, x):
+        return functional.conv2d(x, self.weight * self.mask, self.bias)
+
+
 class Pyramid(nn.Module):
     """FPN, SegFormer: a small map grows to the size of a larger one, whatever that is, and is joined with it."""
 

@@ -25,7 +25,7 @@ from labkit.prune.coupling.modules import fitting, masked_module, narrow_module,
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
-from tests.blocks import BLOCKS, MaskedAttention
+from tests.blocks import BLOCKS, Image, MaskedAttention, MaskedConv
 from tests.graphs import build, constant, node, weight
 
 IMAGES = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
@@ -123,6 +123,14 @@ def test_a_weight_that_is_computed_from_others_is_named_where_it_keeps_channels(
         TechniqueError, match="Conv .* because its weight is computed while the model runs, and ReduceL2"
     ):
         PruneChannels(0.4)(made("weight_norm"))
+
+
+def test_a_masked_weight_is_named_beside_what_can_go():
+    torch.manual_seed(0)
+    module = Image(torch.nn.Sequential(MaskedConv(16, 12, 3), torch.nn.ReLU(), torch.nn.Conv2d(12, 8, 1)), 8)
+    coupling = read_structure(as_variant(module.eval(), IMAGES[:2])).coupling
+    assert [group.name for group in coupling.groups] == ["first.weight", "block.2.weight"]
+    assert "its weight is computed while the model runs" in coupling.whole.values()
 
 
 @pytest.mark.parametrize(

@@ -244,9 +244,11 @@ def _group(reading: Reading) -> Coupling:
         for place, numbers in ledger.places.items()
         if "makes" in ledger.roles[place] and all(int(unit) in reasons for unit in units[numbers])
     }
+    grouped = {unit for group in groups for unit in group.units.tolist()}
     for title, numbers in ledger.reparametrized:
-        if (unit := int(units[numbers[0]])) in reasons:
-            whole[title] = f"its weight is computed while the model runs, and {reasons[unit]}"
+        if (unit := int(units[numbers[0]])) not in grouped:
+            also = f", and {reasons[unit]}" if unit in reasons else ""
+            whole[title] = f"its weight is computed while the model runs{also}"
     return Coupling(
         reading.graph.model, tuple(groups), whole, units, ledger.places, reading.edits, reading.widths
     )
