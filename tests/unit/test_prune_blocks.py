@@ -155,6 +155,27 @@ def test_channels_are_found_again_where_they_become_places_and_places_channels(m
     assert furthest(narrow, masked) < 1e-5 < 1e-3 < furthest(whole, masked)
 
 
+def test_channels_stay_what_they_are_where_single_places_of_an_image_are_looked_up():
+    nodes = [
+        node("Conv", "x w1 b1", "a"),
+        node("Relu", "a", "r"),
+        node("Transpose", "r", "t", perm=[2, 3, 0, 1]),
+    ]
+    nodes += [node("GatherND", "t places", "p"), node("ReduceMean", "p first", "m", keepdims=0)]
+    constants = [
+        weight("w1", 8, 3, 3, 3),
+        weight("b1", 8),
+        weight("w2", 8, 10),
+        constant("first", [0], np.int64),
+    ]
+    constants.append(constant("places", [[0, 0], [3, 5], [13, 2]], np.int64))
+    variant = build([*nodes, node("Gemm", "m w2", "y")], constants)
+    coupling = find_coupling(open_graph(variant.payload))
+    assert [len(group) for group in coupling.groups] == [8]
+    removed = some(coupling.groups)
+    assert furthest(run(variant, coupling.remove(removed)), run(variant, coupling.masked(removed))) < 1e-5
+
+
 def test_a_sum_over_a_weight_keeps_what_it_reads_for_zero_inputs_do_not_make_it_less():
     nodes = [node("Conv", "x w1", "a"), node("ReduceSum", "w2 axes", "s"), node("Div", "w2 s", "w")]
     nodes += [node("Conv", "a w", "c"), node("GlobalAveragePool", "c", "g"), node("Flatten", "g", "y")]

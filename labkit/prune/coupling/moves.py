@@ -153,7 +153,7 @@ def gather(reading: Reading) -> list[Axes]:
 
 def gather_rows(reading: Reading) -> list[Axes]:
     """GatherND: looked up by the first k axes at once; the axes behind them stay what they are."""
-    x, indices = reading.input(0), reading.sizes(reading.node.input[1])
+    x, indices = reading.input(0), [axis.size for axis in reading.input(1)]
     if reading.attribute("batch_dims", 0):
         raise Unruled(f"{reading.title()} looks up in each sample by itself")
     first, picked = indices[-1], reading.whole(reading.node.output[0], "it is looked up")[: len(indices) - 1]
