@@ -210,6 +210,19 @@ class Stairs(nn.Module):
         return torch.cat(made, 1)
 
 
+class SlicedConv(nn.Conv2d):
+    """OctConv: one weight, whose first rows make one kind of channels and the others another."""
+
+    def __init__(self, inputs=16, first=7, second=5):
+        super().__init__(inputs, first + second, 1)
+        self.first = first
+
+    def forward(self, x):
+        kinds = slice(None, self.first), slice(self.first, None)
+        one, other = (functional.conv2d(x, self.weight[rows], self.bias[rows]) for rows in kinds)
+        return torch.cat([one, functional.hardtanh(other)], 1)
+
+
 class MaskedConv(nn.Conv2d):
     """X-DenseNet: a fixed part of the connections is missing; the weight is masked each time anew."""
 
@@ -259,6 +272,7 @@ BLOCKS = {
     "gpt2": lambda: Tokens(GPT2Attention()),
     "relative": lambda: Tokens(RelativeAttention()),
     "torch_attention": lambda: Tokens(TorchAttention()),
+    "sliced_weight": lambda: Image(SlicedConv(), 12),
     "indexed": lambda: Image(Indexed(), 20),
     "selective_kernels": lambda: Image(SelectiveKernels(), 16),
     "dual_path": lambda: Image(DualPath(), 16),

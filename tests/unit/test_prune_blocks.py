@@ -36,6 +36,7 @@ GROUPS = {
     "grouped_queries": ([24, 4], [24, 4]),
     "gpt2": ([24, 4], [24, 4]),
     "relative": ([24, 4], [24, 4]),
+    "sliced_weight": ([16, 7, 5], [16, 12]),
     "indexed": ([4, 12], [4, 12]),
     "selective_kernels": ([16, 16, 8], [16, 16, 8]),
     "dual_path": ([16, 10, 6], [16, 10, 6]),

@@ -112,7 +112,7 @@ def slice_(reading: Reading) -> list[Axes]:
         if axis.numbers is not None and steps[entry] == 1:
             first, last, _ = slice(int(starts[entry]), int(ends[entry])).indices(axis.size)
             ranges[entry] = (axis, first, last)
-            result[place] = Axis(sizes[place], axis.numbers[first:last], parts=axis.parts)
+            result[place] = Axis(sizes[place], axis.numbers[first:last], source=axis.source, parts=axis.parts)
         elif sizes[place] != axis.size:
             reading.ledger.keep(axis, why)
             result[place] = Axis(sizes[place], why=axis.why or why, parts=axis.parts)
