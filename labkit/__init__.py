@@ -29,6 +29,7 @@ _HOME = {
     "load_model": "zoo",
     "Train": "train",
     "convert": "convert",
+    "as_variant": "convert",
     "ExportOnnx": "convert",
     "load_onnx": "convert",
     "parity": "convert",
@@ -62,7 +63,7 @@ _HOME = {
 __all__ = ["__version__", *_HOME]
 
 if TYPE_CHECKING:
-    from labkit.convert import ExportOnnx, convert, load_onnx
+    from labkit.convert import ExportOnnx, as_variant, convert, load_onnx
     from labkit.convert.parity import parity
     from labkit.data import load_dataset
     from labkit.distill import Distill

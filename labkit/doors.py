@@ -42,7 +42,8 @@ def door(function: Callable[P, R]) -> Callable[P, R]:
             kind = wanted().get(name, Any)
             if not _fits(value, kind):
                 where = function.__qualname__.removesuffix(".__init__").removesuffix(".__call__")
-                raise ConfigError(f"{where}: {name} must be {_words(kind)}, not {_shown(value)}")
+                how = f": make one with {kind.MADE_BY}" if hasattr(kind, "MADE_BY") else ""
+                raise ConfigError(f"{where}: {name} must be {_words(kind)}, not {_shown(value)}{how}")
         return function(*args, **kwargs)
 
     return checked

@@ -16,7 +16,7 @@ import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError, TensorError
@@ -49,6 +49,7 @@ class Variant:
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     lineage: tuple[Step, ...] = ()
+    MADE_BY: ClassVar[str] = "labkit.as_variant(module, example), labkit.load_model or labkit.load_onnx"
     file_bytes: int | None = None
     """The size of the coded file that it was decoded from; None where `payload` is what would be shipped."""
 

@@ -772,8 +772,8 @@ check(
 # <details><summary>Think, then open the answer</summary>
 #
 # A: log(0.90 / 0.45) is 0.69, just forgiven, and of the two other classes A says enough. So the handout is content with
-# the student that names another class than the teacher. B, which differs by a thousandth here and a hundredth there, it
-# would go on correcting.
+# the student that names another class than the teacher. B, which is nowhere off by as much as a hundredth, it would go
+# on correcting.
 #
 # </details>
 
@@ -781,6 +781,7 @@ check(
 claim("e to the power of 0.7 is two and more", np.exp(0.7) > 2)
 perfect = [handout(each, threshold=0.7) == 0 for each in (p_a, p_b)]
 claim("at θ = 0.7 the handout finds one of the two perfect", perfect.count(True) == 1)
+claim("B is nowhere off by a hundredth", np.abs(p_teacher - p_b).max() < 0.01)
 
 # %% [markdown] tags=["exercise"]
 # ## Exercise: numbers to reach

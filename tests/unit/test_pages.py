@@ -103,6 +103,17 @@ def test_a_recipe_runs_by_the_command_that_it_names(recipe, tmp_path, monkeypatc
     assert "validation samples" in capsys.readouterr().out
 
 
+def test_a_module_of_ones_own_is_pruned_as_the_readme_prints_it(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    section = text.split("## Fewer weights, and files to weigh")[1].split("\n## ")[0]
+    (block,) = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    exec(block, {})
+    made = lk.load_onnx("narrow.onnx")
+    assert made.inputs[0].shape == ("batch", 1, 32, 32) and made.outputs[0].shape == ("batch", 10)
+    assert made.size_bytes < 0.6 * 4 * 14400 * 10
+
+
 def test_the_recipes_that_the_readme_names_are_there():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     named = {name for name in re.findall(r"docs/recipes/([\w-]+)\.toml", text)}
