@@ -22,7 +22,7 @@ from benchmarks.pruning import words as pruning_words
 from benchmarks.pruning.page import pruning_page
 from benchmarks.quantization import words as quantization_words
 from benchmarks.quantization.page import quantization_page
-from benchmarks.tables import rounded
+from benchmarks.tables import machine, rounded
 
 ROOT = Path(__file__).resolve().parents[1]
 RESULTS = ROOT / "benchmarks" / "results"
@@ -135,13 +135,6 @@ def _figure(key: str, value: float | None) -> str:
     return rounded(value) if value is not None and key.endswith(("_pp", "_pct")) else number(value)
 
 
-def machine(document: dict[str, Any]) -> str:
-    """The machine in one line."""
-    environment = document["environment"]
-    features = ", ".join(environment["cpu_features"])
-    return f"{environment['cpu_model']}, {environment['threads']} threads ({features}), Python {environment['python']}"
-
-
 def benchmarks_page(documents: dict[str, dict[str, Any]]) -> str:
     """docs/benchmarks.md."""
     parts = [
@@ -150,7 +143,11 @@ def benchmarks_page(documents: dict[str, dict[str, Any]]) -> str:
         "above its column; side by side means same data, same threads, same run, interleaved.",
     ]
     for name, document in documents.items():
-        parts += [f"## {name}", f"Measured on {machine(document)}.", figure_table(name, document)]
+        parts += [
+            f"## {name}",
+            f"Measured on {machine(document['environment'])}.",
+            figure_table(name, document),
+        ]
         if name in HAVE_A_PAGE:
             parts.append(f"Row by row: [{name}.md]({name}.md).")
     return "\n\n".join(parts) + "\n"
@@ -183,7 +180,7 @@ def conversion_page(document: dict[str, Any]) -> str:
         "largest error at batches 1, 3 and 7 as a share of the largest output, with precision pinned to float32; 1e-4 "
         "is allowed, and no sample of 600 with a margin above ten times that may change its class. TensorRT is left "
         "out: it needs an NVIDIA GPU, and nobody has seen its edge run yet.",
-        f"Measured on {machine(document)}.",
+        f"Measured on {machine(document['environment'])}.",
         "\n".join(lines),
         "\n".join(["What did not pass, with its reason:", "", *reasons]) if reasons else "Every cell passed.",
         *(
@@ -222,23 +219,29 @@ def pages() -> dict[Path, str]:
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     if "start" in documents:
         told = "\n".join(f"    {line}".rstrip() for line in documents["start"]["told"].splitlines())
-        readme = fill(readme, "demo", f"On {machine(documents['start'])}:\n\n{told}\n")
+        readme = fill(readme, "demo", f"On {machine(documents['start']['environment'])}:\n\n{told}\n")
     tables = [figure_table(name, document, IN_README.get(name)) for name, document in documents.items()]
     readme = fill(readme, "benchmarks", "\n\n".join(tables))
     found = {ROOT / "README.md": readme, ROOT / "docs" / "benchmarks.md": benchmarks_page(documents)}
     if "bytes" in documents:
-        found[ROOT / "docs" / "bytes.md"] = bytes_page(documents["bytes"], machine(documents["bytes"]))
+        found[ROOT / "docs" / "bytes.md"] = bytes_page(
+            documents["bytes"], machine(documents["bytes"]["environment"])
+        )
     if "conversion" in documents:
         found[ROOT / "docs" / "conversion.md"] = conversion_page(documents["conversion"])
     if "distillation" in documents:
         document = documents["distillation"]
-        found[ROOT / "docs" / "distillation.md"] = distillation.distillation_page(document, machine(document))
+        found[ROOT / "docs" / "distillation.md"] = distillation.distillation_page(
+            document, machine(document["environment"])
+        )
     if "pruning" in documents:
         document = documents["pruning"]
-        found[ROOT / "docs" / "pruning.md"] = pruning_page(document, machine(document))
+        found[ROOT / "docs" / "pruning.md"] = pruning_page(document, machine(document["environment"]))
     if "quantization" in documents:
         document = documents["quantization"]
-        found[ROOT / "docs" / "quantization.md"] = quantization_page(document, machine(document))
+        found[ROOT / "docs" / "quantization.md"] = quantization_page(
+            document, machine(document["environment"])
+        )
     return found
 
 

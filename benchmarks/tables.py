@@ -52,6 +52,22 @@ def not_measured(document: Mapping[str, Any]) -> list[str]:
     return ["\n".join(["Not measured:", "", *reasons])] if reasons else []
 
 
+def machine(environment: Mapping[str, Any]) -> str:
+    """The machine in one line."""
+    features = ", ".join(environment["cpu_features"])
+    return f"{environment['cpu_model']}, {environment['threads']} threads ({features}), Python {environment['python']}"
+
+
+def elsewhere(document: Mapping[str, Any]) -> list[str]:
+    """The parts that another machine measured than the rest, each with that machine; nothing where none is."""
+    lines = [
+        f"- {name.replace('_', ' ')}: on {machine(stamp['environment'])}"
+        for name, stamp in document["parts"].items()
+        if "environment" in stamp
+    ]
+    return ["\n".join(["All but these parts; none of the figures is a time:", "", *lines])] if lines else []
+
+
 def parts_table(document: Mapping[str, Any]) -> str:
     """When each part was measured, and how long it took."""
     told = [

@@ -22,6 +22,7 @@ METHODS: Mapping[str, Mapping[str, str]] = {
     },
     "distill": {
         "soft_targets": "distill",
+        "logits": "distill_logits",
         "hints": "distill_hints",
         "attention": "distill_attention",
         "decoupled": "distill_decoupled",

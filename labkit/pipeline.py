@@ -19,7 +19,15 @@ from typing import Any, ClassVar
 
 from labkit.convert import CONVERTERS, Converter
 from labkit.data import Dataset
-from labkit.distill import Distill, DistillAttention, DistillDecoupled, DistillHints, DistillSelf, Retaught
+from labkit.distill import (
+    Distill,
+    DistillAttention,
+    DistillDecoupled,
+    DistillHints,
+    DistillLogits,
+    DistillSelf,
+    Retaught,
+)
 from labkit.doors import door
 from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, TechniqueError, nearest
@@ -59,6 +67,7 @@ TECHNIQUES: tuple[type[Technique], ...] = (
     DistillHints,
     DistillAttention,
     DistillDecoupled,
+    DistillLogits,
     DistillSelf,
     FactorizeLowRank,
 )

@@ -19,7 +19,7 @@ from benchmarks.keep import trained
 from benchmarks.parts import Found, nulls
 from labkit.cli.terminal import say
 from labkit.data import Dataset, load_dataset
-from labkit.distill import Distill, best_offset
+from labkit.distill import Distill, DistillLogits, best_offset
 from labkit.errors import DataError
 from labkit.statistics import mcnemar, wilson
 from labkit.train import Train, fresh_variant
@@ -29,6 +29,7 @@ SEEDS = (0, 1, 2)
 TEMPERATURES = (1.0, 2.5, 8.0, 20.0, 50.0)
 TABLE = ("teacher", "student", "distilled", "student_moved", "distilled_moved")
 LONGER = ("student_longer", "distilled_longer")
+LOGITS = ("logits_teacher", "logits_student", "logits_distilled")
 DROPOUT = 0.3
 TEACHER = Train(epochs=40, batch_size=256, learning_rate=0.1, weight_decay=0.0, augment="shift", threads=1)
 STUDENT = Distill(
@@ -70,6 +71,25 @@ def hintons_table(quick: bool) -> Found:
         return list(found.values())
 
     return over_seeds(TABLE, rows, quick)
+
+
+def logits(quick: bool) -> Found:
+    """The logits themselves in place of soft targets, beside teacher and student on labels of the same machine."""
+
+    def rows(data: Dataset, seed: int) -> list[Row]:
+        change = {key: value for key, value in STUDENT.config.items() if key != "temperature"}
+        technique = DistillLogits(**{**change, "seed": seed, **(IN_HASTE if quick else {})})
+        networks = (
+            teacher(seed, quick),
+            student(data, seed, quick, alpha=0.0),
+            trained(technique, teacher(seed, quick), data),
+        )
+        answers = [logits_of(network, data, "test") for network in networks]
+        found = [row(data, name, each) for name, each in zip(LOGITS, answers, strict=True)]
+        found[-1] |= fewer(data, *answers[1:])
+        return found
+
+    return over_seeds(LOGITS, rows, quick)
 
 
 def longer(quick: bool) -> Found:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from labkit.distill.baseline import beside_baseline
 from labkit.distill.decoupled import DistillDecoupled
 from labkit.distill.features import DistillAttention, DistillHints
+from labkit.distill.logits import DistillLogits
 from labkit.distill.other_teacher import Retaught
 from labkit.distill.self_taught import DistillSelf
 from labkit.distill.soft_targets import Taught, distillation_loss
@@ -16,6 +17,7 @@ __all__ = [
     "DistillAttention",
     "DistillDecoupled",
     "DistillHints",
+    "DistillLogits",
     "DistillSelf",
     "Retaught",
     "Taught",

@@ -25,7 +25,7 @@ QUICK = {
     "quantize_aware": {"epochs": 1, "max_samples": 64, "max_drop_pp": 100.0},
     **{
         method: {"epochs": 1, "student": "lenet5", "max_samples": 64}
-        for method in ("distill", "distill_hints", "distill_attention", "distill_decoupled")
+        for method in ("distill", "distill_logits", "distill_hints", "distill_attention", "distill_decoupled")
     },
     "distill_self": {"epochs": 1, "max_samples": 64},
     "prune_magnitude": {"fine_tune_epochs": 1, "max_samples": 64},

@@ -15,15 +15,17 @@ from labkit.distill import (
     DistillAttention,
     DistillDecoupled,
     DistillHints,
+    DistillLogits,
     DistillSelf,
     distillation_loss,
 )
 from labkit.distill.decoupled import decoupled
 from labkit.distill.features import Attention, Guess
 from labkit.distill.layers import Shown, overheard, pair_stages, shapes_of
+from labkit.distill.logits import logit_loss
 from labkit.distill.soft_targets import divergence
 from labkit.distill.student import fresh
-from labkit.errors import TechniqueError
+from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.quality import evaluate
 from labkit.models import build
 from labkit.train import fresh_variant
@@ -59,6 +61,39 @@ def logits(seed, count=6, classes=4):
 def softmax(z):
     e = np.exp(z - z.max(-1, keepdims=True))
     return e / e.sum(-1, keepdims=True)
+
+
+# --- logits ---
+
+
+def test_the_loss_of_logits_is_what_soft_targets_come_to_as_the_temperature_rises():
+    student, teacher = (each - each.mean(-1, keepdim=True) for each in (logits(0), logits(1)))
+    expected = float(logit_loss(student, teacher))
+    off = [
+        abs(float(distillation_loss(student, teacher, TARGET, temperature, alpha=1.0)) / expected - 1)
+        for temperature in (10.0, 100.0, 1000.0)
+    ]
+    assert off[0] > 5 * off[1] > 25 * off[2] and off[2] < 0.01
+
+
+def test_what_all_logits_have_in_common_is_learned_from_logits_and_not_from_soft_targets():
+    teacher = logits(1)
+    student = (teacher + 1).requires_grad_()
+    DistillLogits(alpha=1.0).match(student, teacher, TARGET).backward()
+    torch.testing.assert_close(student.grad, torch.full_like(teacher, 1 / teacher.numel()))
+    assert float(distillation_loss(teacher + 1, teacher, TARGET, 4.0, alpha=1.0)) < 1e-12
+
+
+def test_labels_weigh_what_alpha_leaves_them_beside_logits():
+    student, teacher = logits(0), logits(1)
+    found = DistillLogits(alpha=0.7).match(student, teacher, TARGET)
+    labels = torch.nn.functional.cross_entropy(student, TARGET)
+    torch.testing.assert_close(found, 0.7 * logit_loss(student, teacher) + 0.3 * labels)
+
+
+def test_a_temperature_is_refused_where_there_is_none():
+    with pytest.raises(ConfigError, match=r"temperature=2.0 would have no effect"):
+        DistillLogits(temperature=2.0)
 
 
 # --- decoupled ---
@@ -205,7 +240,7 @@ def test_a_student_learns_to_tell_its_teachers_maps(lenet, digits):
     assert np.mean(losses[-4:]) < 0.6 * np.mean(losses[:2])
 
 
-@pytest.mark.parametrize("cls", (*FEATURES, DistillDecoupled, DistillSelf))
+@pytest.mark.parametrize("cls", (*FEATURES, DistillDecoupled, DistillLogits, DistillSelf))
 def test_with_a_silent_teacher_every_method_is_plain_training(cls, lenet, digits):
     config = {key: value for key, value in QUICK.items() if key in {f.name for f in dataclasses.fields(cls)}}
     silent = cls(**config, alpha=0.0)(lenet, digits)
