@@ -670,7 +670,8 @@ claim("the twin is not worse by more than 3 points", low > -3)
 #   2022).
 #
 # All three, and plain soft targets, were recorded for this student with five seeds. The interval is of the mean
-# difference to plain soft targets, seed by seed:
+# difference to plain soft targets, seed by seed. (And `DistillLogits` has the student give the teacher's logits
+# themselves, which is where soft targets end as the temperature rises: docs/distillation.md has it on all of MNIST.)
 
 # %%
 from labkit.statistics import paired_mean
