@@ -67,26 +67,34 @@ def _count_onnx(variant: Variant, feeds: Mapping[str, Array]) -> Counts:
     import onnx
 
     model = onnx.load_model_from_string(variant.payload)
-    return Counts(_onnx_macs(model, feeds), *_onnx_parameters(model.graph))
+    return Counts(_onnx_macs(model, feeds), *_onnx_parameters(model))
 
 
-def _onnx_parameters(graph: Any) -> tuple[int, int]:
+def _onnx_parameters(model: Any) -> tuple[int, int]:
     """How many numbers the learnt tensors hold, and how many of them are not zero (not at the zero point)."""
+    from labkit.onnx_graph.stored import run_graphs
+
+    totals, nonzero = zip(*map(_graph_parameters, run_graphs(model)), strict=True)
+    return sum(totals), sum(nonzero)
+
+
+def _graph_parameters(graph: Any) -> tuple[int, int]:
+    """The same of one graph, without those inside its nodes."""
     from onnx.numpy_helper import to_array
 
-    from labkit.onnx_graph.macs import learnt_tensors
+    from labkit.onnx_graph.macs import learnt_tensors, stored_tensors
 
-    initializers = {each.name: each for each in graph.initializer}
+    stored = stored_tensors(graph)
     zero_points: dict[str, Array] = {}
     for node in graph.node:
-        inputs = [initializers.get(name) for name in node.input]
+        inputs = [stored.get(name) for name in node.input]
         if node.op_type == "DequantizeLinear" and len(inputs) > 2 and inputs[0] and inputs[2]:
             zero_points[node.input[0]] = _spread(
                 to_array(inputs[2]), tuple(inputs[0].dims), _attributes(node)
             )
     total = nonzero = 0
-    for name in learnt_tensors(graph):
-        array = to_array(initializers[name])
+    for name, tensor in learnt_tensors(graph).items():
+        array = to_array(tensor)
         total += array.size
         nonzero += int(np.count_nonzero(array.astype(np.float64) != zero_points.get(name, 0.0)))
     return total, nonzero

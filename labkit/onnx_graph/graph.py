@@ -176,17 +176,18 @@ def _all_names(graph: onnx.GraphProto) -> Iterator[str]:
     yield from (tensor.values.name for tensor in graph.sparse_initializer)
     for node in graph.node:
         yield from (*node.input, *node.output)
-        for inner in _inner_graphs(node):
+        for inner in inner_graphs(node):
             yield from _all_names(inner)
 
 
-def _inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+def inner_graphs(node: onnx.NodeProto) -> list[onnx.GraphProto]:
+    """The graphs that a node carries out as it sees fit: an If's branches, a Loop's body."""
     return [a.g for a in node.attribute if a.HasField("g")] + [g for a in node.attribute for g in a.graphs]
 
 
 def _outer_names(node: onnx.NodeProto) -> set[str]:
     """All names that the graphs inside a node (an If's branches, a Loop's body) use, some from outside."""
-    graphs = _inner_graphs(node)
+    graphs = inner_graphs(node)
     inner = [n for graph in graphs for n in graph.node]
     names = {value.name for graph in graphs for value in graph.output}
     return names.union(*({*n.input, *_outer_names(n)} for n in inner))

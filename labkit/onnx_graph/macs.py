@@ -9,11 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import onnx
 from onnx import TensorProto
 
-from labkit.onnx_graph.graph import attribute
+from labkit.onnx_graph.graph import attribute, inner_graphs
+from labkit.onnx_graph.stored import within
 
 Dims = tuple[int | str | None, ...]
 """A tensor's sizes; a str is a named dimension that may vary, None one that nobody knows."""
@@ -22,12 +24,13 @@ _CONSTANT_INPUTS = {
     "QuantizeLinear": (1, 2),
     "DequantizeLinear": (1, 2),
     "BatchNormalization": (3, 4),
+    "Resize": (1, 2),
     "ConvInteger": (2, 3),
     "MatMulInteger": (2, 3),
     "QLinearConv": (1, 2, 4, 5, 6, 7),
     "QLinearMatMul": (1, 2, 4, 5, 6, 7),
 }
-"""Operator → its inputs that hold scales, zero points, running statistics: measured, not learnt."""
+"""Operator → its inputs that hold scales, zero points, running statistics: chosen or measured, not learnt."""
 
 _CONVOLUTIONS = {"Conv": 1, "ConvInteger": 1, "QLinearConv": 3}
 """Operator → which input holds the weight [outputs, inputs per group, …kernel]."""
@@ -61,22 +64,45 @@ class Uncounted(Exception):
     """Why the multiply-adds of a graph cannot be told."""
 
 
-def learnt_tensors(graph: onnx.GraphProto) -> set[str]:
-    """The initializers that are learnt: real numbers, or the integers that stand for a weight.
-
-    Single numbers, shapes and indices are not, nor are scales, zero points and running statistics.
-    """
-    initializers = {each.name: each for each in graph.initializer}
-    constants: set[str] = set()
-    learnt = {name for name, each in initializers.items() if each.data_type in _REAL}
+def stored_tensors(graph: Any) -> dict[str, TensorProto]:
+    """What a graph or function holds by name: its initializers, and what its Constant nodes put out."""
+    found = {each.name: each for each in getattr(graph, "initializer", ())}
     for node in graph.node:
+        if node.op_type == "Constant" and node.attribute and node.attribute[0].name == "value":
+            found[node.output[0]] = node.attribute[0].t
+    return found
+
+
+def learnt_tensors(graph: Any) -> dict[str, TensorProto]:
+    """Those of the stored tensors that are learnt: real numbers, or the integers that stand for a weight.
+
+    Single numbers, shapes and indices are not, nor are scales, zero points and running statistics. What the graphs
+    inside the nodes hold is theirs.
+    """
+    stored = stored_tensors(graph)
+    constants: set[str] = set()
+    learnt = {name for name, each in stored.items() if each.data_type in _REAL}
+    for node in (node for each in within(graph) for node in each.node):
         constants.update(
             node.input[slot] for slot in _CONSTANT_INPUTS.get(node.op_type, ()) if slot < len(node.input)
         )
         slot = _INTEGER_WEIGHTS.get(node.op_type)
-        if slot is not None and slot < len(node.input) and node.input[slot] in initializers:
+        if slot is not None and slot < len(node.input) and node.input[slot] in stored:
             learnt.add(node.input[slot])
-    return {name for name in learnt - constants if len(initializers[name].dims) > 0}
+    learnt -= constants
+    return {name: each for name, each in stored.items() if name in learnt and len(each.dims) > 0}
+
+
+def in_control_flow(graph: onnx.GraphProto) -> str:
+    """That learnt tensors lie in the branches of an If or the body of a Loop, and the way out; empty if none do."""
+    inside = {node.op_type for node in graph.node if any(map(learnt_tensors, within(*inner_graphs(node))))}
+    if not inside:
+        return ""
+    names = " and ".join(sorted(inside))
+    return (
+        f"weights inside {names} (control flow: branches, or the body of a loop), which labkit neither prunes nor "
+        f"trains: export it again without {names}, from a model whose forward makes no such choice and no such loop"
+    )
 
 
 def infer_dims(model: onnx.ModelProto, sizes: Mapping[str, Sequence[int | str | None]]) -> dict[str, Dims]:

@@ -106,10 +106,21 @@ def _typed_elements(tensor: TensorProto) -> int:
 
 
 def graphs(model: onnx.ModelProto) -> Iterator[Any]:
-    """The graph, the functions, and every graph inside a node (the branches of If, the body of Loop)."""
-    waiting: list[Any] = [model.graph, *model.functions]
+    """The graph, the functions, those of the training, and every graph inside a node of theirs."""
+    yield from run_graphs(model)
     for training in model.training_info:
-        waiting += [training.initialization, training.algorithm]
+        yield from (*within(training.initialization), *within(training.algorithm))
+
+
+def run_graphs(model: onnx.ModelProto) -> Iterator[Any]:
+    """Those that a run may go through: the graph, the functions, and every graph inside a node of theirs."""
+    for graph in (model.graph, *model.functions):
+        yield from within(graph)
+
+
+def within(*graphs: Any) -> Iterator[Any]:
+    """The graphs or functions, and every graph inside a node of theirs (the branches of If, the body of Loop)."""
+    waiting = [*graphs]
     while waiting:
         graph = waiting.pop()
         yield graph

@@ -300,6 +300,14 @@ def test_constants_in_every_place_are_part_of_the_precision(tmp_path):
     assert found.operators["If"] == 1
 
 
+def test_the_weights_of_constant_nodes_and_of_branches_are_parameters(tmp_path):
+    found = inspect_file(saved(tmp_path, with_everything()))
+    layers = {layer.operator: layer.parameters for layer in found.layers}
+    assert layers == {"If": 2 * BIG.size, "Add": BIG.size, "MatMul": 0}
+    in_the_function, unused = BIG.size, BIG.size
+    assert found.parameters == sum(layers.values()) + in_the_function + unused
+
+
 def cycle():
     return model([node("Add", "x b", "a"), node("Relu", "a", "b"), node("Relu", "b", "y")])
 

@@ -250,3 +250,57 @@ def test_what_cannot_be_counted_is_a_reason_and_no_number(nodes: list[Any], word
     counts = count(variant(nodes, {"w": np.ones((4, 5), np.float32)}, (4,), opsets=opsets), sample(4))
     assert isinstance(counts.macs, Reason) and words in counts.macs
     assert counts.parameters == 20
+
+
+def held_inside(weight: Any) -> list[Any]:
+    """A graph whose one product has its weight in a Constant node in both branches of an If."""
+    branch = helper.make_graph(
+        [node("Constant", [], "w", value=weight), node("MatMul", ["x", "w"], "b")],
+        "branch",
+        [],
+        [helper.make_tensor_value_info("b", TensorProto.FLOAT, None)],
+    )
+    return [node("If", ["yes"], then_branch=branch, else_branch=branch)]
+
+
+def test_the_weights_of_constant_nodes_are_counted_like_initializers() -> None:
+    weight = np.ones((4, 5), np.float32)
+    weight[0] = 0
+    nodes = [
+        node("Constant", [], "w", value=numpy_helper.from_array(weight)),
+        node("Constant", [], "half", value=numpy_helper.from_array(np.float32(0.5))),
+        node("Mul", ["x", "half"], "h"),
+        node("MatMul", ["h", "w"]),
+    ]
+    counts = count(variant(nodes, {}, (4,)), sample(4))
+    assert (counts.macs, counts.parameters, counts.nonzero_parameters) == (20, 20, 15)
+
+
+def test_integers_of_constant_nodes_are_compared_with_their_zero_point() -> None:
+    stored = np.array([[7, 9], [9, 9], [7, 7]], np.uint8)
+    parts = {"w": stored, "s": np.ones(2, np.float32), "z": np.full(2, 7, np.uint8)}
+    nodes = [
+        *(
+            node("Constant", [], name, value=numpy_helper.from_array(values))
+            for name, values in parts.items()
+        ),
+        node("DequantizeLinear", ["w", "s", "z"], "wf", axis=1),
+        node("MatMul", ["x", "wf"]),
+    ]
+    counts = count(variant(nodes, {}, (3,)), sample(3))
+    assert (counts.parameters, counts.nonzero_parameters) == (6, 3)
+
+
+def test_what_the_branches_of_an_if_hold_is_counted_too() -> None:
+    nodes = held_inside(numpy_helper.from_array(np.eye(4, dtype=np.float32)))
+    counts = count(variant(nodes, {"yes": np.array(True)}, (4,)), sample(4))
+    assert isinstance(counts.macs, Reason) and "If" in counts.macs
+    assert (counts.parameters, counts.nonzero_parameters) == (32, 8)
+
+
+def test_the_sizes_by_which_an_image_is_enlarged_are_not_learnt() -> None:
+    nodes = [
+        node("Constant", [], "twice", value=numpy_helper.from_array(np.array([1, 1, 2, 2], np.float32))),
+        node("Resize", ["x", "", "twice"]),
+    ]
+    assert count(variant(nodes, {}, (1, 4, 4)), sample(1, 4, 4)).parameters == 0

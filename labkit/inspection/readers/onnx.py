@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from pathlib import Path
+from typing import Any
 
 import onnx
 
@@ -13,6 +14,7 @@ from labkit.inspection.macs import Sample, total_macs, untold
 from labkit.inspection.record import ExternalFile, Inspection, Layer, Shape, TensorInfo
 from labkit.inspection.request import Request
 from labkit.inspection.storage import tally
+from labkit.onnx_graph.graph import inner_graphs, read_by
 from labkit.onnx_graph.macs import Uncounted, dims_of, infer_dims, learnt_tensors, node_macs, value_dims
 from labkit.onnx_graph.slim import is_left_out, read_slim
 from labkit.onnx_graph.stored import (
@@ -23,7 +25,9 @@ from labkit.onnx_graph.stored import (
     find_external,
     graphs,
     is_external,
+    run_graphs,
     sha1_of,
+    within,
 )
 
 _VERIFIED_UNASKED_BYTES = 16_000_000
@@ -39,7 +43,6 @@ def read(request: Request) -> Inspection:
     external, external_notes = _external_files(model, request)
     shapes, dtypes = _shapes(model)
     layers, reason = _layers(model, shapes, dtypes, request.sizes)
-    learnt = learnt_tensors(model.graph)
     return Inspection(
         file=request.path,
         format="onnx",
@@ -54,7 +57,7 @@ def read(request: Request) -> Inspection:
             for graph in graphs(model)
             for tensor in constants(graph)
         ),
-        parameters=sum(elements(tensor) for tensor in model.graph.initializer if tensor.name in learnt),
+        parameters=_parameters(run_graphs(model)),
         macs=total_macs(layers),
         external_files=external,
         operators=dict(Counter(_operator(node) for graph in graphs(model) for node in graph.node)),
@@ -123,8 +126,7 @@ def _layers(
     graph, reason = model.graph, ""
     constant = {tensor.name for tensor in graph.initializer}
     constant |= {name for node in graph.node if node.op_type == "Constant" for name in node.output}
-    learnt = learnt_tensors(graph)
-    counted = {tensor.name: elements(tensor) for tensor in graph.initializer if tensor.name in learnt}
+    counted = {name: elements(tensor) for name, tensor in learnt_tensors(graph).items()}
     inputs = _infos(_fed(graph))
     sample = Sample.of(inputs, sizes)
     bound = {info.name: sample.shape(info.shape) for info in inputs if info.shape is not None}
@@ -150,11 +152,16 @@ def _layers(
                 outputs=tuple(filter(None, node.output)),
                 output_shape=shapes.get(output),
                 dtype=dtypes.get(output),
-                parameters=sum(counted.get(name, 0) for name in set(node.input)),
+                parameters=sum(counted.get(name, 0) for name in read_by(node))
+                + _parameters(within(*inner_graphs(node))),
                 macs=macs,
             )
         )
     return tuple(layers), reason
+
+
+def _parameters(graphs: Iterable[Any]) -> int:
+    return sum(elements(tensor) for graph in graphs for tensor in learnt_tensors(graph).values())
 
 
 def _hint(bound: Mapping[str, Shape]) -> str:
