@@ -23,6 +23,7 @@ from labkit.measure.lock import Patience
 from labkit.models import build, refit
 from labkit.onnx_graph import open_graph
 from labkit.onnx_graph.as_torch import as_torch
+from labkit.onnx_graph.macs import in_control_flow
 from labkit.prune.coupling import Coupling, find_coupling
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.coupling.coupling import EVERYWHERE
@@ -149,6 +150,7 @@ def read_structure(variant: Variant) -> Structure:
         reasons = "; ".join(
             f"{name} because {why}" for name, why in list(coupling.whole.items())[:_MOST_REASONS]
         )
+        reasons = reasons or in_control_flow(coupling.model.graph)
         raise TechniqueError(
             f"no channel of {variant.name!r} can be removed: "
             + (f"kept whole are {reasons}" if reasons else "it has no layer with stored weights")

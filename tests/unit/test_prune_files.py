@@ -49,6 +49,27 @@ def accuracy(variant, dataset):
     return float(evaluate(variant, dataset, "validation").mean())
 
 
+def branching():
+    """A file all of whose weights are inside the branches of an If."""
+    branch = onnx.helper.make_graph(
+        [node("MatMul", "x w", "b")],
+        "branch",
+        [],
+        [onnx.helper.make_tensor_value_info("b", onnx.TensorProto.FLOAT, None)],
+        [weight("w", 32, 10)],
+    )
+    nodes = [node("If", "yes", "y", then_branch=branch, else_branch=branch)]
+    return build(nodes, [from_array(np.array(True), "yes")], ("batch", 32))
+
+
+@pytest.mark.parametrize("technique", [PruneChannels(0.5), PruneMagnitude(0.5)])
+def test_weights_inside_branches_are_refused_by_saying_where_they_are(technique):
+    with pytest.raises(
+        TechniqueError, match=r"inside If .*which labkit neither prunes .*export it again without"
+    ):
+        technique(branching())
+
+
 # --- channels ---
 
 

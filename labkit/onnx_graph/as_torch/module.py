@@ -13,6 +13,7 @@ from labkit.onnx_graph.as_torch.learned import learned_constants
 from labkit.onnx_graph.as_torch.node import Node, to_tensor
 from labkit.onnx_graph.as_torch.operators import OPERATORS
 from labkit.onnx_graph.graph import Graph
+from labkit.onnx_graph.macs import in_control_flow
 
 _WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
 """Operator → its inputs that are weights, if they are stored."""
@@ -30,7 +31,7 @@ class OnnxModule(nn.Module):
         super().__init__()
         graph = Graph(model)
         self.nodes = [Node(proto) for proto in graph.nodes]
-        _check(graph.nodes)
+        _check(graph)
         self.input_names = [v.name for v in model.graph.input]
         self.output_names = [v.name for v in model.graph.output]
         self._keys: dict[str, str] = {}
@@ -120,11 +121,13 @@ def as_torch(model: onnx.ModelProto) -> OnnxModule:
     return OnnxModule(model).eval()
 
 
-def _check(nodes: list[onnx.NodeProto]) -> None:
+def _check(graph: Graph) -> None:
     """Raise TechniqueError unless all operators are known."""
+    if inside := in_control_flow(graph.model.graph):
+        raise TechniqueError(f"the graph has {inside}")
     unknown = Counter(
         node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}.{node.op_type}"
-        for node in nodes
+        for node in graph.nodes
         if node.domain not in ("", "ai.onnx") or node.op_type not in OPERATORS
     )
     if unknown:
