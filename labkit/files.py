@@ -116,9 +116,9 @@ def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
 
 
 def read_toml(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> dict[str, Any]:
-    """A TOML file that a person wrote; every failure is a `kind` that names the path."""
+    """A TOML file that a person wrote, in Notepad too; every failure is a `kind` that names the path."""
     try:
-        text = read_regular(path, kind, largest_bytes, what).decode()
+        text = read_regular(path, kind, largest_bytes, what).decode("utf-8-sig")
         if max(line.count(".") for line in text.split("\n")) > _MOST_DOTS:  # a.a.a…: n dots take n² bytes
             raise kind(f"{path} has a line with more than {_MOST_DOTS} dots: not {what}")
         return tomllib.loads(text)

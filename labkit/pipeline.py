@@ -114,10 +114,20 @@ class Pipeline(Technique):
             if format_ not in step.takes:
                 raise TechniqueError(
                     f"step {number}, {step.name}, works on {' or '.join(step.takes)}, and what reaches it is "
-                    f"{format_}: put the steps into another order"
+                    f"{format_}: {self._way_to(step, format_)}"
                 )
             format_ = step.target if isinstance(step, Converter) else format_
         return format_
+
+    def _way_to(self, step: Technique, format_: str) -> str:
+        """What would bring a variant of this format to a step that does not take it, as advice."""
+        there = [each for each in self.steps if isinstance(each, Converter) and each is not step]
+        if any({each.target, *each.takes} & set(step.takes) for each in there):
+            return "put the steps into another order"
+        for each in CONVERTERS:
+            if format_ in each.takes and each.target in step.takes:
+                return f'put a step before it: [[step]] and below it technique = "{each.name}"'
+        return step.instead_of(format_)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Also refuse steps that cannot follow each other, before the first of them begins."""
@@ -150,9 +160,9 @@ class Pipeline(Technique):
     @classmethod
     @door
     def load(cls, path: str | Path) -> Pipeline:
-        """Read what `save` wrote, or what a person typed; ConfigError names the step and the field."""
+        """Read what `save` wrote, or what a person typed; ConfigError names the file, the step and the field."""
         path = Path(path)
-        document = read_toml(path, ConfigError, _LARGEST_FILE_BYTES, "a pipeline")
+        document = read_toml(path, ConfigError, _LARGEST_FILE_BYTES, "a recipe")
         for key in document:
             if key != "step":
                 raise ConfigError(
@@ -160,9 +170,21 @@ class Pipeline(Technique):
                     f"below; {nearest(key, ['step'])}"
                 )
         steps = document.get("step")
-        if not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
+        if not steps or not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise ConfigError(f"{path} has no steps: begin each with a line [[step]]")
-        return cls(tuple(make_technique(str(step.pop("technique", "")), step) for step in steps))
+        return cls(tuple(_step(f"{path}, step {number}", step) for number, step in enumerate(steps, 1)))
+
+
+def _step(where: str, fields: dict[str, Any]) -> Technique:
+    """The technique of one step of a recipe; ConfigError says `where` it stands."""
+    if "technique" not in fields:
+        raise ConfigError(
+            f'{where} has no technique: below its [[step]] write one, such as technique = "prune_magnitude"'
+        )
+    try:
+        return make_technique(str(fields.pop("technique")), fields)
+    except ConfigError as error:
+        raise ConfigError(f"{where}: {error}") from None
 
 
 def make_technique(name: str, config: Mapping[str, Any]) -> Technique:

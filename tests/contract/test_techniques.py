@@ -217,6 +217,9 @@ def test_a_pipeline_is_a_technique_and_survives_toml(tmp_path, lenet, digits):
     ]
 
 
+EXPORT = '[[step]]\ntechnique = "export_onnx"\n'
+
+
 @pytest.mark.parametrize(
     ("text", "says"),
     [
@@ -226,12 +229,27 @@ def test_a_pipeline_is_a_technique_and_survives_toml(tmp_path, lenet, digits):
         ("[[step]]\ntechnique = 'prune_magnitude'\nsparsity = 1.0", "sparsity"),
         ("step = 3", "no steps"),
         ("[[step", "TOML"),
+        ("step = []", "no steps"),
+        ("[[step]]\nsparsity = 0.5", r"step 1 has no technique: .* such as technique = \"prune_magnitude\""),
+        (f"{EXPORT}[[step]]\ntechnique = 'prunee'", r"step 2: unknown technique 'prunee'"),
+        (
+            f"{EXPORT}[[step]]\ntechnique = 'quantize_int8'\nbitz = 4",
+            "step 2: quantize_int8 has no field 'bitz'",
+        ),
+        (f"{EXPORT}[[step]]\ntechnique = 'prune_magnitude'\nsparsity = 2.0", "step 2: .*sparsity=2.0"),
+        ("#" * 200_000, "not a recipe"),
     ],
 )
-def test_a_bad_pipeline_file_is_refused(text, says, tmp_path):
+def test_a_bad_recipe_is_refused_with_the_file_and_the_step(text, says, tmp_path):
     (tmp_path / "recipe.toml").write_text(text)
-    with pytest.raises(ConfigError, match=says):
+    with pytest.raises(ConfigError, match=rf"recipe\.toml.*{says}"):
         Pipeline.load(tmp_path / "recipe.toml")
+
+
+def test_a_recipe_that_begins_with_a_byte_order_mark_is_read(tmp_path):
+    """Notepad writes one."""
+    (tmp_path / "recipe.toml").write_bytes(EXPORT.encode("utf-8-sig"))
+    assert [step.name for step in Pipeline.load(tmp_path / "recipe.toml").steps] == ["export_onnx"]
 
 
 def test_steps_that_cannot_follow_each_other_are_refused_before_the_first_begins(lenet, digits):
@@ -240,6 +258,27 @@ def test_steps_that_cannot_follow_each_other_are_refused_before_the_first_begins
     with pytest.raises(TechniqueError, match="step 2, cluster_weights, works on torch, .* is onnx"):
         pipeline(lenet, digits, lambda fraction, message: told.append(message))
     assert not told
+
+
+@pytest.mark.parametrize(
+    ("names", "reaches", "says"),
+    [
+        (["quantize_int8"], "torch", "put a step before it: .*technique = .export_onnx.*"),
+        (
+            ["prune_weights", "quantize_int8"],
+            "torch",
+            "step 2, .* put a step before it: .*technique = .export_onnx.*",
+        ),
+        (["quantize_int8", "export_onnx"], "torch", "step 1, .* put the steps into another order"),
+        (["export_onnx", "cluster_weights"], "torch", "step 2, .* put the steps into another order"),
+        (["cluster_weights"], "onnx", "use the PyTorch variant"),
+    ],
+)
+def test_a_step_that_cannot_take_what_reaches_it_says_what_would_help(names, reaches, says):
+    recipe = Pipeline(tuple(make_technique(name, {}) for name in names))
+    with pytest.raises(TechniqueError, match=says) as refusal:
+        recipe.makes(reaches)
+    assert ("another order" in str(refusal.value)) == ("another order" in says)
 
 
 def test_an_empty_pipeline_is_refused():
