@@ -44,12 +44,17 @@ def _registry_folder() -> Path:
     return installed if installed.is_dir() else package.parent / "datasets"
 
 
-def load_named(name: str) -> Dataset:
-    """Load one of DATASETS; a DataError names every way to get the data if it cannot be found."""
+def check_known(name: str) -> None:
+    """Raise DataError, with a suggestion, unless it is one of DATASETS."""
     if name not in DATASETS:
         raise DataError(
             f"unknown dataset {name!r}; {nearest(name, DATASETS)}; or give a path to an .npz or a folder"
         )
+
+
+def load_named(name: str) -> Dataset:
+    """Load one of DATASETS; a DataError names every way to get the data if it cannot be found."""
+    check_known(name)
     entry = registry()[name]
     if name == "digits":
         rest, test, checksum = *_digits(entry), entry["sha256"]["pixels"]

@@ -37,10 +37,17 @@ def load_npz(path: Path) -> Dataset:
 
 
 def load_unlabelled(path: Path) -> Split | None:
-    """The samples of an `.npz` without targets, each target NO_LABEL; None if it has targets."""
+    """The samples of an `.npz` without targets, each target NO_LABEL; None if it has targets.
+
+    Raises DataError if it has no samples to train on, and says what it has instead.
+    """
     parts, _ = _read(path)
     arrays = parts.get("train", parts.get("all", {}))
-    if not arrays or any(name in arrays for name in _TARGETS):
+    if arrays.keys() <= {*_TARGETS}:
+        with np.load(path) as archive:
+            found = ", ".join(archive.files) or "nothing"
+        raise DataError(f"{path} has no x: name the array of samples 'x' or 'x_train'; found {found}")
+    if any(name in arrays for name in _TARGETS):
         return None
     count = len(np.atleast_1d(next(iter(arrays.values()))))
     return _split(path, "unlabelled", {**arrays, _TARGETS[0]: np.full(count, NO_LABEL)})

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from labkit.data import Dataset
+from labkit.data import Dataset, find_dataset
 from labkit.distill.soft_targets import Taught
 from labkit.distill.start import STARTS, copy_weights
 from labkit.distill.transfer import with_images_of, without_classes
@@ -41,8 +41,10 @@ class Distills(Taught):
     without: str = knob("", "classes of which the student sees no image, such as 3 or 7,8")
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise TechniqueError if labels would be read where there are none."""
+        """Raise DataError for a transfer set that is not there, TechniqueError if labels that it lacks were read."""
         super().requires(variant, dataset)
+        if self.transfer:
+            find_dataset(self.transfer)
         if self.transfer and self.alpha < 1:
             raise TechniqueError(
                 f"transfer={self.transfer!r} has no labels for {variant.name!r}'s classes, and alpha={self.alpha} "

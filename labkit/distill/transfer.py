@@ -38,9 +38,14 @@ def without_classes(dataset: Dataset, names: str) -> Dataset:
 def with_images_of(dataset: Dataset, other: str) -> Dataset:
     """`dataset` with the images of `other`, a dataset's name or path, to train on: without their labels.
 
-    Raises DataError if they are not of the same shape and kind.
+    Raises DataError if there are none, or they are not of the same shape and kind.
     """
     own, found = dataset.split("train"), load_unlabelled(other)
+    if len(own.inputs) == 1 < len(found.inputs) and "x" not in found.inputs:
+        raise DataError(
+            f"transfer={other!r} has no x: name the array of images 'x', and leave out the others; "
+            f"found {', '.join(found.inputs)}"
+        )
     if len(own.inputs) == len(found.inputs) == 1:  # of a single input the name is of no importance
         found = Split(dict(zip(own.inputs, found.inputs.values(), strict=True)), found.target)
     ours, theirs = _kinds(own), _kinds(found)

@@ -96,6 +96,35 @@ def test_labels_that_are_not_there_are_not_asked_for(change, says, lenet, digits
         dataclasses.replace(QUICK, **change)(lenet, digits)
 
 
+@pytest.mark.parametrize(
+    ("name", "says"),
+    [
+        ("nosuch.npz", "nosuch.npz does not exist"),
+        ("no/such", "no/such does not exist"),
+        ("mnits", "unknown dataset 'mnits'; did you mean 'mnist'"),
+    ],
+)
+def test_a_transfer_set_that_is_not_there_is_what_is_said_first(name, says, lenet, digits):
+    with pytest.raises(DataError, match=says):
+        dataclasses.replace(QUICK, transfer=name, alpha=0.9)(lenet, digits)
+
+
+@pytest.mark.parametrize(
+    ("arrays", "says"),
+    [
+        ({}, "has no x: .* found nothing"),
+        ({"y": np.arange(4)}, "has no x: .* found y$"),
+        ({"x_test": np.zeros((4, 32, 32, 1), np.uint8)}, r"has no x: .* found x_test$"),
+        ({"a": np.zeros((4, 32, 32, 1)), "b": np.zeros((4, 2))}, "has no x: .* found a, b$"),
+        ({"x_test": np.zeros((4, 2)), "y_test": np.zeros(4)}, "has no x: .* found x_test, y_test$"),
+    ],
+)
+def test_a_file_without_x_says_what_it_has_and_what_is_needed(arrays, says, digits, tmp_path):
+    np.savez(tmp_path / "found.npz", **arrays)
+    with pytest.raises(DataError, match=f"found.npz.* {says}"):
+        with_images_of(digits, str(tmp_path / "found.npz"))
+
+
 def test_decoupled_needs_labels(lenet, digits):
     with pytest.raises(TechniqueError, match="transfer='digits' has none: use Distill"):
         DistillDecoupled(alpha=1.0, transfer="digits")(lenet, digits)
