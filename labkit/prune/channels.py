@@ -32,7 +32,7 @@ from labkit.prune.files import as_module, require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
 from labkit.prune.structure import Structure, read_structure
-from labkit.prune.target import TARGETS, favourite_multiple, reach
+from labkit.prune.target import TARGETS, OutOfReach, favourite_multiple, reach
 from labkit.technique import knob
 from labkit.variant import Variant
 
@@ -131,7 +131,10 @@ class PruneChannels(FineTuned):
             rounded, progress = dataclasses.replace(self, round_to=multiple), part(progress, 0.5, 1.0)
         if self.target != "ratio":
             by_ratio = functools.partial(rounded.choose, weighed)
-            return reach(self.target, self.keep, self.runtime, structure, by_ratio, progress)
+            try:
+                return reach(self.target, self.keep, self.runtime, structure, by_ratio, progress)
+            except OutOfReach as error:
+                raise TechniqueError(f"{error}; {rounded._room(structure, error.least)}") from None
         removed = rounded.choose(weighed, self.pruning_ratio)
         if not removed:
             raise TechniqueError(
@@ -139,6 +142,21 @@ class PruneChannels(FineTuned):
                 f"{structure.variant.name!r}: raise the one or lower the other"
             )
         return removed
+
+    def _room(self, structure: Structure, least: float) -> str:
+        """What would leave less than `least` or ask for more, as advice: only settings that are not in use already."""
+        groups = structure.coupling.groups
+        widest = dataclasses.replace(self, only="")
+        changes = {
+            "only=''": len(self._touched(groups)) < len(widest._touched(groups)),
+            "what='all'": len(widest._touched(groups)) < len(groups),
+            "round_to=1": self.round_to > 1,
+        }
+        settings = " and ".join(change for change, helps in changes.items() if helps)
+        keep = math.ceil(1000 * least) / 1000
+        advice = [f"raise keep to {keep:g}"] if keep < 1 else []
+        advice += [f"set {settings}"] if settings else []
+        return ", or ".join(advice) or "leave target out, and prune by pruning_ratio"
 
     def weigh(
         self, structure: Structure, dataset: Dataset | None, progress: Progress = silent

@@ -229,10 +229,19 @@ def _ratio_by_time(
     return low, high, left
 
 
-def _out_of_reach(target: str, keep: float, structure: Structure, least: float) -> TechniqueError:
-    return TechniqueError(
+class OutOfReach(TechniqueError):
+    """More than `keep` is left even where hardly a unit stays: `least`, a share."""
+
+    def __init__(self, message: str, least: float) -> None:
+        super().__init__(message)
+        self.least = least
+
+
+def _out_of_reach(target: str, keep: float, structure: Structure, least: float) -> OutOfReach:
+    return OutOfReach(
         f"keep={keep} of the {target} of {structure.variant.name!r} cannot be reached: {least:.3f} are left with "
-        "hardly a channel in what may shrink; raise keep, or prune what='all' with round_to=1"
+        "hardly a channel in what may shrink",
+        least,
     )
 
 

@@ -169,6 +169,35 @@ def test_a_share_that_cannot_be_reached_says_what_is_left(cnn):
         PruneChannels(target="macs", keep=0.001)(cnn[0])
 
 
+@pytest.mark.parametrize(
+    ("settings", "says"),
+    [
+        ({}, r"raise keep to 0\.\d+$"),
+        ({"what": "inner"}, r"raise keep to 0\.\d+$"),
+        ({"only": "w1", "round_to": 8}, r"raise keep to 0\.\d+, or set only='' and round_to=1$"),
+        ({"only": "w*", "round_to": 1}, r"raise keep to 0\.\d+$"),
+    ],
+)
+def test_only_what_would_help_is_advised_where_a_share_cannot_be_reached(settings, says):
+    weights = [weight("w1", 32, 64), weight("w2", 64, 64), weight("w3", 64, 10)]
+    nodes = [
+        node("MatMul", "x w1", "m1"),
+        node("Relu", "m1", "r1"),
+        node("MatMul", "r1 w2", "m2"),
+        node("Relu", "m2", "r2"),
+        node("MatMul", "r2 w3", "y"),
+    ]
+    with pytest.raises(TechniqueError, match=says):
+        PruneChannels(target="macs", keep=0.001, **settings)(build(nodes, weights, ("batch", 32)))
+
+
+def test_residual_streams_are_advised_where_there_are_some_and_they_stay_whole():
+    with pytest.raises(TechniqueError, match=r"raise keep to 0\.\d+, or set what='all'$") as refusal:
+        PruneChannels(target="parameters", keep=0.001, what="inner")(load_model("resnet20@digits"))
+    keep = float(str(refusal.value).partition("raise keep to ")[2].partition(",")[0])
+    assert PruneChannels(target="parameters", keep=keep, what="inner")(load_model("resnet20@digits"))
+
+
 def test_the_largest_network_that_is_fast_enough_is_kept_though_time_does_not_always_fall(cnn, monkeypatch):
     """A clock that counts channels, but takes every seventh width for slow."""
 
