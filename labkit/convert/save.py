@@ -96,6 +96,8 @@ def _check_replaceable(out: Path) -> None:
 
 def _instead(shape: Format) -> str:
     """The names that a model of this format can be written under, as advice."""
+    if shape.name == "torch":
+        return f"give a folder, or end it in {_CODED!r} for coded weights"
     is_one_file = shape.suffix and shape.kind != "object"
     return f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
 

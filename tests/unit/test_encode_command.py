@@ -162,7 +162,7 @@ def test_the_recipes_of_the_documentation_are_read():
         (("apply", "model", "--recipe", "none.toml", "--out", "a.lkz"), "cannot read none.toml"),
         (("apply", "model", "--recipe", "to_onnx.toml", "--out", "a.lkz"), "the model is ONNX"),
         (("apply", "model", "--recipe", "to_onnx.toml", "--out", "folder.onnx"), "folder.onnx is a folder"),
-        (("prune", "model", "--out", "a.onnx"), "the model is PyTorch module: give a folder"),
+        (("prune", "model", "--out", "a.onnx"), "PyTorch module: give a folder, or end it in '.lkz'"),
         (("inspect", "model/variant.lkz"), "cannot read"),
         (("inspect", "a.lkz", "--draw", "a.svg"), "leave out all options but --json"),
     ],
