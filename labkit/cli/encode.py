@@ -21,7 +21,10 @@ _ENCODE = (
     "Write a model as a file of coded weights. It is smallest for one that was pruned and clustered. Methods, to be "
     f"applied first: {', '.join(METHODS['encode'])}."
 )
-_DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
+_DATASET = (
+    "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own, and so does a folder with "
+    "what was made of one."
+)
 
 
 def register(app: typer.Typer) -> None:

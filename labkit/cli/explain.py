@@ -26,7 +26,9 @@ def register(app: typer.Typer) -> None:
         runtime: Annotated[str, typer.Option(help="onnxruntime or openvino.")] = "onnxruntime",
         dataset: Annotated[
             str | None,
-            typer.Option(help="Where samples come from; a model of the kit knows, else random ones."),
+            typer.Option(
+                help="Where samples come from; a model of the kit, or a folder made of one, knows. Else random."
+            ),
         ] = None,
         batch_size: Annotated[int, typer.Option(help="Samples per run.")] = 1,
         threads: Annotated[int, typer.Option(help="Intra-op threads.")] = 1,

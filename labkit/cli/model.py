@@ -23,7 +23,10 @@ _OUT = (
 _BASELINE = (
     "With a teacher (alpha above 0): train on the labels alone too, and say what the teacher was worth."
 )
-_DATASET = "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own."
+_DATASET = (
+    "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own, and so does a folder with "
+    "what was made of one."
+)
 
 
 def register(app: typer.Typer) -> None:

@@ -43,10 +43,10 @@ Prepared = tuple[float | None, list[float], list[float]]
 
 
 def data_of(model: str, dataset: str | None) -> str | None:
-    """The dataset to use: what was asked for, else that of a model of the kit, else None."""
-    from labkit.zoo import names
+    """The dataset to use: what was asked for, else that of a model of the kit or of what it became, else None."""
+    from labkit.zoo import trained_on
 
-    return dataset or (model.partition("@")[2].partition("+")[0] if model in names() else None)
+    return dataset or trained_on(model)
 
 
 def numbers(option: str, text: str) -> list[float]:

@@ -91,6 +91,32 @@ def derived(model: Variant) -> tuple[Variant, ...]:
     return tuple(found)
 
 
+def trained_on(name_or_path: str | Path) -> str | None:
+    """The dataset of a shipped network, or of a saved variant that was made of one; None where that cannot be told.
+
+    A name such as lenet5@mnist alone tells nothing: somebody's own folder of images may be called mnist too.
+    """
+    if str(name_or_path) in names():
+        return str(recipes()[str(name_or_path)]["dataset"])
+    file = Path(name_or_path) / "variant.json"
+    if not os.path.isfile(file):  # unlike Path's, it takes any text
+        return None
+    first, dataset = _origin(file)
+    for name, recipe in recipes().items():
+        shipped = FOLDER / name / "variant.json"
+        if first and recipe["dataset"] == dataset and shipped.is_file() and _origin(shipped)[0] == first:
+            return dataset
+    return None
+
+
+def _origin(file: Path) -> tuple[Any, str]:
+    """The first step of a saved variant's lineage, or None, and the dataset in its name."""
+    document = read_json(file, ModelFileError)
+    lineage = document.get("lineage")
+    dataset = str(document.get("name")).partition("@")[2].partition("+")[0]
+    return (lineage[0] if isinstance(lineage, list) and lineage else None), dataset
+
+
 def card(name: str) -> dict[str, Any]:
     """What was measured when the network was trained: quality with its interval, data checksum, recipe."""
     return read_json(FOLDER / name / "card.json", ModelFileError)
@@ -170,4 +196,14 @@ def _write_card(name: str, variant: Variant, folder: Path, **more: Any) -> dict[
     return document
 
 
-__all__ = ["build", "card", "derived", "load_model", "names", "recipes", "ship_coded", "train_from_recipe"]
+__all__ = [
+    "build",
+    "card",
+    "derived",
+    "load_model",
+    "names",
+    "recipes",
+    "ship_coded",
+    "train_from_recipe",
+    "trained_on",
+]

@@ -168,3 +168,8 @@ def test_the_time_that_was_asked_for_stands_beside_what_is_left_of_it(run):
     low, high = facts["time_share_ci95"]
     assert facts["time_share_asked"] == 0.9 and 0 < low <= facts["time_share"] <= high < 2
     assert "of before; asked for: 0.9" in run(*words, "b")
+
+
+def test_what_was_made_of_a_shipped_network_is_measured_on_its_dataset(run):
+    run("prune", "lenet5@digits", "--set", "sparsity=0.5", "--out", "pruned")
+    assert "accuracy" in run("prune", "pruned", "--set", "sparsity=0.6", "--out", "again")

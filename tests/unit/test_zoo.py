@@ -13,7 +13,8 @@ from labkit.data import load_dataset
 from labkit.errors import ConfigError, DataError
 from labkit.measure.quality import evaluate
 from labkit.pipeline import make_technique
-from labkit.zoo import card, derived, load_model, names, recipes, train_from_recipe
+from labkit.prune import PruneMagnitude
+from labkit.zoo import card, derived, load_model, names, recipes, train_from_recipe, trained_on
 
 
 def data_for(name):
@@ -94,6 +95,25 @@ def test_a_card_of_a_network_whose_recipe_pins_float32_says_so(name):
 def test_what_was_made_from_a_shipped_network_is_found_by_it(name):
     made = {other for other in names() if recipes()[other].get("from") == name}
     assert {variant.name for variant in derived(load_model(name))} == made
+
+
+def test_what_was_made_of_a_shipped_network_knows_its_dataset(lenet, tmp_path):
+    made = PruneMagnitude(0.5)(lenet)
+    renamed = dataclasses.replace(made, name="mine")
+    other_data = dataclasses.replace(made, name="lenet5@mnist+distill")
+    own = dataclasses.replace(
+        made, lineage=(dataclasses.replace(made.lineage[0], origin="here"), *made.lineage[1:])
+    )
+    untold = dataclasses.replace(made, lineage=())
+    for variant, dataset in (
+        (made, "digits"),
+        (renamed, None),
+        (other_data, None),
+        (own, None),
+        (untold, None),
+    ):
+        assert trained_on(variant.save(tmp_path / variant.digest / variant.name)) == dataset, variant
+    assert trained_on("lenet5@digits") == "digits" and trained_on(tmp_path) is None
 
 
 def test_an_unknown_name_is_answered_with_the_nearest():
