@@ -18,7 +18,8 @@ from typing import Any
 from labkit.errors import LabkitError, ModelFileError
 
 _LARGEST_JSON_BYTES = 16 * 1024 * 1024
-_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f]")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
+"""Steers a terminal; or turns the direction of what follows, so that it reads otherwise than it is."""
 _MOST_DOTS = 100
 
 
@@ -107,12 +108,25 @@ def read_json(path: str | Path, kind: type[LabkitError]) -> dict[str, Any]:
     """A JSON object from a file of at most 16 MiB; every failure is a `kind` that names the path."""
     data = read_regular(path, kind, _LARGEST_JSON_BYTES, "a file that labkit wrote")
     try:
-        document = json.loads(data.decode())
+        document = parse_json(data.decode())
     except (ValueError, RecursionError) as error:
         raise kind(f"{path} is not valid JSON: {error}") from None
     if not isinstance(document, dict):
         raise kind(f"{path} holds a {type(document).__name__}, not an object")
     return document
+
+
+def parse_json(text: str | bytes) -> Any:
+    """What a JSON text says; ValueError if it is none, or a field stands there twice: readers disagree which counts."""
+    return json.loads(text, object_pairs_hook=_unique)
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    fields = dict(pairs)
+    if len(fields) < len(pairs):
+        name, _ = Counter(name for name, _ in pairs).most_common(1)[0]
+        raise ValueError(f"{name[:80]!r} stands there twice")
+    return fields
 
 
 def read_toml(path: str | Path, kind: type[LabkitError], largest_bytes: int, what: str) -> dict[str, Any]:

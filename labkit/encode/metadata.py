@@ -14,7 +14,8 @@ import zlib
 from typing import Any
 
 from labkit.errors import ConfigError, ModelFileError
-from labkit.variant import Variant, read_preprocessing
+from labkit.files import parse_json
+from labkit.variant import Variant, check_description, read_name, read_preprocessing
 from labkit.variant.tensors import read_specs
 
 DICTIONARY = (
@@ -37,7 +38,7 @@ _LARGEST_BYTES = 1_000_000
 def pack_metadata(variant: Variant) -> bytes:
     """The deflated description of a PyTorch variant.
 
-    Raises ModelFileError for one that could not be rebuilt from it.
+    Raises ModelFileError for one that could not be rebuilt from it, or that contradicts itself.
     """
     config = getattr(variant.model, "config", None)
     if variant.format != "torch" or config is None:
@@ -45,6 +46,7 @@ def pack_metadata(variant: Variant) -> bytes:
             f"{variant.name!r} is no network of labkit's architectures in PyTorch, so no file could rebuild it: encode "
             "the PyTorch variant that it was made from"
         )
+    check_description(variant, repr(variant.name))
     document = {
         "name": variant.name,
         "config": config,
@@ -69,16 +71,17 @@ def unpack_metadata(data: bytes, what: str) -> dict[str, Any]:
         text = unpacker.decompress(data, _LARGEST_BYTES)
         if not unpacker.eof or unpacker.unused_data:
             raise ValueError("it is cut off, or longer than a megabyte")
-        document = json.loads(text)
-        return {
-            "name": _text(document["name"]),
-            "config": dict(document["config"]),
+        document = parse_json(text)
+        fields: dict[str, Any] = {
+            "name": read_name(document["name"]),
             "task": _text(document["task"]),
             "labels": tuple(_text(label) for label in document["labels"]),
             "inputs": read_specs(document["inputs"], "inputs"),
             "outputs": read_specs(document["outputs"], "outputs"),
             "preprocessing": {name: read_preprocessing(v) for name, v in document["preprocessing"].items()},
         }
+        check_description(Variant(format="torch", model=None, **fields), "it contradicts itself")
+        return {**fields, "config": dict(document["config"])}
     except (
         zlib.error,
         ValueError,
@@ -87,6 +90,7 @@ def unpack_metadata(data: bytes, what: str) -> dict[str, Any]:
         AttributeError,
         RecursionError,
         ConfigError,
+        ModelFileError,
     ) as error:
         raise ModelFileError(f"{what}: its description is damaged ({str(error)[:200]})") from None
 

@@ -20,7 +20,16 @@ from labkit.formats import keras_file, onnx_file, openvino_file, pt2_file, saved
 from labkit.formats.sandbox import ask
 from labkit.runtimes import RUNTIMES
 from labkit.task import get_task
-from labkit.variant import FORMATS, Preprocessing, Step, TensorSpec, Variant, framed, get_format
+from labkit.variant import (
+    FORMATS,
+    Preprocessing,
+    Step,
+    TensorSpec,
+    Variant,
+    check_description,
+    framed,
+    get_format,
+)
 
 
 class Reader(Protocol):
@@ -121,7 +130,7 @@ def load_file(
         preprocessing=dict(stored["preprocessing"] if preprocessing is None else preprocessing),
         lineage=(Step(f"load_{format_}", {"file": path.name}, (), origin="file"),),
     )
-    _check_given(path, variant)
+    check_description(variant, str(path))
     return variant
 
 
@@ -153,17 +162,6 @@ def inspect(path: Path, format_: str, model: Any, patience: float = 1.0) -> dict
     payload = framed(model)
     memory_bytes, cpu_seconds = reader.budget(len(payload))
     return ask(reader.CHILD, path, payload, int(patience * memory_bytes), patience * cpu_seconds)
-
-
-def _check_given(path: Path, variant: Variant) -> None:
-    """Raise ModelFileError if labels or preprocessing belong to another model."""
-    unknown = set(variant.preprocessing) - {spec.name for spec in variant.inputs}
-    if unknown:
-        names = ", ".join(repr(spec.name) for spec in variant.inputs)
-        raise ModelFileError(f"{path}: preprocessing is for {min(unknown)!r}, the model takes {names}")
-    classes = next(reversed(variant.outputs[0].shape), None)
-    if variant.labels and isinstance(classes, int) and classes != len(variant.labels):
-        raise ModelFileError(f"{path}: {len(variant.labels)} labels for a model with {classes} outputs")
 
 
 def _specs(items: Sequence[Mapping[str, Any]]) -> tuple[TensorSpec, ...]:

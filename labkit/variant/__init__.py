@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from labkit.variant.description import check_description, read_name
 from labkit.variant.files import LARGEST_BYTES, check_name, framed, read_folder, unframed, write_folder
 from labkit.variant.formats import FORMATS, Format, get_format
 from labkit.variant.lineage import Step
@@ -17,10 +18,12 @@ __all__ = [
     "Step",
     "TensorSpec",
     "Variant",
+    "check_description",
     "check_name",
     "framed",
     "get_format",
     "read_folder",
+    "read_name",
     "read_preprocessing",
     "unframed",
     "write_folder",

@@ -21,6 +21,7 @@ from typing import Any, ClassVar
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError, TensorError
 from labkit.files import check_text, read_json, write_atomically
+from labkit.variant.description import LONGEST_NAME, check_description, read_name
 from labkit.variant.files import framed, object_bytes, read_model
 from labkit.variant.formats import get_format, joined
 from labkit.variant.lineage import Step, read_step
@@ -28,7 +29,6 @@ from labkit.variant.saving import written_model
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing, read_specs
 
 SCHEMA_VERSION = 1
-_LONGEST_NAME = 200
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,8 +54,8 @@ class Variant:
     """The size of the coded file that it was decoded from; None where `payload` is what would be shipped."""
 
     def __post_init__(self) -> None:
-        if len(self.name) > _LONGEST_NAME:
-            object.__setattr__(self, "name", f"{self.name[:100]}…{self.name[101 - _LONGEST_NAME :]}")
+        if len(self.name) > LONGEST_NAME:
+            object.__setattr__(self, "name", f"{self.name[:100]}…{self.name[101 - LONGEST_NAME :]}")
         specs = (*self.inputs, *self.outputs)
         words = (word for spec in specs for word in (spec.name, spec.layout or "", *map(str, spec.shape)))
         steps = (step.technique for step in self.lineage)
@@ -163,6 +163,7 @@ class Variant:
         Raises ModelFileError for a model that cannot be saved, LabkitError for a folder that cannot be written.
         """
         folder = Path(folder)
+        check_description(self, repr(self.name))
         document = {
             "schema_version": SCHEMA_VERSION,
             **{key: getattr(self, key) for key in ("name", "format", "task", "labels")},
@@ -190,8 +191,8 @@ class Variant:
                     f"{SCHEMA_VERSION}"
                 )
             model = read_model(folder, document)
-            return cls(
-                name=str(document["name"]),
+            variant = cls(
+                name=read_name(document["name"]),
                 format=str(document["format"]),
                 model=model,
                 inputs=read_specs(document["inputs"], "inputs"),
@@ -210,3 +211,5 @@ class Variant:
             raise ModelFileError(
                 f"{folder}/variant.json is malformed ({reason}): save the variant again"
             ) from None
+        check_description(variant, f"{folder}/variant.json")
+        return variant

@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 import dataclasses
 import io
+import json
 import os
 import re
 import resource
@@ -44,6 +45,7 @@ from labkit.encode.tensors import (
     dissect_tensor,
     encode_tensor,
 )
+from labkit.encode.varint import varint
 from labkit.errors import ConfigError, ModelFileError
 from labkit.models import build
 from labkit.prune import PruneMagnitude
@@ -412,6 +414,75 @@ def test_an_architecture_that_does_not_exist_is_refused(config, lenet):
         decode(file_of(config, b"", lenet))
 
 
+def redescribed(tiny: bytes, edit) -> bytes:
+    """The file with the JSON of its description edited, text → text, and its checksum made right again."""
+    body = tiny[:-4]
+    size, start, shift = 0, 4, 0
+    while True:
+        size |= (body[start] & 127) << shift
+        start, shift = start + 1, shift + 7
+        if body[start - 1] < 128:
+            break
+    unpacker = zlib.decompressobj(-15, zdict=description.DICTIONARY)
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, zdict=description.DICTIONARY)
+    text = edit(unpacker.decompress(body[start : start + size]).decode())
+    packed = packer.compress(text.encode()) + packer.flush()
+    return sealed(body[:4] + varint(len(packed)) + packed + body[start + size :])
+
+
+def with_fields(**changes):
+    return lambda text: json.dumps(json.loads(text) | changes)
+
+
+PREPARED = {"scale": 1.0, "mean": [0.0], "std": [1.0], "layout": "NCHW"}
+LOGITS = {"name": "logits", "dtype": "float32", "shape": ["batch", 10], "layout": None}
+
+
+def test_an_edited_description_that_holds_together_is_read(tiny):
+    assert redescribed(tiny, lambda text: text) == tiny
+    assert decode(redescribed(tiny, with_fields(name="mine", labels=[]))).name == "mine"
+
+
+@pytest.mark.parametrize(
+    ("edit", "says"),
+    [
+        (with_fields(labels=["a", "b", "c"]), "3 labels for a model with 10 outputs"),
+        (with_fields(task="detection"), "unknown task 'detection'"),
+        (
+            with_fields(preprocessing={"sound": PREPARED}),
+            "preprocessing is for 'sound', the model takes 'image'",
+        ),
+        (
+            with_fields(preprocessing={"image": {**PREPARED, "mean": [0.1, 0.2, 0.3]}}),
+            "preprocessing of 'image' has 3 numbers for mean, where the input has 1 channel",
+        ),
+        (with_fields(preprocessing={"image": {**PREPARED, "std": [1.0, 2.0]}}), "2 numbers for std"),
+        (lambda text: text[:-1] + ',"task":"regression"}', "'task' stands there twice"),
+        (with_fields(name=""), "the name is empty"),
+        (with_fields(name="  "), "the name is empty"),
+        (with_fields(name="a" * 201), "the name has 201 characters"),
+        (with_fields(name="a\x1b[31m"), "control character"),
+        (with_fields(name="a\u202egpj.exe"), "control character"),
+        (with_fields(labels=["\u2066"] + ["a"] * 9), "control character"),
+        (with_fields(outputs=[{**LOGITS, "name": "image"}]), "an output is named like the input 'image'"),
+    ],
+)
+def test_a_description_that_contradicts_itself_is_refused(edit, says, tiny):
+    with pytest.raises(ModelFileError, match=says) as refusal:
+        decode(redescribed(tiny, edit), "a.lkz")
+    assert str(refusal.value).startswith("a.lkz: ") and str(refusal.value).isprintable()
+    with pytest.raises(ModelFileError, match=says):
+        dissect(redescribed(tiny, edit))
+
+
+def test_a_variant_that_contradicts_itself_is_not_coded_and_not_saved(lenet, tmp_path):
+    wrong = dataclasses.replace(lenet, labels=("a", "b"))
+    for write in (encode, lambda variant: variant.save(tmp_path / "folder")):
+        with pytest.raises(ModelFileError, match="^'lenet5@digits': 2 labels for a model with 10 outputs"):
+            write(wrong)
+    assert not any(tmp_path.iterdir())
+
+
 def test_a_deflated_tensor_never_unpacks_to_more_than_its_shape():
     packer = zlib.compressobj(9, zlib.DEFLATED, -15)
     bomb = packer.compress(bytes(50_000_000)) + packer.flush()
@@ -508,7 +579,7 @@ def test_what_a_file_declares_is_what_its_network_does(field, shape, says, lenet
     other = dataclasses.replace(getattr(lenet, field)[0], shape=shape)
     with monkeypatch.context() as unchecked:
         unchecked.setattr("labkit.encode.container._check_outputs", lambda *_: None)
-        content = encode(dataclasses.replace(lenet, **{field: (other,)}))
+        content = encode(dataclasses.replace(lenet, labels=(), **{field: (other,)}))
     for read in (decode, dissect):
         with pytest.raises(ModelFileError, match=says):
             read(content)

@@ -231,7 +231,38 @@ def test_values_that_variant_json_must_not_hold_are_named(field, change, says, l
         Variant.load(tmp_path)
 
 
-HOSTILE = ("\x1b[31m evil", "two\nlines", "\0", "\x9b1m", "\ud800")
+@pytest.mark.parametrize(
+    ("changes", "says"),
+    [
+        ({"labels": ["a", "b", "c"]}, "3 labels for a model with 10 outputs"),
+        ({"task": "detection"}, "unknown task 'detection'"),
+        ({"preprocessing": {"sound": PREPARED}}, "preprocessing is for 'sound', the model takes 'image'"),
+        (
+            {"preprocessing": {"image": {**PREPARED, "mean": [0.1, 0.2, 0.3]}}},
+            "preprocessing of 'image' has 3 numbers for mean, where the input has 1 channel",
+        ),
+        ({"name": ""}, "the name is empty"),
+        ({"name": "a" * 201}, "the name has 201 characters"),
+        ({"outputs": [{**INPUT, "shape": ["batch", 10]}]}, "an output is named like the input 'image'"),
+    ],
+)
+def test_a_variant_json_that_contradicts_itself_is_refused(changes, says, lenet, tmp_path):
+    lenet.save(tmp_path)
+    edit(tmp_path, **changes)
+    with pytest.raises(ModelFileError, match=says) as refusal:
+        Variant.load(tmp_path)
+    assert str(refusal.value).startswith(f"{tmp_path}/variant.json")
+
+
+def test_a_field_that_stands_there_twice_is_refused(lenet, tmp_path):
+    lenet.save(tmp_path)
+    text = (tmp_path / "variant.json").read_text()
+    (tmp_path / "variant.json").write_text(text.rstrip().removesuffix("}") + ', "task": "regression"}')
+    with pytest.raises(ModelFileError, match="'task' stands there twice"):
+        Variant.load(tmp_path)
+
+
+HOSTILE = ("\x1b[31m evil", "two\nlines", "\0", "\x9b1m", "\ud800", "a\u202efgnp", "\u2066a")
 
 
 @pytest.mark.parametrize("text", HOSTILE)
