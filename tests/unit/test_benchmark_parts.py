@@ -10,6 +10,7 @@ import pytest
 import benchmarks
 from benchmarks import parts
 from benchmarks.parts import Found, nulls, run_parts
+from benchmarks.tables import elsewhere
 
 STEPS: list[str] = []
 
@@ -35,9 +36,9 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parts, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
 
-    def start(*arguments: str, of=(first, second), keep=None):
+    def start(*arguments: str, of=(first, second), keep=None, timed=True):
         monkeypatch.setattr(sys, "argv", ["toy", *arguments])
-        run_parts("toy", of, of[:1], keep)
+        run_parts("toy", of, of[:1], keep, timed)
         return tmp_path / "toy.json"
 
     return start
@@ -79,6 +80,18 @@ def test_parts_of_another_machine_or_other_versions_are_left_out_and_that_is_sai
     file.write_text(json.dumps(document))
     assert len(json.loads(run("--parts", "second").read_text())["parts"]) == kept
     assert (f"it has another {key}" in capsys.readouterr().err) == (kept == 1)
+
+
+def test_where_nothing_is_a_time_a_part_of_another_machine_stands_beside_the_rest_and_names_it(run):
+    path = run("--parts", "first", timed=False)
+    document = json.loads(path.read_text())
+    assert not elsewhere(document)
+    document["environment"]["cpu_model"] = "Another One"
+    path.write_text(json.dumps(document))
+    again = json.loads(run("--parts", "second", timed=False).read_text())
+    assert list(again["parts"]) == ["first", "second"] and again["environment"]["cpu_model"] == "Another One"
+    (told,) = elsewhere(again)
+    assert "- second: on " in told and "Another One" not in told and "first" not in told
 
 
 def test_in_haste_only_some_parts_run_and_nothing_is_written(run, capsys):
