@@ -62,7 +62,7 @@ def elsewhere(document: Mapping[str, Any]) -> list[str]:
     """The parts that another machine measured than the rest, each with that machine; nothing where none is."""
     lines = [
         f"- {name.replace('_', ' ')}: on {machine(stamp['environment'])}"
-        for name, stamp in document["parts"].items()
+        for name, stamp in document.get("parts", {}).items()
         if "environment" in stamp
     ]
     return ["\n".join(["All but these parts; none of the figures is a time:", "", *lines])] if lines else []

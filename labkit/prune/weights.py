@@ -63,9 +63,6 @@ class ZeroesWeights(FineTuned):
             raise ConfigError(
                 f"schedule={self.schedule!r} needs a fine-tuning to take place in: give fine_tune_epochs, such as 5"
             )
-        for field, schedule in (("rounds", "iterative"), ("ramp", "gradual"), ("regrow", "gradual")):
-            if self.schedule != schedule:
-                self.refuse_idle(field, f"it is for schedule={schedule!r}")
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Also refuse a quantized file."""

@@ -141,12 +141,6 @@ def test_a_field_that_would_have_no_effect_is_refused(run, settings, says):
     assert "would have no effect" in told and says in told
 
 
-@pytest.mark.parametrize("setting", ["rounds=3", "ramp=0.2", "regrow=false"])
-def test_a_field_of_another_schedule_is_refused(run, setting):
-    told = run("prune", "model", "--set", setting, "--out", "a", fails=True)
-    assert "would have no effect" in told and "it is for schedule=" in told
-
-
 def test_a_class_that_is_a_number_is_a_name_all_the_same(run):
     words = ("--set", "epochs=1", "--set", "max_samples=64", "--set", "without=3", "--out", "a")
     assert "accuracy" in run("distill", "lenet5@digits", *words)
