@@ -5,8 +5,9 @@
 An interrupted run loses only the part that it was in, and any part can be measured again alone. Of each part the
 document says when it was measured, in how many seconds, and which figures are its own. All parts of a document are
 of one machine and the same versions, which its `environment` names: what another one measured is left out, and that
-is said, as soon as a part of this one is written. Only where no figure is a time may parts of several machines stand
-side by side; then a part of another one names it. `--quick` starts from nothing and writes nothing.
+is said, as soon as a part of this one is written. Only where each part compares within itself alone may parts of
+several machines stand on one page; then a part of another one names it. `--quick` starts from nothing and writes
+nothing.
 """
 
 from __future__ import annotations
@@ -56,11 +57,11 @@ def run_parts(
     parts: Sequence[Part],
     in_haste: Sequence[Part],
     keep: Callable[[Path], None] | None = None,
-    timed: bool = True,
+    one_machine: bool = True,
 ) -> None:
     """The command line of a benchmark in parts; `in_haste` are those of `--quick`, which each part is told of.
 
-    timed: whether any figure is a time, so that all must be of one machine.
+    one_machine: whether figures of several parts are held beside each other, so that all must be of one.
 
     With `keep` there is an option more, `--keep FOLDER`: it is called with the folder before the first part.
     A part that fails is told of, and the others are measured all the same; the exit code is then 1.
@@ -89,7 +90,7 @@ def run_parts(
             traceback.print_exc()
             failed.append(part.__name__)
             continue
-        before = document if arguments.quick else stored(name, timed)
+        before = document if arguments.quick else stored(name, one_machine)
         document = merged(before, part.__name__, found, time.monotonic() - begin, order)
         if not arguments.quick:
             write_result(name, document)
@@ -113,14 +114,14 @@ def empty() -> dict[str, Any]:
     return {"figures": {}, "null_reasons": {}, "table": [], "parts": {}, "environment": environment}
 
 
-def stored(name: str, timed: bool = True) -> dict[str, Any]:
-    """What was written before, if it is of this machine and these versions or not `timed`; else an empty document."""
+def stored(name: str, one_machine: bool = True) -> dict[str, Any]:
+    """What was written before; an empty document if that is of another machine or other versions, and may not be."""
     path = RESULTS / f"{name}.json"
     if not path.exists():
         return empty()
     document: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
     changed = different(document["environment"], current().to_json())
-    if changed and timed:
+    if changed and one_machine:
         say(f"benchmarks.{name}: what {path.name} holds is left out, it has another {', '.join(changed)}")
         return empty()
     return document

@@ -65,7 +65,11 @@ def elsewhere(document: Mapping[str, Any]) -> list[str]:
         for name, stamp in document.get("parts", {}).items()
         if "environment" in stamp
     ]
-    return ["\n".join(["All but these parts; none of the figures is a time:", "", *lines])] if lines else []
+    return (
+        ["\n".join(["All but these parts, each of which compares within itself:", "", *lines])]
+        if lines
+        else []
+    )
 
 
 def parts_table(document: Mapping[str, Any]) -> str:

@@ -27,4 +27,4 @@ from benchmarks.parts import run_parts
 PARTS = (hintons_table, logits, longer, missing_three, sevens_and_eights, temperatures)
 
 if __name__ == "__main__":
-    run_parts("distillation", PARTS, in_haste=(hintons_table, missing_three), keep=keep_in, timed=False)
+    run_parts("distillation", PARTS, in_haste=(hintons_table, missing_three), keep=keep_in, one_machine=False)

@@ -22,4 +22,4 @@ from benchmarks.pruning.peer import torch_pruning
 PARTS = (channels, latency_targets, best, torch_pruning, architectures, criteria, lottery)
 
 if __name__ == "__main__":
-    run_parts("pruning", PARTS, in_haste=(channels, best, architectures), keep=keep_in)
+    run_parts("pruning", PARTS, in_haste=(channels, best, architectures), keep=keep_in, one_machine=False)

@@ -36,9 +36,9 @@ def run(tmp_path, monkeypatch, capsys):
     monkeypatch.setattr(parts, "RESULTS", tmp_path)
     monkeypatch.setattr(benchmarks, "RESULTS", tmp_path)
 
-    def start(*arguments: str, of=(first, second), keep=None, timed=True):
+    def start(*arguments: str, of=(first, second), keep=None, one_machine=True):
         monkeypatch.setattr(sys, "argv", ["toy", *arguments])
-        run_parts("toy", of, of[:1], keep, timed)
+        run_parts("toy", of, of[:1], keep, one_machine)
         return tmp_path / "toy.json"
 
     return start
@@ -82,13 +82,15 @@ def test_parts_of_another_machine_or_other_versions_are_left_out_and_that_is_sai
     assert (f"it has another {key}" in capsys.readouterr().err) == (kept == 1)
 
 
-def test_where_nothing_is_a_time_a_part_of_another_machine_stands_beside_the_rest_and_names_it(run):
-    path = run("--parts", "first", timed=False)
+def test_where_each_part_compares_within_itself_one_of_another_machine_stands_beside_the_rest_and_names_it(
+    run,
+):
+    path = run("--parts", "first", one_machine=False)
     document = json.loads(path.read_text())
     assert not elsewhere(document)
     document["environment"]["cpu_model"] = "Another One"
     path.write_text(json.dumps(document))
-    again = json.loads(run("--parts", "second", timed=False).read_text())
+    again = json.loads(run("--parts", "second", one_machine=False).read_text())
     assert list(again["parts"]) == ["first", "second"] and again["environment"]["cpu_model"] == "Another One"
     (told,) = elsewhere(again)
     assert "- second: on " in told and "Another One" not in told and "first" not in told
