@@ -40,7 +40,7 @@ def folder() -> Path:
 def trained(technique: Technique, source: Variant, dataset: Dataset) -> Variant:
     """What `technique` makes of `source`, or made of it before."""
     place = place_of(folder(), technique, source, dataset)
-    if place.exists():
+    if (place / "variant.json").is_file():
         say(f"{place.name} is kept, it is not trained again")
     return kept(folder(), technique, source, dataset, progress_line())
 

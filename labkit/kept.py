@@ -1,7 +1,7 @@
 """What was made is kept, and not made twice: a recipe that was interrupted goes on behind its last finished step.
 
-A result is found by all that it follows from: technique and settings, the variants that went in, and the data. Not by
-the code: whoever changes that chooses another folder.
+A result is found by all that it follows from: technique and settings, what went in with its classes and preprocessing,
+and every number of the data. Not by the code: whoever changes that chooses another folder.
 """
 
 from __future__ import annotations
@@ -20,10 +20,9 @@ def place_of(folder: Path, technique: Technique, source: Variant, dataset: Datas
     """Where in `folder` the result of `technique` on `source` belongs: a name that says what it is, and a digest."""
     step = technique.step(source)
     recipe = {
-        "technique": step.technique,
-        "config": step.config,
-        "parents": step.parents,
-        **facts_of(dataset),
+        "technique": [step.technique, step.config, step.parents, technique.also_reads()],
+        "source": [source.name, source.task, source.labels, sorted(source.preprocessing.items())],
+        "dataset": facts_of(dataset),
     }
     return folder / f"{technique.name}-{digest(recipe)}"
 
@@ -34,7 +33,7 @@ def kept(
     """What `technique` makes of `source`: as it was kept in `folder`, or made now and kept there.
 
     A module that no config of labkit's architectures describes cannot be rebuilt, and is not kept. Raises
-    ModelFileError for a damaged or full folder, and what the technique raises.
+    ModelFileError for a damaged folder, LabkitError for one that cannot be written, and what the technique raises.
     """
     place = place_of(folder, technique, source, dataset)
     if (place / "variant.json").is_file():
@@ -47,11 +46,11 @@ def kept(
 
 
 def facts_of(dataset: Dataset | None) -> dict[str, object]:
-    """By what a dataset is known again: name, checksum, and how many samples each split has."""
+    """By what a dataset is known again: its name, its classes, and a digest of the numbers of each split."""
     if dataset is None:
         return {}
-    sizes = {name: len(split) for name, split in dataset.splits.items()}
-    return {"dataset": dataset.name, "checksum": dataset.checksum, "sizes": sizes}
+    splits = {name: split.fingerprint() for name, split in dataset.splits.items()}
+    return {"name": dataset.name, "labels": dataset.labels, "splits": splits}
 
 
 def digest(recipe: object) -> str:

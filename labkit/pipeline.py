@@ -31,7 +31,7 @@ from labkit.distill import (
 from labkit.doors import door
 from labkit.encode import ClusterWeights, FactorizeLowRank
 from labkit.errors import ConfigError, TechniqueError, nearest
-from labkit.files import read_toml, write_atomically
+from labkit.files import check_writable, read_toml, write_atomically
 from labkit.kept import kept
 from labkit.progress import Progress, part
 from labkit.prune import PruneChannels, PruneMagnitude, PruneWeights, RemoveDeadUnits
@@ -82,13 +82,15 @@ class Pipeline(Technique):
     title: ClassVar[str] = "Pipeline"
 
     steps: tuple[Technique, ...] = ()
-    checkpoint: Path | None = None
+    checkpoint: str | Path | None = None
     """A folder where the result of each step is kept: the same pipeline, called again, goes on behind the last one."""
 
     def __post_init__(self) -> None:
         super().__post_init__()
         if not self.steps:
             raise ConfigError("a Pipeline needs at least one step")
+        if not isinstance(self.checkpoint, (str, Path, type(None))):
+            raise ConfigError(f"checkpoint={self.checkpoint!r} must be a folder's path, or None")
         for step in self.steps:
             if not isinstance(step, Technique):
                 raise ConfigError(f"a Pipeline is made of techniques, {step!r} is none")
@@ -133,6 +135,8 @@ class Pipeline(Technique):
         """Also refuse steps that cannot follow each other, before the first of them begins."""
         super().requires(variant, dataset)
         self.makes(variant.format)
+        if self.checkpoint:
+            check_writable(self.checkpoint)
         for step in self.steps:
             if isinstance(step, Retaught):
                 step.check_teacher()
@@ -142,7 +146,7 @@ class Pipeline(Technique):
         for index, step in enumerate(self.steps):
             share = part(progress, index / len(self.steps), (index + 1) / len(self.steps), f"{step.title}: ")
             if self.checkpoint:
-                variant = kept(self.checkpoint, step, variant, dataset, share)
+                variant = kept(Path(self.checkpoint), step, variant, dataset, share)
             else:
                 variant = step(variant, dataset, share)
         return variant

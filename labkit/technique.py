@@ -50,15 +50,19 @@ def knob(
 
 
 def knobs(config: Any) -> list[dataclasses.Field[Any]]:
-    """The knobs of a dataclass in the order to show them in: its own, then those that it shares with others."""
+    """The knobs of a dataclass in the order to show them in: its own, then those that it shares with others.
+
+    Without those that it calls `idle`: they mean nothing to this one of a family.
+    """
     family = (config if isinstance(config, type) else type(config)).__mro__
     own_first = {
         name: place
         for place, cls in reversed(list(enumerate(family)))
         for name in vars(cls).get("__annotations__", ())
     }
+    idle = getattr(config, "idle", ())
     return sorted(
-        (field for field in dataclasses.fields(config) if field.metadata),
+        (field for field in dataclasses.fields(config) if field.metadata and field.name not in idle),
         key=lambda field: own_first[field.name],
     )
 
@@ -190,6 +194,10 @@ class Technique(ABC):
         value, default = getattr(self, field), type(self).__dataclass_fields__[field].default
         if value != default:
             raise ConfigError(f"{type(self).__name__}.{field}={value!r} would have no effect: {advice}")
+
+    def also_reads(self) -> tuple[str, ...]:
+        """Digests of what the result follows from besides its fields, the variant and the dataset: none, most often."""
+        return ()
 
     def instead_of(self, format_: str) -> str:
         """What to do with a variant in a format that this technique does not take, as advice."""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit.cli.options import Json, Model, Settings, data_of, folder_option
+from labkit.cli.options import DATASET, Json, Model, Settings, data_of, folder_option
 from labkit.cli.telling import Account, save, tell
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 from labkit.methods import METHODS
@@ -21,10 +21,6 @@ _ENCODE = (
     "Write a model as a file of coded weights. It is smallest for one that was pruned and clustered. Methods, to be "
     f"applied first: {', '.join(METHODS['encode'])}."
 )
-_DATASET = (
-    "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own, and so does a folder with "
-    "what was made of one."
-)
 
 
 def register(app: typer.Typer) -> None:
@@ -35,7 +31,7 @@ def register(app: typer.Typer) -> None:
         variant: Model,
         out: Annotated[Path, typer.Option(help=_OUT)],
         method: Annotated[str, typer.Option(help="What to apply first; nothing by default.")] = "",
-        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
         show: Annotated[
             bool, typer.Option("--show", help="Show where every byte went, and what other compressors take.")
@@ -61,7 +57,7 @@ def register(app: typer.Typer) -> None:
             Path, typer.Option(help="A TOML file: for each step [[step]], technique = …, its fields.")
         ],
         out: Annotated[Path, typer.Option(help="A folder, a file.lkz, or a file of the last step's format.")],
-        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
         checkpoint: Annotated[
             Path | None,
             folder_option("Keep what each step made here; a later call goes on behind it.", "--checkpoint"),

@@ -8,7 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Model, Out, Settings, data_of, folder_option
+from labkit.cli.options import DATASET, DataOption, Json, Model, Out, Settings, data_of, folder_option
 from labkit.cli.telling import save, tell
 from labkit.cli.terminal import parse_settings, progress_line, say
 from labkit.methods import METHODS
@@ -22,10 +22,6 @@ _OUT = (
 )
 _BASELINE = (
     "With a teacher (alpha above 0): train on the labels alone too, and say what the teacher was worth."
-)
-_DATASET = (
-    "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own, and so does a folder with "
-    "what was made of one."
 )
 
 
@@ -75,7 +71,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         variant: Model,
         out: Annotated[Path, typer.Option(help=_OUT)],
         method: Annotated[str, typer.Option(help="One of the methods above; the first by default.")] = "",
-        dataset: Annotated[str | None, typer.Option(help=_DATASET)] = None,
+        dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
         with_baseline: Annotated[bool, typer.Option("--with-baseline", help=_BASELINE)] = False,
         json: Json = False,

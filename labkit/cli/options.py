@@ -21,6 +21,10 @@ def folder_option(help: str, name: str = "--out") -> Any:
     return typer.Option(name, help=help, callback=check)
 
 
+DATASET = (
+    "digits, fashion-mnist, mnist, an .npz, or a folder; a model of the kit knows its own, and so does a folder with "
+    "what was made of one."
+)
 Model = Annotated[
     str,
     typer.Argument(help="A name in the zoo, a saved variant's folder, or a model's file (.onnx, .pt2, …)."),

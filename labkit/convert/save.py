@@ -82,11 +82,19 @@ def check_out(format_: str, out: Path) -> None:
 
 def _check_replaceable(out: Path) -> None:
     """Raise ConfigError if a file is there that does not begin as its ending promises: it may be somebody's notes."""
+    weights = out.with_suffix(".bin")
+    if out.suffix.lower() == ".xml" and os.path.isfile(weights) and not os.path.lexists(out):
+        raise ConfigError(
+            f"{weights}, where the weights of {out.name} would lie, is there and belongs to no {out.name}: give "
+            "another name, or remove it"
+        )
+    if not os.path.isfile(out):  # what else may be there is for `check_writable`
+        return
     start, begins = _BEGINS.get(out.suffix.lower(), (0, b""))
     try:
         with out.open("rb") as file:
             head = file.read(16)
-    except OSError:  # not there, most often; whatever else it is, `check_writable` says so
+    except OSError:
         return
     if head and not head[start:].startswith(begins):
         raise ConfigError(

@@ -8,6 +8,7 @@ test          looked at once, by the winner
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -41,6 +42,14 @@ class Split:
     def take(self, indices: Array | slice) -> Split:
         """The samples at `indices`, in that order."""
         return Split({name: array[indices] for name, array in self.inputs.items()}, self.target[indices])
+
+    def fingerprint(self) -> str:
+        """SHA-256 of all arrays with their names, types and shapes, computed afresh."""
+        found = hashlib.sha256()
+        for name, array in (*sorted(self.inputs.items()), ("", self.target)):
+            found.update(f"{name}\n{array.dtype} {array.shape}\n".encode())
+            found.update(np.ascontiguousarray(array).tobytes())
+        return found.hexdigest()
 
     @door
     def batches(self, batch_size: int) -> Iterator[Split]:

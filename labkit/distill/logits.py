@@ -25,6 +25,7 @@ class DistillLogits(Distill):
 
     name: ClassVar[str] = "distill_logits"
     title: ClassVar[str] = "Distillation by the teacher's logits"
+    idle: ClassVar[tuple[str, ...]] = ("temperature",)
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 import torch
 from torch import nn
 
-from labkit.data import Dataset, find_dataset
+from labkit.data import Dataset, find_dataset, load_unlabelled
 from labkit.distill.soft_targets import Taught
 from labkit.distill.start import STARTS, copy_weights
 from labkit.distill.transfer import with_images_of, without_classes
@@ -54,6 +54,10 @@ class Distills(Taught):
             raise TechniqueError(
                 f"without={self.without!r} goes by labels, and transfer={self.transfer!r} has none: set one of the two"
             )
+
+    def also_reads(self) -> tuple[str, ...]:
+        """The digest of the transfer set, of which the fields hold the place alone."""
+        return (load_unlabelled(self.transfer).fingerprint(),) if self.transfer else ()
 
     def instead_of(self, format_: str) -> str:
         """Also, where it is ONNX, how such a teacher is heard all the same: in a fine-tuning."""

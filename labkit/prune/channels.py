@@ -106,13 +106,14 @@ class PruneChannels(FineTuned):
         dataset: Dataset | None,
         progress: Progress,
     ) -> Any:
-        """`pruned.model`, a module or an ONNX file, after the fine-tuning."""
-        if pruned.format == "torch" or not self.fine_tune_epochs:
+        """`pruned.model` after the fine-tuning; an ONNX file is trained as a module that computes the same."""
+        if not self.fine_tune_epochs:
+            return pruned.model
+        if pruned.format == "torch":
             return self.fine_tune(pruned, whole, dataset, progress)
-        teacher = as_module(whole)
-        kept = structure.coupling.indices(removed)
+        teacher, staying = as_module(whole), structure.coupling.indices(removed)
         return self.on_module(
-            pruned, whole, dataset, lambda module: self.fine_tune(module, teacher, dataset, progress), kept
+            pruned, whole, dataset, lambda module: self.fine_tune(module, teacher, dataset, progress), staying
         )
 
     def _removed(

@@ -12,7 +12,7 @@ from labkit.distill import Retaught
 from labkit.onnx_graph.as_torch import OnnxModule
 from labkit.progress import Progress
 from labkit.prune.files import as_file, as_module
-from labkit.prune.norms import Kept, moments, with_batch_norms, without_batch_norms
+from labkit.prune.norms import Staying, moments, with_batch_norms, without_batch_norms
 from labkit.technique import knob
 from labkit.train import Hook, fit
 from labkit.variant import Variant
@@ -63,16 +63,16 @@ class FineTuned(Retaught):
         whole: Variant,
         dataset: Dataset | None,
         change: Callable[[Variant], Any],
-        kept: Kept | None = None,
+        staying: Staying | None = None,
     ) -> bytes:
         """The ONNX file `pruned` with the weights that `change` gives it, who works on it as a module of PyTorch's.
 
-        Where that is trained, it has the batch norms that its export folded (`norms`); `kept` says which channels of
-        the `whole` file are left. Raises TechniqueError if the file has an operator that PyTorch cannot do.
+        Where that is trained, its convolutions have batch norms (`norms`); `staying` says which channels of the
+        `whole` file are left. Raises TechniqueError if the file has an operator that PyTorch cannot do.
         """
-        trains = dataset is not None and self.fine_tune_epochs > 0
-        known = moments(whole, dataset, self.batch_size, self.seed) if trains and dataset else {}
+        trained_on = dataset if self.fine_tune_epochs else None
+        known = moments(whole, trained_on, self.batch_size, self.seed) if trained_on else {}
         if not known:
             return as_file(pruned, change(as_module(pruned)))
-        normed = dataclasses.replace(pruned, model=with_batch_norms(pruned.payload, known, kept or {}))
+        normed = dataclasses.replace(pruned, model=with_batch_norms(pruned.payload, known, staying or {}))
         return without_batch_norms(as_file(normed, change(as_module(normed))))

@@ -23,10 +23,11 @@ from labkit.data import Dataset
 from labkit.measure.lock import Patience
 from labkit.onnx_graph import Graph, add_constant, fold_batch_norm, open_graph, replace_nodes
 from labkit.onnx_graph.as_torch import OnnxModule
+from labkit.prune.coupling.axis import Place
 from labkit.train import in_words
 from labkit.variant import Array, Variant
 
-Kept = Mapping[tuple[str, int], Array]
+Staying = Mapping[Place, Array]
 """(Weight, axis) → which indices are left of the whole network's; what is not in it lost nothing."""
 _BATCHES, _EPSILON = 16, 1e-5
 _NORMS = ("BatchNormalization", "InstanceNormalization", "LayerNormalization", "GroupNormalization")
@@ -59,7 +60,7 @@ def moments(whole: Variant, dataset: Dataset, batch_size: int, seed: int) -> dic
     return {name: _moments(np.stack(batches)) for name, batches in module.seen.items()}
 
 
-def with_batch_norms(pruned: bytes, of_whole: Mapping[str, Moments], kept: Kept) -> bytes:
+def with_batch_norms(pruned: bytes, of_whole: Mapping[str, Moments], staying: Staying) -> bytes:
     """The file with a batch norm behind each convolution whose moments are known; these are now the channels' own.
 
     As it stands there, in evaluation mode, it changes nothing: only training sees the difference.
@@ -71,7 +72,7 @@ def with_batch_norms(pruned: bytes, of_whole: Mapping[str, Moments], kept: Kept)
         known = of_whole.get(node.output[0])
         if known is None:
             continue
-        stay = kept.get((node.input[1], 0), np.arange(len(known.mean)))
+        stay = staying.get((node.input[1], 0), np.arange(len(known.mean)))
         name, inside = node.output[0], graph.new_name(f"{node.output[0]}/before_norm")
         scale = np.sqrt(known.variance[stay] + _EPSILON)
         parts = {
@@ -117,6 +118,7 @@ class _Watched(OnnxModule):
             and graph.only_consumer(node.input[1]) is not None
             and (weight := graph.constants.get(node.input[1])) is not None
             and weight.data_type == onnx.TensorProto.FLOAT
+            and all(name in graph.constants for name in node.input[2:])  # or it could not be folded again
         }
 
     def settle(self, name: str, value: Tensor) -> Tensor:

@@ -104,7 +104,7 @@ def time_shares(
 def time_share(
     original: Variant, narrow: Variant, runtime: str, protocol: Protocol, progress: Progress = silent
 ) -> tuple[float, Interval]:
-    """The same of one, with its 95 % interval."""
+    """Of one alone the geometric mean over the blocks, with its 95 % interval."""
     (shares,) = _block_shares(original, [narrow], runtime, protocol, progress)
     return ratio_interval(np.log(shares))
 

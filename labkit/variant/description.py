@@ -41,7 +41,7 @@ def check_description(variant: Variant, what: str) -> None:
             names = ", ".join(map(repr, inputs))
             raise ModelFileError(f"{what}: preprocessing is for {name!r}, the model takes {names}")
         _check_channels(inputs[name], preprocessing, what)
-    classes = next((spec.shape[-1] for spec in variant.outputs[:1] if spec.shape), None)
+    classes = next((spec.shape[1] for spec in variant.outputs[:1] if len(spec.shape) == 2), None)
     if variant.labels and isinstance(classes, int) and classes != len(variant.labels):
         raise ModelFileError(f"{what}: {len(variant.labels)} labels for a model with {classes} outputs")
     same = [spec.name for spec in variant.outputs if spec.name in inputs]

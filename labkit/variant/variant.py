@@ -40,6 +40,9 @@ class Variant:
     label or another word, and for two inputs or outputs of one name.
     """
 
+    MADE_BY: ClassVar[str] = "labkit.as_variant(module, example), labkit.load_model or labkit.load_onnx"
+    """What a door (`labkit.doors`) advises whoever passes something else."""
+
     name: str
     format: str
     model: Any
@@ -49,7 +52,6 @@ class Variant:
     labels: tuple[str, ...] = ()
     preprocessing: Mapping[str, Preprocessing] = field(default_factory=dict)
     lineage: tuple[Step, ...] = ()
-    MADE_BY: ClassVar[str] = "labkit.as_variant(module, example), labkit.load_model or labkit.load_onnx"
     file_bytes: int | None = None
     """The size of the coded file that it was decoded from; None where `payload` is what would be shipped."""
 

@@ -103,10 +103,19 @@ def trained_on(name_or_path: str | Path) -> str | None:
         return None
     first, dataset = _origin(file)
     for name, recipe in recipes().items():
-        shipped = FOLDER / name / "variant.json"
-        if first and recipe["dataset"] == dataset and shipped.is_file() and _origin(shipped)[0] == first:
+        if first and recipe["dataset"] == dataset and _first_step(name) == first:
             return dataset
     return None
+
+
+def _first_step(name: str) -> Any:
+    """Of the lineage of a shipped network, as a saved variant tells it."""
+    file = FOLDER / name / "variant.json"
+    return (
+        _origin(file)[0]
+        if file.is_file()
+        else json.loads(json.dumps(dataclasses.asdict(_shipped(name).lineage[0])))
+    )
 
 
 def _origin(file: Path) -> tuple[Any, str]:

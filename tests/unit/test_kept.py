@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import dataclasses
 
+import numpy as np
 import pytest
 from typer.testing import CliRunner
 
 from labkit.cli import app
 from labkit.data import load_dataset
+from labkit.distill import Distill
 from labkit.encode import ClusterWeights
-from labkit.errors import Cancelled, ModelFileError, TechniqueError
+from labkit.errors import Cancelled, ConfigError, LabkitError, ModelFileError, TechniqueError
+from labkit.kept import place_of
 from labkit.pipeline import Pipeline
 from labkit.progress import silent
 from labkit.prune import PruneChannels, PruneMagnitude
@@ -121,3 +124,42 @@ def test_a_teacher_that_is_not_there_is_missed_before_the_first_step_begins(digi
     with pytest.raises(TechniqueError, match="teacher='nowhere' is neither"):
         Pipeline((RECIPE.steps[0], last))(variant, dataset)
     assert not trainings
+
+
+def test_what_a_field_only_names_is_not_taken_for_what_was_there_before(digits, tmp_path):
+    variant, dataset = digits
+    images = dataset.split("train").take(slice(64))
+    step = Distill("lenet5", width=0.2, alpha=1.0, transfer=str(tmp_path / "a.npz"), epochs=1, threads=1)
+    places = []
+    for scale in (1, 2):
+        np.savez(tmp_path / "a.npz", x=images.inputs["image"] // scale)
+        places.append(place_of(tmp_path, step, variant, dataset))
+    assert places[0] != places[1]
+
+
+def test_the_same_weights_with_other_preprocessing_and_the_same_images_with_other_labels_are_something_else(
+    digits, tmp_path
+):
+    variant, dataset = digits
+    step, train = RECIPE.steps[0], dataset.split("train")
+    (name, preprocessing), *_ = variant.preprocessing.items()
+    brighter = dataclasses.replace(
+        variant, preprocessing={name: dataclasses.replace(preprocessing, scale=1.0)}
+    )
+    turned = dataclasses.replace(train, target=train.target[::-1].copy())
+    relabelled = dataclasses.replace(dataset, splits={**dataset.splits, "train": turned})
+    places = [
+        place_of(tmp_path, step, *each)
+        for each in ((variant, dataset), (brighter, dataset), (variant, relabelled))
+    ]
+    assert len(set(places)) == 3 and place_of(tmp_path, step, variant, dataset) == places[0]
+
+
+def test_a_folder_that_cannot_be_written_is_refused_before_the_first_step(digits, trainings, tmp_path):
+    variant, dataset = digits
+    (tmp_path / "file").write_text("no folder")
+    with pytest.raises(LabkitError, match="cannot write into"):
+        Pipeline(RECIPE.steps, checkpoint=str(tmp_path / "file" / "steps"))(variant, dataset)
+    assert not trainings
+    with pytest.raises(ConfigError, match="checkpoint=7 must be"):
+        Pipeline(RECIPE.steps, checkpoint=7)

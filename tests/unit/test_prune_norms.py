@@ -18,7 +18,7 @@ from labkit.prune.norms import moments, with_batch_norms, without_batch_norms
 from labkit.runtimes import reference_runtime
 from labkit.technique import probe
 from labkit.zoo import load_model
-from tests.graphs import data_for, small_cnn
+from tests.graphs import build, data_for, node, small_cnn, weight
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +87,28 @@ def test_a_channel_has_the_moments_that_it_had_in_the_whole_network():
     np.testing.assert_allclose(variance, first.variance[stay], rtol=1e-6)
     np.testing.assert_allclose(shift, first.mean[stay], rtol=1e-6)
     np.testing.assert_array_equal(shift, mean)
+
+
+def test_a_convolution_whose_bias_is_computed_or_left_empty_has_none_for_it_could_not_be_folded_again():
+    variant = build(
+        [
+            node("Conv", "x w1", "a"),
+            node("Relu", "a", "b"),
+            node("Identity", "b2", "computed"),
+            node("Conv", "b w2 computed", "c"),
+            node("GlobalAveragePool", "c", "d"),
+            node("Flatten", "d", "e"),
+            node("Gemm", "e w3", "y", transB=1),
+        ],
+        [weight("w1", 8, 3, 3, 3), weight("w2", 8, 8, 3, 3), weight("b2", 8), weight("w3", 10, 8)],
+    )
+    model = onnx.load_model_from_string(variant.payload)
+    model.graph.node[0].input.append("")
+    variant = dataclasses.replace(variant, model=model.SerializeToString())
+    dataset = data_for(variant)
+    assert not moments(variant, dataset, batch_size=16, seed=0)
+    mended = PruneWeights(0.5, fine_tune_epochs=1, threads=1)(variant, dataset)
+    assert operators(mended) == operators(variant)
 
 
 def test_a_file_with_norms_of_its_own_keeps_them():

@@ -2,10 +2,13 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
 from labkit.cli import main
+from labkit.convert import check_out
+from labkit.errors import LabkitError
 from labkit.methods import METHODS
 from labkit.pipeline import TECHNIQUES
 from tests.small_lenet import save_small_lenet
@@ -81,7 +84,8 @@ def test_the_fields_of_every_method_are_listed_with_their_defaults(run, command)
     for method, name in METHODS[command].items():
         (cls,) = [each for each in TECHNIQUES if each.name == name]
         listed = json.loads(run("methods", command, method, "--json"))["fields"]
-        defaults = {each.name: each.default for each in dataclasses.fields(cls)}
+        idle = getattr(cls, "idle", ())  # fields of its family that mean nothing to it
+        defaults = {each.name: each.default for each in dataclasses.fields(cls) if each.name not in idle}
         assert {each["field"]: each["default"] for each in listed} == defaults
         assert all(each["allowed"] != each["field"] for each in listed)
 
@@ -125,6 +129,27 @@ def test_what_is_no_model_is_not_replaced(run, words, tmp_path):
     first = notes.read_bytes()
     run(*words)
     assert notes.read_bytes() == first
+
+
+def test_weights_that_belong_to_nothing_are_not_replaced(run, tmp_path):
+    (tmp_path / "m.bin").write_text("notes of mine")
+    assert "m.bin, where the weights of m.xml would lie" in run(
+        "convert", "model", "--to", "openvino", "--out", "m.xml", fails=True
+    )
+    (tmp_path / "m.bin").unlink()
+    for _ in range(2):
+        run("convert", "model", "--to", "openvino", "--out", "m.xml")
+
+
+@pytest.mark.parametrize("make", [os.mkfifo, None], ids=["pipe", "NUL"])
+def test_what_is_no_file_at_all_neither_hangs_nor_ends_in_a_traceback(run, make, tmp_path):
+    name = "a.onnx" if make else "a\0.onnx"
+    if make:
+        make(tmp_path / name)
+        check_out("onnx", tmp_path / name)
+    else:
+        with pytest.raises(LabkitError, match="cannot write"):
+            check_out("onnx", tmp_path / name)
 
 
 @pytest.mark.parametrize(
