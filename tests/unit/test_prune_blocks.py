@@ -22,6 +22,7 @@ from labkit.onnx_graph import open_graph
 from labkit.prune import PruneChannels
 from labkit.prune.coupling import find_coupling
 from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
+from labkit.prune.coupling.sizes import find_sizes
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
@@ -208,6 +209,20 @@ def test_of_two_groups_that_code_cannot_narrow_together_one_is_narrowed_and_the_
     assert structure.coupling.whole["second.weight"].endswith(
         "cannot do with fewer: ValueError: too few channels"
     )
+
+
+@pytest.mark.parametrize("equation", ["nck,cd->nd", "nc,cd,de->ne", "nc->nc", "nc,cd->ne", "nc,cd->n...d"])
+def test_an_einsum_whose_equation_does_not_fit_its_inputs_keeps_the_channels_whole(equation, monkeypatch):
+    nodes = [node("Conv", "x w1", "a"), node("GlobalAveragePool", "a", "g"), node("Flatten", "g", "f")]
+    nodes.append(node("Einsum", "f w2", "y", equation="nc,cd->nd"))
+    model = open_graph(build(nodes, [weight("w1", 8, 3, 3, 3), weight("w2", 8, 10)]).payload)
+    sizes = find_sizes(model)
+    # an engine would refuse the graph before the rule sees it
+    monkeypatch.setattr("labkit.prune.coupling.coupling.find_sizes", lambda _: sizes)
+    model.graph.node[-1].attribute[0].s = equation.encode()
+    coupling = find_coupling(model)
+    assert not coupling.groups
+    assert coupling.whole["w1"].startswith("Einsum 'y' ")
 
 
 def test_attention_under_a_mask_is_pruned_and_exported_with_tokens_that_count():

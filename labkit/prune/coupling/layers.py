@@ -109,11 +109,15 @@ def product(reading: Reading) -> list[Axes]:
 def einsum(reading: Reading) -> list[Axes]:
     """Einsum: axes of one letter are one axis; what is summed over may lack what is zero, as in a MatMul."""
     terms, arrow, result = reading.attribute("equation").replace(" ", "").partition("->")
-    inputs = list(zip(terms.split(","), map(reading.input, range(len(reading.node.input))), strict=True))
-    if not arrow or "." in terms or any(len(set(term)) < len(term) for term, _ in inputs):
+    split = terms.split(",")
+    if not arrow or "." in terms + result or any(len(set(term)) < len(term) for term in split):
         raise Unruled(
             f"{reading.title()} is written without an arrow, with dots, or with a letter twice in a term"
         )
+    given = [reading.input(place) for place in range(len(reading.node.input))]
+    if list(map(len, split)) != list(map(len, given)) or not set(result) <= set(terms) - {","}:
+        raise Unruled(f"{reading.title()} has an equation that does not fit its inputs")
+    inputs = list(zip(split, given, strict=True))
     met = {letter: [axes[term.index(letter)] for term, axes in inputs if letter in term] for letter in terms}
     joined = {
         letter: broadcast(reading, [(axis,) for axis in axes])[0] for letter, axes in met.items() if axes
