@@ -234,6 +234,19 @@ class MaskedConv(nn.Conv2d):
         return functional.conv2d(x, self.weight * self.mask, self.bias)
 
 
+class Anchors(nn.Module):
+    """A detector's head: beside its channels, whose width it keeps, it keeps lists of tensors and of settings."""
+
+    def __init__(self, channels=12):
+        super().__init__()
+        self.channels, self.conv = channels, nn.Conv2d(16, channels, 1)
+        self.anchors, self.names = [torch.zeros(3), torch.ones(3)], ("near", None, channels)
+
+    def forward(self, x):
+        y = self.conv(x).view(x.shape[0], self.channels, -1) * self.anchors[1].sum()
+        return y.unflatten(2, x.shape[2:])
+
+
 class Pyramid(nn.Module):
     """FPN, SegFormer: a small map grows to the size of a larger one, whatever that is, and is joined with it."""
 
@@ -278,6 +291,7 @@ BLOCKS = {
     "dual_path": lambda: Image(DualPath(), 16),
     "mixed_kernels": lambda: Image(MixedKernels(), 16),
     "stairs": lambda: Image(Stairs(), 16),
+    "anchors": lambda: Image(Anchors(), 12),
     "pyramid": lambda: Image(Pyramid(), 8),
     "pixel_shuffle": lambda: Image(nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)), 8),
     "transposed_depthwise": lambda: Image(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=16), 32),

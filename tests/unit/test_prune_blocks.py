@@ -43,6 +43,7 @@ GROUPS = {
     "dual_path": ([16, 10, 6], [16, 10, 6]),
     "mixed_kernels": ([6, 10], [6, 10]),
     "stairs": ([4] * 5, [4] * 5),
+    "anchors": ([16, 12], [16, 12]),
     "pyramid": ([16, 12, 8], [16, 12, 8]),
     "pixel_shuffle": ([16, 8], [16, 8]),
     "transposed_depthwise": ([16], [16]),

@@ -114,20 +114,27 @@ def correct_widths(
 ) -> None:
     """Code that splits, slices or reshapes its channels keeps their widths: a list of them, or single numbers.
 
-    What was corrected before, the heads of an attention say, is not what a node was told any more, and stays.
+    What was corrected before, the heads of an attention say, is not what a node was told any more, and stays. So do
+    lists of anything but whole numbers: tensors, for one, cannot be compared.
     """
     graph = Graph(coupling.model)
     for node, sizes, stay in coupling.widths(removed):
         for path in _owners(graph, node):
             kept, owner = vars(before.get_submodule(path)), after.get_submodule(path)
             for name, value in list(vars(owner).items()):
-                if type(value) not in (int, list, tuple) or value != kept[name]:
+                if not _whole_numbers(value) or value != kept[name]:
                     continue
                 told = {new for old, new in zip(sizes, stay, strict=True) if old == value}
                 if type(value) is int and len(told) == 1:
                     setattr(owner, name, *told)
                 elif type(value) is not int and list(value) == sizes:
                     setattr(owner, name, type(value)(stay))
+
+
+def _whole_numbers(value: object) -> bool:
+    """Whether it is a whole number, or a plain list or tuple of nothing else."""
+    values = value if isinstance(value, list | tuple) else [value]
+    return type(value) in (int, list, tuple) and all(type(each) is int for each in values)
 
 
 def _owners(graph: Graph, node: onnx.NodeProto) -> set[str]:
