@@ -247,6 +247,20 @@ class Anchors(nn.Module):
         return y.unflatten(2, x.shape[2:])
 
 
+class ScaledConv(nn.Module):
+    """A layer of its own kind that divides by a number: it equals a size of the weight, or both, by chance alone."""
+
+    def __init__(self, inputs=8, outputs=12, scale=8, view=False):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(outputs, inputs, 3, 3))
+        self.bias = nn.Parameter(torch.randn(outputs))
+        self.scale, self.width, self.warm_up = scale, outputs if view else -1, outputs
+
+    def forward(self, x):
+        y = functional.conv2d(x, self.weight, self.bias, padding=1) / self.scale
+        return y.view(x.shape[0], self.width, *x.shape[2:])
+
+
 class Pyramid(nn.Module):
     """FPN, SegFormer: a small map grows to the size of a larger one, whatever that is, and is joined with it."""
 
@@ -292,6 +306,8 @@ BLOCKS = {
     "mixed_kernels": lambda: Image(MixedKernels(), 16),
     "stairs": lambda: Image(Stairs(), 16),
     "anchors": lambda: Image(Anchors(), 12),
+    "scaled": lambda: Image(nn.Sequential(nn.Conv2d(16, 8, 1), nn.ReLU(), ScaledConv()), 12),
+    "scaled_viewed": lambda: Image(nn.Sequential(nn.Conv2d(16, 8, 1), nn.ReLU(), ScaledConv(view=True)), 12),
     "pyramid": lambda: Image(Pyramid(), 8),
     "pixel_shuffle": lambda: Image(nn.Sequential(nn.Conv2d(16, 32, 1), nn.PixelShuffle(2)), 8),
     "transposed_depthwise": lambda: Image(nn.ConvTranspose2d(16, 32, 4, 2, 1, groups=16), 32),

@@ -26,7 +26,7 @@ from labkit.prune.coupling.sizes import find_sizes
 from labkit.prune.structure import read_structure
 from labkit.runtimes import get_runtime
 from labkit.technique import probe
-from tests.blocks import BLOCKS, Image, MaskedAttention, MaskedConv
+from tests.blocks import BLOCKS, Image, MaskedAttention, MaskedConv, ScaledConv
 from tests.graphs import build, constant, node, weight
 
 IMAGES = np.random.default_rng(1).standard_normal((3, 3, 16, 16)).astype(np.float32)
@@ -44,6 +44,8 @@ GROUPS = {
     "mixed_kernels": ([6, 10], [6, 10]),
     "stairs": ([4] * 5, [4] * 5),
     "anchors": ([16, 12], [16, 12]),
+    "scaled": ([16, 8, 12], [16, 8, 12]),
+    "scaled_viewed": ([16, 8, 12], [16, 8, 12]),
     "pyramid": ([16, 12, 8], [16, 12, 8]),
     "pixel_shuffle": ([16, 8], [16, 8]),
     "transposed_depthwise": ([16], [16]),
@@ -210,6 +212,30 @@ def test_of_two_groups_that_code_cannot_narrow_together_one_is_narrowed_and_the_
     assert structure.coupling.whole["second.weight"].endswith(
         "cannot do with fewer: ValueError: too few channels"
     )
+
+
+def halved(block, channels):
+    """The block once every group has lost half of its units, and how many units each group had."""
+    torch.manual_seed(0)
+    module = Image(torch.nn.Sequential(torch.nn.Conv2d(16, 8, 1), torch.nn.ReLU(), block), channels)
+    structure = read_structure(as_variant(module.eval(), IMAGES[:2]))
+    groups = structure.coupling.groups
+    return structure.narrow([group.units[::2] for group in groups]).block[2], sorted(map(len, groups))
+
+
+def test_a_number_that_equals_a_size_by_chance_stays_also_where_it_counts_in_training_alone():
+    block, groups = halved(ScaledConv(), 12)
+    assert (groups, block.scale, block.warm_up) == ([8, 12, 16], 8, 12)
+
+
+def test_numbers_follow_the_cut_of_those_groups_alone_that_need_it():
+    block, groups = halved(ScaledConv(view=True), 12)
+    assert (groups, block.scale, block.width) == ([8, 12, 16], 8, 6)
+
+
+def test_a_group_that_cannot_do_with_numbers_corrected_nor_without_stays_whole_and_the_others_go():
+    block, groups = halved(ScaledConv(scale=12, view=True), 12)
+    assert (groups, block.scale, block.width) == ([8, 16], 12, 12)
 
 
 @pytest.mark.parametrize("equation", ["nck,cd->nd", "nc,cd,de->ne", "nc->nc", "nc,cd->ne", "nc,cd->n...d"])

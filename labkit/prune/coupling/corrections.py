@@ -1,7 +1,8 @@
 """What the layers of a module know of their sizes, once their tensors are cut: whole numbers kept beside them.
 
 No graph tells where code keeps them. So they are found by what they equal: the size of a tensor, the number of an
-attention's heads, the widths that channels are split or viewed by. Whether that was right, `fitting` finds by trying.
+attention's heads, the widths that channels are split or viewed by. A divisor may equal a size by chance. So numbers
+that may be anything follow the cut of those groups alone that cannot go without, and `fitting` finds these by trying.
 """
 
 from __future__ import annotations
@@ -19,6 +20,14 @@ from labkit.onnx_graph import Graph
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.coupling.coupling import Coupling
 
+_KNOWN = (
+    nn.modules.conv._ConvNd,
+    nn.Linear,
+    nn.modules.batchnorm._NormBase,
+    nn.GroupNorm,
+    nn.Embedding,
+    nn.PReLU,
+)
 _SCOPES = "pkg.torch.onnx.name_scopes"
 
 
@@ -54,26 +63,46 @@ def correct_layers(before: nn.Module, after: nn.Module, graph: onnx.ModelProto) 
             layer.num_embeddings, layer.embedding_dim = shape
         elif isinstance(layer, nn.PReLU):
             layer.num_parameters = shape[0]
-        else:
-            _correct_numbers(old, layer)
 
 
-def _correct_numbers(before: nn.Module, after: nn.Module) -> None:
+def correct_numbers(
+    before: nn.Module, after: nn.Module, coupling: Coupling, removed: Sequence[Numbers]
+) -> set[tuple[str, str]]:
     """A layer of any other kind: a whole number that told the size of one of its own tensors tells the new one.
 
     Where axes of one size now differ, the vectors decide: biases and scales are as wide as what the layer makes.
+    removed: of the units that are gone from `after`, those that numbers follow. Returns the (layer, number) that
+    vectors have decided, be it that they stay.
     """
-    pairs = [(old, new) for (*_, old), (*_, new) in zip(own_tensors(before), own_tensors(after), strict=True)]
-    for name, value in list(vars(after).items()):
-        axes = [
-            (old.ndim, left)
-            for old, new in pairs
-            for size, left in zip(old.shape, new.shape, strict=True)
-            if type(value) is int and size == value
-        ]
-        told = {left for rank, left in axes if rank == 1} or {left for _, left in axes}
-        if len(told) == 1:
-            setattr(after, name, *told)
+    shapes, settled = _shapes(before, coupling, removed), set[tuple[str, str]]()
+    for (path, layer), old in zip(after.named_modules(), before.modules(), strict=True):
+        pairs = [(tensor.shape, shapes[id(tensor)]) for *_, tensor in own_tensors(old)]
+        for name, value in [] if isinstance(old, _KNOWN) else list(vars(layer).items()):
+            axes = [
+                (len(shape), left)
+                for shape, lefts in pairs
+                for size, left in zip(shape, lefts, strict=True)
+                if type(value) is int and size == value
+            ]
+            by_vectors = {left for rank, left in axes if rank == 1}
+            told = by_vectors or {left for _, left in axes}
+            if len(told) == 1:
+                setattr(layer, name, *told)
+            if len(by_vectors) == 1:
+                settled.add((path, name))
+    return settled
+
+
+def _shapes(module: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> dict[int, tuple[int, ...]]:
+    """The shape of each tensor without these units, under its id: one that is shared has one name in the graph."""
+    staying, shapes = coupling.indices(removed), dict[int, tuple[int, ...]]()
+    for path, owner in module.named_modules():
+        for *_, name, tensor in own_tensors(owner, path):
+            sizes = enumerate(tensor.shape)
+            shape = tuple(len(staying.get((name, axis), range(size))) for axis, size in sizes)
+            if shape != tensor.shape or id(tensor) not in shapes:
+                shapes[id(tensor)] = shape
+    return shapes
 
 
 def correct_heads(narrow: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> None:
@@ -110,19 +139,24 @@ def correct_indices(narrow: nn.Module, whole: onnx.ModelProto, cut: onnx.ModelPr
 
 
 def correct_widths(
-    before: nn.Module, after: nn.Module, coupling: Coupling, removed: Sequence[Numbers]
+    before: nn.Module,
+    after: nn.Module,
+    coupling: Coupling,
+    removed: Sequence[Numbers],
+    settled: set[tuple[str, str]],
 ) -> None:
     """Code that splits, slices or reshapes its channels keeps their widths: a list of them, or single numbers.
 
     What was corrected before, the heads of an attention say, is not what a node was told any more, and stays. So do
     lists of anything but whole numbers: tensors, for one, cannot be compared.
+    removed: of the units that are gone from `after`, those that numbers follow; settled: by `correct_numbers`.
     """
     graph = Graph(coupling.model)
     for node, sizes, stay in coupling.widths(removed):
         for path in _owners(graph, node):
             kept, owner = vars(before.get_submodule(path)), after.get_submodule(path)
             for name, value in list(vars(owner).items()):
-                if not _whole_numbers(value) or value != kept[name]:
+                if (path, name) in settled or not _whole_numbers(value) or value != kept[name]:
                     continue
                 told = {new for old, new in zip(sizes, stay, strict=True) if old == value}
                 if type(value) is int and len(told) == 1:

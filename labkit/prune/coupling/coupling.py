@@ -67,7 +67,10 @@ class Group:
 
 @dataclass(frozen=True, eq=False)
 class Coupling:
-    """What hangs together in `model`: `groups` in the order of the graph; weight → why all that it makes stays."""
+    """What hangs together in `model`: `groups` in the order of the graph; weight → why all that it makes stays.
+
+    `followed`: the groups whose cut the numbers that a module keeps beside its tensors follow (`modules.fitting`).
+    """
 
     model: onnx.ModelProto
     groups: tuple[Group, ...]
@@ -76,6 +79,7 @@ class Coupling:
     _places: Mapping[Place, Numbers] = field(repr=False)
     _edits: Mapping[int, Edit] = field(repr=False)
     _widths: Mapping[int, Axes] = field(repr=False)
+    followed: tuple[Group, ...] = ()
 
     def indices(self, removed: Sequence[Numbers]) -> dict[Place, Array]:
         """Which indices of every initializer's axes stay once the units are removed: only places that lose some."""

@@ -2,15 +2,18 @@
 
 The graph is exported without the rewritings that an export usually makes: batch norms stay, every parameter keeps
 its name, and so what is found there holds for the module. What the graph cannot tell is how the module's own code
-speaks of sizes. Numbers that layers keep (`out_channels`, `groups`, `num_heads`) are corrected; a size that is written
-out in a `forward` cannot be, and the channels that depend on it stay: `fitting` finds out by trying.
+speaks of sizes. Numbers that layers keep (`out_channels`, `groups`, `num_heads`) are corrected, those that only equal
+a size where nothing else helps; a size that is written out in a `forward` cannot be, and the channels that depend on it
+stay: `fitting` finds out by trying.
 """
 
 from __future__ import annotations
 
 import copy
+import dataclasses
 from collections.abc import Iterator, Sequence
 
+import numpy as np
 import onnx
 import torch
 from torch import Tensor, nn
@@ -23,6 +26,7 @@ from labkit.prune.coupling.corrections import (
     correct_heads,
     correct_indices,
     correct_layers,
+    correct_numbers,
     correct_widths,
     own_tensors,
 )
@@ -71,7 +75,8 @@ def trace(variant: Variant) -> onnx.ModelProto:
 def narrow_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbers]) -> nn.Module:
     """A copy of the module without these units: parameters and buffers cut, and what the layers know of their sizes.
 
-    coupling: of the module's `trace`; removed: numbers from the `units` of its groups.
+    coupling: of the module's `trace`; removed: numbers from the `units` of its groups. The numbers that code keeps
+    follow the cut of the groups `coupling.followed`, and no other: so a cut is made as it was tried.
     """
     narrow = copy.deepcopy(module)
     cut: dict[int, nn.Parameter | Tensor] = {}  # a parameter that two layers share stays shared
@@ -87,11 +92,14 @@ def narrow_module(module: nn.Module, coupling: Coupling, removed: Sequence[Numbe
     for owner, key, _, tensor in tensors:
         if id(tensor) in cut:
             setattr(owner, key, cut[id(tensor)])
+    followed = np.concatenate([np.empty(0, np.int64), *(group.units for group in coupling.followed)])
+    told = [units[np.isin(units, followed)] for units in removed]
     cut_graph = coupling.remove(removed)
     correct_layers(module, narrow, cut_graph)
+    settled = correct_numbers(module, narrow, coupling, told)
     correct_indices(narrow, coupling.model, cut_graph)
     correct_heads(narrow, coupling, removed)
-    correct_widths(module, narrow, coupling, removed)
+    correct_widths(module, narrow, coupling, told, settled)
     return narrow
 
 
@@ -112,21 +120,49 @@ def fitting(variant: Variant, coupling: Coupling) -> Coupling:
     """`coupling` with only those groups that the module's code can do with fewer units of.
 
     Each group that makes trouble is found by taking out units of it alone, or beside those that make none together;
-    its reason is noted in `whole`.
+    its reason is noted in `whole`, unless all groups can go together. Numbers that the code keeps are left alone, for
+    they may equal a size by chance; groups that make trouble so, and none where numbers follow their cut, are noted
+    in `followed`.
     """
     inputs, name = example(variant, None), type(variant.model).__name__
-    if not _trouble(variant, coupling, coupling.groups, inputs):
+
+    def trouble(groups: Sequence[Group], followed: Sequence[Group]) -> str:
+        return _trouble(variant, dataclasses.replace(coupling, followed=tuple(followed)), groups, inputs)
+
+    if not trouble(coupling.groups, []):
         return coupling
-    troubles = {group: _trouble(variant, coupling, [group], inputs) for group in coupling.groups}
-    fit = [group for group, trouble in troubles.items() if not trouble]
-    if _trouble(variant, coupling, fit, inputs):
-        together: list[Group] = []
-        for group in fit:
-            troubles[group] = _trouble(variant, coupling, [*together, group], inputs)
-            together += [] if troubles[group] else [group]
-    return coupling.without(
-        {g: f"the code of {name} cannot do with fewer: {why}" for g, why in troubles.items() if why}
-    )
+    fit: list[Group] = []
+    followed: list[Group] = []
+    troubles: dict[Group, str] = {}
+    for group in coupling.groups:
+        why = trouble([group], [])
+        if not why:
+            fit.append(group)
+        elif not trouble([group], [group]):
+            fit.append(group)
+            followed.append(group)
+        else:
+            troubles[group] = why
+    if trouble(fit, followed):
+        candidates, alone, fit, followed = fit, set(followed), [], []
+        for group in candidates:
+            ways = [[*followed, group], followed]
+            if group not in alone:  # first what it could do with alone; beside others that may not be enough
+                ways.reverse()
+            way = next((way for way in ways if not trouble([*fit, group], way)), None)
+            if way is None:
+                troubles[group] = trouble([*fit, group], ways[0])
+            else:
+                fit.append(group)
+                followed = way
+    # one number may tell the widths of several groups: these go together or not at all
+    together = [*fit, *troubles]
+    for way in ([*followed, *troubles], together) if troubles else ():
+        if not trouble(together, way):
+            followed, troubles = way, {}
+            break
+    reasons = {group: f"the code of {name} cannot do with fewer: {why}" for group, why in troubles.items()}
+    return dataclasses.replace(coupling.without(reasons), followed=tuple(followed))
 
 
 def _trouble(
