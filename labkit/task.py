@@ -19,6 +19,11 @@ if TYPE_CHECKING:
 
 Scores = NDArray[np.float64]
 
+_ROUNDING = 0.01
+"""What probabilities in bfloat16 may be short of 1."""
+_SMALLEST = float(np.finfo(np.float32).tiny)
+"""What is taken for a probability that was rounded to 0."""
+
 
 class Task(ABC):
     """Per-sample scores in, a quality with its interval and paired differences out."""
@@ -69,10 +74,10 @@ class Classification(Task):
     target_dtype = "int64"
 
     def loss(self, output: Tensor, target: Tensor, label_smoothing: float = 0.0) -> Tensor:
-        """Cross-entropy of logits [N, C] against class indices [N]."""
+        """Cross-entropy of logits [N, C], or of a network's own softmax of them, against class indices [N]."""
         from torch.nn.functional import cross_entropy
 
-        return cross_entropy(output, target, label_smoothing=label_smoothing)
+        return cross_entropy(as_logits(output), target, label_smoothing=label_smoothing)
 
     def scores(self, output: NDArray[Any], target: NDArray[Any]) -> Scores:
         """[N, C] logits and [N] labels → [N] of 0.0 or 1.0."""
@@ -103,6 +108,20 @@ class Classification(Task):
             raise DataError(f"labels run from {low} to {high}; allowed are {allowed}")
         if low == high:
             raise DataError(f"every label is {low}: with one class there is nothing to classify")
+
+
+def as_logits(output: Tensor) -> Tensor:
+    """Logits as they are; of probabilities, which a network that ends in a softmax puts out, the logarithms. [N, C].
+
+    These are its logits but for a constant in each row, of which no softmax takes notice. To take the softmax of
+    probabilities instead would tell all classes to be nearly alike, and a network so trained hardly learns.
+    """
+    detached = output.detach()
+    if detached.ndim != 2 or bool((detached < 0).any()):
+        return output
+    if bool(((detached.sum(1) - 1).abs() > _ROUNDING).any()):
+        return output
+    return output.clamp_min(_SMALLEST).log()
 
 
 class Regression(Task):

@@ -38,6 +38,8 @@ Lenses = tuple[nn.Module, nn.Module]
 class DistillFeatures(Distill):
     """What hints and attention share: pairs of layers, and a loss on the difference between them."""
 
+    takes: ClassVar[tuple[str, ...]] = ("torch",)
+
     weight: float = knob(1.0, "of the layers' loss, beside that of the soft targets", above=0.0, max=1e4)
     layers: str = knob("", "pairs STUDENT:TEACHER of layers, with commas; empty: the end of every stage")
 
@@ -63,7 +65,7 @@ class DistillFeatures(Distill):
 
         def match(output: Tensor, answer: Tensor, target: Tensor) -> Tensor:
             gap = (output[:, classes:] - answer[:, classes:]).square().sum(1).mean()
-            soft = self.match(output[:, :classes], answer[:, :classes], target)
+            soft = self.heard(output[:, :classes], answer[:, :classes], target)
             return soft + self.alpha * self.weight * gap
 
         whole = dataclasses.replace(student, model=watched)

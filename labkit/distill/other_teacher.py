@@ -15,7 +15,7 @@ from typing import Any, Self
 from labkit.data import Dataset
 from labkit.distill.soft_targets import Taught
 from labkit.errors import TechniqueError
-from labkit.formats import inspect
+from labkit.formats import inspect, load_file
 from labkit.technique import knob
 from labkit.train import Loss
 from labkit.variant import Step, Variant
@@ -29,7 +29,9 @@ class Retaught(Taught):
     """A technique that trains what it has made of a variant; the teacher is that variant itself, or `teacher`."""
 
     alpha: float = knob(0.0, "how much the training listens to the teacher", min=0.0, max=1.0)
-    teacher: str = knob("", "who that is: a shipped network or a saved variant's folder; empty: itself")
+    teacher: str = knob(
+        "", "who that is: a shipped network, an .onnx file or a saved variant's folder; empty: itself"
+    )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError where the other teacher would not be heard, or takes or answers something else.
@@ -39,9 +41,7 @@ class Retaught(Taught):
         super().requires(variant, dataset)
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
-        teacher = self.teacher_of(variant)
-        if teacher is not variant and teacher.format == "onnx":  # as foreign as anybody's file
-            inspect(Path(self.teacher), teacher.format, teacher.model)
+        self.teacher_of(variant)
 
     def check_teacher(self) -> None:
         """Raise TechniqueError or ModelFileError now if the other teacher is not there, or damaged."""
@@ -83,18 +83,22 @@ def _language(variant: Variant) -> tuple[Any, ...]:
     return inputs, [spec.shape[1:] for spec in variant.outputs], variant.labels, dict(variant.preprocessing)
 
 
-def _load(name_or_folder: str) -> Variant:
-    shipped = _SHIPPED / name_or_folder
-    folder = shipped if os.path.isfile(shipped / "variant.json") else Path(name_or_folder)
-    if not os.path.isfile(folder / "variant.json"):  # unlike Path's, it takes any text
+def _load(name_or_path: str) -> Variant:
+    shipped = _SHIPPED / name_or_path
+    path = shipped if os.path.isfile(shipped / "variant.json") else Path(name_or_path)
+    if path.suffix.lower() == ".onnx" and os.path.isfile(path):  # unlike Path's, it takes any text
+        return load_file(path)
+    if not os.path.isfile(path / "variant.json"):
         raise TechniqueError(
-            f"teacher={name_or_folder[:200]!r} is neither a shipped network, such as resnet20@digits, nor a saved "
-            "variant's folder: save it there first, with variant.save(folder)"
+            f"teacher={name_or_path[:200]!r} is neither a shipped network, such as resnet20@digits, nor an .onnx file, "
+            "nor a saved variant's folder: save it there first, with variant.save(folder)"
         )
-    teacher = Variant.load(folder)
+    teacher = Variant.load(path)
     if teacher.format not in _FORMATS:
         raise TechniqueError(
-            f"teacher={name_or_folder!r} is {teacher.format}; a teacher answers in PyTorch: give a variant in "
+            f"teacher={name_or_path!r} is {teacher.format}; a teacher answers in PyTorch: give a variant in "
             f"{' or '.join(_FORMATS)}"
         )
+    if teacher.format == "onnx":  # as foreign as anybody's file
+        inspect(path, teacher.format, teacher.model)
     return teacher

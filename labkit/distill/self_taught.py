@@ -24,6 +24,7 @@ class DistillSelf(Distills):
 
     name: ClassVar[str] = "distill_self"
     title: ClassVar[str] = "Self-distillation (a twin, born again)"
+    takes: ClassVar[tuple[str, ...]] = ("torch",)
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError unless the teacher's architecture can be built again."""

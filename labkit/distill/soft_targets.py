@@ -25,6 +25,7 @@ from torch.nn.functional import cross_entropy
 from labkit.data import Dataset
 from labkit.environment import current
 from labkit.errors import TechniqueError
+from labkit.task import as_logits
 from labkit.technique import knob
 from labkit.train import Loss, Trains, scored
 from labkit.variant import Variant
@@ -102,7 +103,11 @@ class Taught(Trains):
 
     def loss_from(self, teacher: Variant) -> Loss | None:
         """The loss of `fit` in which the teacher answers the same augmented batch; None if it is to be silent."""
-        return listening(as_module(teacher), self.match) if self.alpha > 0 else None
+        return listening(as_module(teacher), self.heard) if self.alpha > 0 else None
+
+    def heard(self, output: Tensor, answer: Tensor, target: Tensor) -> Tensor:
+        """`match` of logits, where student or teacher may end in a softmax."""
+        return self.match(as_logits(output), as_logits(answer), target)
 
     def on_labels_alone(self) -> Self:
         """The same technique with a silent teacher: what shows how much of the result is the teacher's doing."""

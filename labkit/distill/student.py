@@ -33,7 +33,7 @@ class Distills(Taught):
     those of some classes only (`without`).
     """
 
-    takes: ClassVar[tuple[str, ...]] = ("torch",)
+    takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
     needs_dataset: ClassVar[bool] = True
 
     epochs: int = knob(12, "passes over the training data", min=1, max=1000)
@@ -41,8 +41,16 @@ class Distills(Taught):
     without: str = knob("", "classes of which the student sees no image, such as 3 or 7,8")
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise DataError for a transfer set that is not there, TechniqueError if labels that it lacks were read."""
+        """Raise DataError for a transfer set that is not there, TechniqueError if labels that it lacks were read.
+
+        TechniqueError, too, for an ONNX teacher that answers batches of one size only.
+        """
         super().requires(variant, dataset)
+        if variant.fixed_batch is not None:
+            raise TechniqueError(
+                f"{variant.name!r} answers batches of exactly {variant.fixed_batch}, and a student learns from others: "
+                "export it with a free batch, such as dynamic_axes={'input': {0: 'batch'}} of torch.onnx.export"
+            )
         if self.transfer:
             find_dataset(self.transfer)
         if self.transfer and self.alpha < 1:
@@ -60,14 +68,9 @@ class Distills(Taught):
         return (load_unlabelled(self.transfer).fingerprint(),) if self.transfer else ()
 
     def instead_of(self, format_: str) -> str:
-        """Also, where it is ONNX, how such a teacher is heard all the same: in a fine-tuning."""
+        """Also that an ONNX teacher, whose layers this technique cannot use, teaches by its answers."""
         advice = super().instead_of(format_)
-        if format_ != "onnx":
-            return advice
-        return (
-            f"{advice}. An ONNX file can teach one that is pruned: save it with load_model(FILE).save('teacher'), then "
-            "`labkit prune NETWORK --set teacher=teacher --set alpha=0.5 --set fine_tune_epochs=4 --out DIR`"
-        )
+        return f"{advice}; or let it teach by its answers: labkit.Distill()" if format_ == "onnx" else advice
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""
@@ -78,7 +81,7 @@ class Distills(Taught):
             dataset = without_classes(dataset, self.without)
         module: Any = self.fresh_student(variant)
         name = f"{module.config['architecture']}@{dataset.name}+{self.name}"
-        student = variant.derive(name, self.step(variant), model=module)
+        student = variant.derive(name, self.step(variant), model=module, format="torch")
         return dataclasses.replace(student, model=self.teach(student, variant, dataset, progress))
 
     @abstractmethod
@@ -109,8 +112,16 @@ class Distill(Distills):
     )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise TechniqueError unless the teacher turns images of one size into one row of numbers each."""
+        """Raise TechniqueError unless the teacher turns images of one size into one row of numbers each.
+
+        And where the student is to start with the weights of an ONNX teacher, whose layers have other names.
+        """
         super().requires(variant, dataset)
+        if self.start == "teacher" and variant.format != "torch":
+            raise TechniqueError(
+                f"start='teacher' copies the layers of a PyTorch network, {variant.name!r} is {variant.format}: "
+                "use start='random'"
+            )
         shapes = [spec.shape[1:] for spec in (*variant.inputs, *variant.outputs)]
         sizes = [size for shape in shapes for size in shape]
         if [len(shape) for shape in shapes] != [3, 1] or not all(isinstance(size, int) for size in sizes):

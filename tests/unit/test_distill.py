@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import re
 
 import numpy as np
 import pytest
@@ -12,9 +11,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labkit.cli.terminal import parse_settings
 from labkit.convert import ExportOnnx
-from labkit.distill import Distill, distillation_loss
+from labkit.distill import (
+    Distill,
+    DistillDecoupled,
+    DistillHints,
+    DistillLogits,
+    DistillSelf,
+    distillation_loss,
+)
 from labkit.distill.student import scaled
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.measure.quality import evaluate
@@ -298,18 +303,42 @@ def test_the_same_student_starts_from_the_same_weights(lenet):
     assert not torch.equal(first.fc1.weight, other.fc1.weight)
 
 
-def test_who_has_an_onnx_file_alone_is_told_how_it_can_teach(lenet, digits, tmp_path):
-    file = ExportOnnx()(lenet)
-    with pytest.raises(TechniqueError, match="distill works on torch.* is onnx") as refused:
-        QUICK(file, digits)
-    assert "`labkit train MODEL --out DIR`" in str(refused.value)
-    told = re.search(r"`labkit prune NETWORK ([^`]*) --out DIR`", str(refused.value))
-    assert told is not None and "load_model(FILE).save('teacher')" in str(refused.value)
-    file.save(tmp_path / "teacher")
-    settings = parse_settings([word for word in told[1].split() if word != "--set"])
-    settings |= {"teacher": str(tmp_path / "teacher"), "fine_tune_epochs": 1, "max_samples": 64}
-    taught = PruneMagnitude(**settings)(lenet, digits)
-    assert taught.lineage[-1].parents == (lenet.digest, file.digest)
+# --- a teacher in a file ---
+
+
+@pytest.fixture(scope="module")
+def file(lenet):
+    return ExportOnnx()(lenet)
+
+
+@pytest.mark.parametrize("technique", [Distill, DistillLogits, DistillDecoupled])
+def test_an_onnx_file_teaches_as_the_network_that_it_was_made_of(technique, lenet, file, digits):
+    technique = technique(**{**QUICK.config, **({} if technique != DistillLogits else {"temperature": 4.0})})
+    by_file, by_network = technique(file, digits), technique(lenet, digits)
+    assert by_file.format == "torch" and by_file.lineage[-1].parents == (file.digest,)
+    for one, other in zip(by_file.model.parameters(), by_network.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=2e-2, atol=2e-3)
+
+
+def test_a_student_of_an_onnx_file_is_a_network_that_can_be_kept(file, digits, tmp_path):
+    student = QUICK(file, digits)
+    student.save(tmp_path / "student")
+    assert Variant.load(tmp_path / "student").digest == student.digest
+    assert (student.inputs, student.labels) == (file.inputs, file.labels)
+
+
+def test_an_onnx_file_that_answers_one_batch_size_alone_cannot_teach(file, digits):
+    fixed = dataclasses.replace(file, inputs=(dataclasses.replace(file.inputs[0], shape=(1, 1, 28, 28)),))
+    with pytest.raises(TechniqueError, match="answers batches of exactly 1, .* free batch"):
+        QUICK(fixed, digits)
+
+
+def test_what_needs_a_teacher_s_layers_says_how_an_onnx_file_can_teach(file, digits):
+    for technique in (DistillHints, DistillSelf):
+        with pytest.raises(TechniqueError, match=r"works on torch.* is onnx: .*labkit\.Distill\(\)"):
+            technique(max_samples=64, epochs=1)(file, digits)
+    with pytest.raises(TechniqueError, match="start='teacher' copies the layers of a PyTorch network.* onnx"):
+        dataclasses.replace(QUICK, start="teacher")(file, digits)
 
 
 def test_a_file_that_cannot_teach_is_not_said_to():

@@ -111,8 +111,24 @@ def test_a_silent_teacher_is_not_named_and_the_baseline_has_none(lenet, digits):
 
 def test_a_teacher_that_is_nowhere_says_how_to_make_one(lenet, digits, tmp_path):
     for nobody in ("resnet21@digits", str(tmp_path), "a" * 5000):
-        with pytest.raises(TechniqueError, match=r"neither a shipped network.*variant\.save\(folder\)"):
+        with pytest.raises(
+            TechniqueError, match=r"neither a shipped network.*\.onnx file.*variant\.save\(folder\)"
+        ):
             dataclasses.replace(PRUNED[0], teacher=nobody)(lenet, digits)
+
+
+def test_an_onnx_file_can_be_named_as_it_is(lenet, large, digits, tmp_path):
+    teacher = ExportOnnx()(large)
+    (tmp_path / "teacher.onnx").write_bytes(teacher.payload)
+    teacher.save(tmp_path / "saved")
+    by_file, by_folder = (
+        dataclasses.replace(PRUNED[0], teacher=str(tmp_path / name))(lenet, digits)
+        for name in ("teacher.onnx", "saved")
+    )
+    assert by_file.payload == by_folder.payload
+    (tmp_path / "teacher.onnx").write_bytes(teacher.payload[:-100])
+    with pytest.raises(ModelFileError, match=r"teacher\.onnx"):
+        dataclasses.replace(PRUNED[0], teacher=str(tmp_path / "teacher.onnx"))(lenet, digits)
 
 
 def test_a_teacher_in_a_damaged_file_is_refused_before_it_is_heard(lenet, large, digits, tmp_path):
