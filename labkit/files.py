@@ -10,7 +10,7 @@ import stat
 import tempfile
 import tomllib
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
@@ -44,19 +44,30 @@ def write_atomically(path: str | Path, data: bytes) -> None:
 
     Raises LabkitError if the disk is full or the folder cannot be written.
     """
-    path = Path(path)
-    aside = path.parent / f".{secrets.token_hex(4)}.partial"  # short, as `path`'s name may be long
+    write_together({Path(path): data})
+
+
+def write_together(contents: Mapping[Path, bytes]) -> None:
+    """`write_atomically` for files of one folder that need each other: all are on the disk before one is replaced."""
+    path = next(iter(contents))
+    folder = path.parent
+    asides = {
+        each: folder / f".{secrets.token_hex(4)}.partial" for each in contents
+    }  # short, as a name may be long
     try:
-        with made_folder(path.parent):
+        with made_folder(folder):
             try:
-                with open(aside, "wb") as file:
-                    file.write(data)
-                    file.flush()
-                    os.fsync(file.fileno())
-                os.replace(aside, path)
+                for path, data in contents.items():
+                    with open(asides[path], "wb") as file:
+                        file.write(data)
+                        file.flush()
+                        os.fsync(file.fileno())
+                for path, aside in asides.items():
+                    os.replace(aside, path)
             finally:
-                with suppress(OSError):
-                    aside.unlink(missing_ok=True)
+                for aside in asides.values():
+                    with suppress(OSError):
+                        aside.unlink(missing_ok=True)
     except OSError as error:
         raise LabkitError(f"cannot write {path}: {error.strerror}; nothing was changed") from None
 

@@ -32,8 +32,10 @@ from labkit.strategy import (
     Decision,
     Outcome,
     Requirement,
+    assumed,
     choose,
     confirm,
+    doubt,
     fit_to,
     grid,
 )
@@ -68,9 +70,9 @@ def optimize(
     check_writable(out)
     check_replaceable(Path(out) / "package")
     study = Study(out)
-    known, model = bool(model.preprocessing), fit_to(model, dataset)
-    if model.preprocessing and not known:
-        narrate(_assumed(model))
+    as_given, model = model, fit_to(model, dataset)
+    if assumption := assumed(as_given, model):
+        narrate(assumption)
     _check_requirement(model, dataset, requirement)
     narrate(f"Building variants of {model.name} ({model.size_bytes:,} bytes, {model.format})")
     built = build_variants(model, dataset, training_seconds, narrate, part(report, 0.0, 0.4))
@@ -87,16 +89,17 @@ def optimize(
         candidates, dataset, protocol=Protocol.quick(), seed=seed, progress=part(report, 0.4, 0.7)
     )
     screening = compare(screened, against=baseline.key)
-    if doubt := _doubt(screening, dataset):
-        narrate(doubt)
+    as_it_came = next(r for r in screening.measurements if r.key == screening.baseline_key)
+    if doubtful := doubt(as_it_came.accuracy, dataset):
+        narrate(doubtful)
 
     finalists = _finalists(screening, candidates, requirement, baseline)
     narrate(f"Pairing {len(finalists)} finalists with the baseline, {baseline.key}, in interleaved blocks")
     paired = measure(finalists, dataset, against=baseline, seed=seed, progress=part(report, 0.7, 0.85))
     finals = compare(paired)
     decision = _merge(choose(finals, requirement), choose(screening, requirement), finals)
-    if doubt:
-        decision = dataclasses.replace(decision, advice=f"{decision.advice}. {doubt}")
+    if doubtful:
+        decision = dataclasses.replace(decision, advice=f"{decision.advice}. {doubtful}")
 
     runs = [screened, paired]
     confirmation, pool, package = None, None, None
@@ -143,27 +146,6 @@ def _check_requirement(model: Variant, dataset: Dataset, requirement: Requiremen
 def _baseline(model: Variant, requirement: Requirement) -> Candidate:
     runtime = "torch" if model.format == "torch" else "onnxruntime"
     return Candidate(model, runtime, model.fixed_batch or requirement.batch_size, requirement.threads)
-
-
-def _assumed(model: Variant) -> str:
-    name, how = next(iter(model.preprocessing.items()))
-    return (
-        f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
-        + (", channels first" if how.layout else "")
-        + "; if it was trained otherwise, pass --scale, --mean and --std"
-    )
-
-
-def _doubt(screening: Comparison, dataset: Dataset) -> str:
-    """What to look at if the model as it came is hardly better than guessing; "" if it is."""
-    accuracy = next(r for r in screening.measurements if r.key == screening.baseline_key).accuracy
-    chance = 1 / max(2, len(dataset.labels))
-    if accuracy is None or accuracy > 1.5 * chance:
-        return ""
-    return (
-        f"Doubtful: the model as it came is right on {accuracy:.1%} of validation, guessing would be on {chance:.1%}: "
-        "see that its inputs are prepared as in training (--scale, --mean, --std) and the classes are in its order"
-    )
 
 
 def _size(dataset: Dataset, split: str) -> str:

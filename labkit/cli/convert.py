@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labkit.cli.options import Json, Model, Settings
+from labkit.cli.options import Json, Mean, Model, Scale, Settings, Std, fitted, prepared
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 
 _TO = "onnx, pt2, openvino, tensorflow, tflite or tensorrt; `labkit formats` shows the paths."
@@ -30,21 +30,23 @@ def register(app: typer.Typer) -> None:
         patience: Annotated[
             float, typer.Option(help="Multiplies the time and memory for opening a file that you trust.")
         ] = 1.0,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
         json: Json = False,
     ) -> None:
         """Convert a model to another format, and prove after every hop that it is still the same model."""
         from labkit.convert import check_out
         from labkit.convert import convert as run
         from labkit.data import load_dataset
-        from labkit.strategy import fit_to
         from labkit.zoo import load_model, names
 
         check_out(to, out)
-        variant = load_model(source, patience)
+        how, variant = prepared(scale, mean, std), load_model(source, patience)
         dataset = dataset or (source.partition("@")[2].partition("+")[0] if source in names() else None)
         data = load_dataset(dataset) if dataset else None
         done = run(
-            variant if data is None else fit_to(variant, data),
+            fitted(variant, data, how),
             to,
             data,
             progress=progress_line(),

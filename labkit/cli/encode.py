@@ -8,7 +8,20 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from labkit.cli.options import DATASET, Json, Model, Settings, data_of, folder_option
+from labkit.cli.options import (
+    DATASET,
+    Json,
+    Mean,
+    Model,
+    Prepared,
+    Scale,
+    Settings,
+    Std,
+    data_of,
+    fitted,
+    folder_option,
+    prepared,
+)
 from labkit.cli.telling import Account, save, tell
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 from labkit.methods import METHODS
@@ -36,6 +49,9 @@ def register(app: typer.Typer) -> None:
         show: Annotated[
             bool, typer.Option("--show", help="Show where every byte went, and what other compressors take.")
         ] = False,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
         json: Json = False,
     ) -> None:
         from labkit.errors import ConfigError, nearest
@@ -48,7 +64,7 @@ def register(app: typer.Typer) -> None:
                 f"without --method, encode only writes coded weights: end {out} in .lkz, and leave out --set"
             )
         technique = make_technique(METHODS["encode"][method], parse_settings(settings)) if method else None
-        _run(variant, technique, out, dataset, show, json)
+        _run(variant, technique, out, dataset, show, json, prepared(scale, mean, std))
 
     @app.command()
     def apply(
@@ -62,24 +78,32 @@ def register(app: typer.Typer) -> None:
             Path | None,
             folder_option("Keep what each step made here; a later call goes on behind it.", "--checkpoint"),
         ] = None,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
         json: Json = False,
     ) -> None:
         """Run a recipe of several steps, such as prune, fine-tune, cluster: one file, one command."""
         from labkit.pipeline import Pipeline
 
         pipeline = dataclasses.replace(Pipeline.load(recipe), checkpoint=checkpoint)
-        _run(variant, pipeline, out, dataset, False, json)
+        _run(variant, pipeline, out, dataset, False, json, prepared(scale, mean, std))
 
 
 def _run(
-    name: str, technique: Technique | None, out: Path, dataset: str | None, show: bool, json: bool
+    name: str,
+    technique: Technique | None,
+    out: Path,
+    dataset: str | None,
+    show: bool,
+    json: bool,
+    how: Prepared,
 ) -> None:
     from labkit.convert import check_out
     from labkit.data import load_dataset
     from labkit.errors import ConfigError
     from labkit.files import check_writable
     from labkit.pipeline import Pipeline
-    from labkit.strategy import fit_to
     from labkit.zoo import load_model
 
     check_writable(out.absolute().parent)
@@ -93,8 +117,7 @@ def _run(
     model = load_model(name)
     check_out(technique.makes(model.format) if isinstance(technique, Pipeline) else model.format, out)
     data = load_dataset(dataset) if dataset else None
-    if data is not None:
-        model = fit_to(model, data)
+    model = fitted(model, data, how)
     made = model if technique is None else technique(model, data, progress_line())
     before = model if made is not model else None
     made, saved = save(made, out, data)

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, folder_option, numbers
+from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, fitted, folder_option, prepared
 from labkit.cli.terminal import print_json, progress_line
 
 if TYPE_CHECKING:
@@ -64,13 +64,13 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.measure import compare
         from labkit.measure import measure as run
-        from labkit.strategy import fit_to, grid
+        from labkit.strategy import grid
         from labkit.study import Study
 
         data = load_dataset(dataset)
         names = _runtimes(runtime)
-        prepared = (scale, numbers("--mean", mean), numbers("--std", std))
-        models = [fit_to(model, data, *prepared) for model in _distinct_names(variants)]
+        how = prepared(scale, mean, std)
+        models = [fitted(model, data, how) for model in _distinct_names(variants)]
         candidates = grid(models, names, [batch_size], [threads], _precisions(precision))
         if not candidates:
             _refuse_no_candidates(models, names)

@@ -8,7 +8,21 @@ from typing import Annotated, Any
 
 import typer
 
-from labkit.cli.options import DATASET, DataOption, Json, Model, Out, Settings, data_of, folder_option
+from labkit.cli.options import (
+    DATASET,
+    DataOption,
+    Json,
+    Mean,
+    Model,
+    Out,
+    Scale,
+    Settings,
+    Std,
+    data_of,
+    fitted,
+    folder_option,
+    prepared,
+)
 from labkit.cli.telling import save, tell
 from labkit.cli.terminal import parse_settings, progress_line, say
 from labkit.methods import METHODS
@@ -74,6 +88,9 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         dataset: Annotated[str | None, typer.Option(help=DATASET)] = None,
         settings: Settings = [],  # noqa: B006 - typer reads the default
         with_baseline: Annotated[bool, typer.Option("--with-baseline", help=_BASELINE)] = False,
+        scale: Scale = None,
+        mean: Mean = "",
+        std: Std = "",
         json: Json = False,
     ) -> None:
         from labkit.convert import check_out
@@ -81,7 +98,6 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         from labkit.data import load_dataset
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
-        from labkit.strategy import fit_to
         from labkit.zoo import load_model
 
         method = method or next(iter(methods))
@@ -90,7 +106,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         technique = make_technique(methods[method], parse_settings(settings))
         if command in _MAKES:
             check_out(_MAKES[command], out)
-        model = load_model(variant)
+        how, model = prepared(scale, mean, std), load_model(variant)
         if command not in _MAKES:
             check_out(model.format, out)
         dataset = data_of(variant, dataset)
@@ -100,8 +116,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
                 "--dataset digits, fashion-mnist, mnist, an .npz, or a folder"
             )
         data = load_dataset(dataset) if dataset else None
-        if data is not None:
-            model = fit_to(model, data)
+        model = fitted(model, data, how)
         if technique.takes == ("onnx",) and model.format != "onnx":
             say(f"{model.name} is a {model.format} variant: converting it to ONNX first")
             model = change_format(model, "onnx", data).variant

@@ -9,13 +9,23 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from labkit.cli.options import DataOption, Json, Mean, Prepared, Scale, Seed, Std, folder_option, numbers
+from labkit.cli.options import (
+    NOT_SAID,
+    DataOption,
+    Json,
+    Mean,
+    Prepared,
+    Scale,
+    Seed,
+    Std,
+    fitted,
+    folder_option,
+    prepared,
+)
 from labkit.cli.terminal import print_json, progress_line, say
 
 if TYPE_CHECKING:
-    from labkit.data import Dataset
     from labkit.strategy import Outcome, Requirement
-    from labkit.variant import Variant
 
 
 def register(app: typer.Typer) -> None:
@@ -66,8 +76,8 @@ def register(app: typer.Typer) -> None:
         """Find, prove and package the best way to run MODEL under a requirement."""
         from labkit.strategy import load_requirement
 
-        prepared = (scale, numbers("--mean", mean), numbers("--std", std))
-        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json, prepared)
+        how = prepared(scale, mean, std)
+        _optimize(model, dataset, load_requirement(requirement), out, training_seconds, seed, json, how)
 
 
 def _optimize(
@@ -78,18 +88,16 @@ def _optimize(
     training_seconds: float,
     seed: int,
     json: bool,
-    prepared: Prepared = (None, [], []),
+    how: Prepared = NOT_SAID,
 ) -> None:
     from labkit.data import load_dataset
     from labkit.errors import LabkitError
-    from labkit.strategy import fit_to
     from labkit.workflow import optimize
     from labkit.zoo import load_model
 
-    variant: Variant = load_model(model)
-    data: Dataset = load_dataset(dataset)
+    data = load_dataset(dataset)
     outcome = optimize(
-        fit_to(variant, data, *prepared) if any(prepared) else variant,
+        fitted(load_model(model), data, how),
         data,
         requirement,
         out,

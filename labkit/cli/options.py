@@ -3,11 +3,16 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from labkit.cli.terminal import say
 from labkit.files import check_writable
+
+if TYPE_CHECKING:
+    from labkit.data import Dataset
+    from labkit.variant import Variant
 
 
 def folder_option(help: str, name: str = "--out") -> Any:
@@ -43,7 +48,9 @@ Mean = Annotated[
 Std = Annotated[str, typer.Option(help="Divided by then: one number, or one per channel.")]
 Seed = Annotated[int, typer.Option(help="All randomness follows from it.", min=0, max=2**31 - 1)]
 Out = Annotated[Path, folder_option("The folder to write the variant to.")]
-Prepared = tuple[float | None, list[float], list[float]]
+Prepared = tuple[float | None, tuple[float, ...], tuple[float, ...]]
+"""Scale, mean and std, as a person gave them."""
+NOT_SAID: Prepared = (None, (), ())
 
 
 def data_of(model: str, dataset: str | None) -> str | None:
@@ -53,12 +60,37 @@ def data_of(model: str, dataset: str | None) -> str | None:
     return dataset or trained_on(model)
 
 
-def numbers(option: str, text: str) -> list[float]:
+def prepared(scale: float | None, mean: str, std: str) -> Prepared:
+    """What `--scale 0.1 --mean 0.49,0.48,0.45 --std 0.2` say; ConfigError for what are no numbers."""
+    return scale, _numbers("--mean", mean), _numbers("--std", std)
+
+
+def fitted(model: Variant, data: Dataset | None, how: Prepared) -> Variant:
+    """The model as it is shown this data (`labkit.strategy.fit_to`); what had to be assumed is said.
+
+    Without data it stays as it is; then ConfigError for a preprocessing that was given.
+    """
+    from labkit.errors import ConfigError
+    from labkit.strategy import assumed, fit_to
+
+    if data is None:
+        if how != NOT_SAID:
+            raise ConfigError(
+                "--scale, --mean and --std say how samples are prepared: give them with --dataset"
+            )
+        return model
+    found = fit_to(model, data, *how)
+    if how == NOT_SAID and (assumption := assumed(model, found)):
+        say(assumption)
+    return found
+
+
+def _numbers(option: str, text: str) -> tuple[float, ...]:
     """The numbers of `--mean 0.49,0.48,0.45`; ConfigError for anything else."""
     from labkit.errors import ConfigError
 
     try:
-        return [float(part) for part in text.split(",") if part.strip()]
+        return tuple(float(part) for part in text.split(",") if part.strip())
     except ValueError:
         raise ConfigError(
             f"{option} {text!r}: give numbers with commas between them, such as 0.49,0.48,0.45"

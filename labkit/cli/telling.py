@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -14,10 +15,16 @@ _CODED = ".lkz"
 
 
 def save(made: Any, out: Path, data: Any) -> tuple[Any, str]:
-    """Write the variant; returns it as it was written, and words that say where."""
+    """Write the variant; returns it as it was written, and words that say where.
+
+    An ONNX file also says what is known of it: the next command need not be told again how its images are prepared.
+    """
     from labkit.convert import save_as
+    from labkit.formats.onnx_file import described
 
     made = _savable(made, out, data)
+    if made.format == "onnx":
+        made = dataclasses.replace(made, model=described(made))
     there = out.is_file() or (out / "variant.json").is_file()
     save_as(made, out)
     return made, f"saved in {out}" + (", in place of the model that was there" if there else "")
@@ -120,6 +127,8 @@ class Account:
         return scores
 
     def _beside(self, before: Any, size_bytes: int, data: Any, scores: Any) -> None:
+        from labkit.strategy import doubt
+
         was = {"name": before.name, "size_bytes": before.size_bytes, **_counts(before)}
         line = f"{before.name} before: {before.size_bytes:,} bytes, {before.size_bytes / size_bytes:.2f}× as many"
         if scores is not None:
@@ -127,6 +136,8 @@ class Account:
             was |= facts | facts.pop("difference")
             line += f"; {told}, now {paired}"
         self.lines.append(line)
+        if scores is not None and data.task_name == "classification":
+            self.lines += filter(None, [doubt(was["quality"], data)])
         changes = [
             f"{title} {was[key]:,} → {self.facts[key]:,}"
             for key, title in (

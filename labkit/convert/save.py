@@ -7,7 +7,7 @@ from pathlib import Path
 
 from labkit.doors import door
 from labkit.errors import ConfigError, ModelFileError
-from labkit.files import check_writable, read_json, write_atomically
+from labkit.files import check_writable, read_json, write_atomically, write_together
 from labkit.variant import FORMATS, Format, Variant, get_format
 
 _CODED = ".lkz"
@@ -42,8 +42,7 @@ def save_as(variant: Variant, out: str | Path) -> list[Path]:
             write_atomically(out, variant.payload)
             return [out]
         weights = out.with_suffix(".bin")
-        write_atomically(weights, variant.model["model.bin"])
-        write_atomically(out, variant.model["model.xml"])
+        write_together({weights: variant.model["model.bin"], out: variant.model["model.xml"]})
         return [weights, out]
     variant.save(out)
     name = read_json(out / "variant.json", ModelFileError)["file"]

@@ -49,6 +49,24 @@ def write_metadata(model: onnx.ModelProto, variant: Variant) -> None:
     onnx.helper.set_model_props(model, {**kept, **entries})
 
 
+def described(variant: Variant) -> bytes:
+    """The bytes of an ONNX variant, with the metadata that tell what it knows; as they are if they tell it already."""
+    import onnx
+
+    model = onnx.load_model_from_string(variant.payload)
+    entries = {entry.key: entry.value for entry in model.metadata_props if entry.key.startswith("labkit.")}
+    stored = read_metadata(Path(variant.name), entries)
+    if stored == {
+        "task": variant.task,
+        "labels": list(variant.labels),
+        "preprocessing": dict(variant.preprocessing),
+    }:
+        return variant.payload
+    write_metadata(model, variant)
+    content: bytes = model.SerializeToString()
+    return content
+
+
 def read_metadata(path: Path, metadata: Mapping[str, str]) -> dict[str, Any]:
     """The three entries that `write_metadata` makes, checked like everything else in the file."""
     try:

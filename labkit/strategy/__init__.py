@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from labkit.strategy.confirmation import Confirmation, confirm
 from labkit.strategy.decision import Decision, Rejection, choose
-from labkit.strategy.fit import fit_to
+from labkit.strategy.fit import assumed, doubt, fit_to
 from labkit.strategy.grid import Built, grid
 from labkit.strategy.outcome import Outcome
 from labkit.strategy.requirement import OBJECTIVES, Limits, Requirement, load_requirement, sheets
@@ -18,8 +18,10 @@ __all__ = [
     "Outcome",
     "Rejection",
     "Requirement",
+    "assumed",
     "choose",
     "confirm",
+    "doubt",
     "fit_to",
     "grid",
     "load_requirement",

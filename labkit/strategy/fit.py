@@ -56,6 +56,29 @@ def fit_to(
     return model
 
 
+def assumed(model: Variant, fitted: Variant) -> str:
+    """What `fit_to` took for the preprocessing of a model that does not know its own; "" if it does, or needs none."""
+    if model.preprocessing or not fitted.preprocessing:
+        return ""
+    name, how = next(iter(fitted.preprocessing.items()))
+    return (
+        f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
+        + (", channels first" if how.layout else "")
+        + "; if it was trained otherwise, pass --scale, --mean and --std"
+    )
+
+
+def doubt(accuracy: float | None, dataset: Dataset) -> str:
+    """What to look at if the model as it came is hardly better than guessing; "" if it is, or does not classify."""
+    chance = 1 / max(2, len(dataset.labels))
+    if accuracy is None or accuracy > 1.5 * chance:
+        return ""
+    return (
+        f"Doubtful: the model as it came is right on {accuracy:.1%} of validation, guessing would be on {chance:.1%}: "
+        "see that its inputs are prepared as in training (--scale, --mean, --std) and the classes are in its order"
+    )
+
+
 def _check_images(model: Variant, dataset: Dataset) -> None:
     """Say in an image's words what TensorSpec would say in axes."""
     arrays = list(dataset.split("validation").inputs.values())
