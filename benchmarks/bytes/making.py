@@ -34,7 +34,13 @@ SHIPPED = "lenet5@mnist+encode"
 LEVELS = {"linear_levels": 6, "conv_levels": 8, "bias_levels": 4}
 FINE_LEVELS = {"linear_levels": 8, "conv_levels": 12, "bias_levels": 8}
 FINAL = ("strict", "small")
-IN_HASTE = {"dense_epochs": 4, "prune_epochs": 6, "cluster_epochs": 2, "max_samples": 4000}
+IN_HASTE = {
+    "dense_epochs": 4,
+    "prune_epochs": 6,
+    "cluster_epochs": 2,
+    "fine_cluster_epochs": 4,
+    "max_samples": 4000,
+}
 _HOW = {"batch_size": 128, "optimizer": "adamw", "weight_decay": 0.0, "augment": "shift", "threads": 1}
 
 
@@ -111,7 +117,7 @@ def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[tuple[str, str, Cal
     )
     cluster = functools.partial(ClusterWeights, learning_rate=0.0005, **how)
     coarse = cluster(**LEVELS, fine_tune_epochs=plan.cluster_epochs)
-    fine = cluster(**FINE_LEVELS, fine_tune_epochs=2 * plan.cluster_epochs)
+    fine = cluster(**FINE_LEVELS, fine_tune_epochs=plan.fine_cluster_epochs)
     many, few = plan.kept
     yield "pruned", "dense", lambda before: prune(sparsity=1 - many / _weights(before))
     yield "living", "pruned", lambda _: RemoveDeadUnits()

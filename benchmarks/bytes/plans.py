@@ -18,6 +18,8 @@ class Plan:
     dense_epochs: int
     prune_epochs: int
     cluster_epochs: int
+    fine_cluster_epochs: int
+    """Of the finer codebooks of the strict file."""
     kept: tuple[int, int]
     teacher: str = "lenet5"
     """The network whose dense form is the teacher while weights are taken away and clustered."""
@@ -32,7 +34,7 @@ class Plan:
 PLANS = {
     plan.network: plan
     for plan in (
-        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 40, 12, (16_000, 6_000)),
-        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, (11_000, 4_500)),
+        Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 40, 12, 24, (16_000, 6_000)),
+        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, 20, (11_000, 4_500)),
     )
 }

@@ -59,6 +59,8 @@ _UNCOUNTED = (
 )
 _REAL = (TensorProto.FLOAT, TensorProto.FLOAT16, TensorProto.BFLOAT16, TensorProto.DOUBLE)
 
+_SMALL_INTEGERS = (TensorProto.INT8, TensorProto.UINT8, TensorProto.INT4, TensorProto.UINT4)
+
 
 class Uncounted(Exception):
     """Why the multiply-adds of a graph cannot be told."""
@@ -89,8 +91,28 @@ def learnt_tensors(graph: Any) -> dict[str, TensorProto]:
         slot = _INTEGER_WEIGHTS.get(node.op_type)
         if slot is not None and slot < len(node.input) and node.input[slot] in stored:
             learnt.add(node.input[slot])
-    learnt -= constants
+    integers, scales = _expanded(graph, stored)
+    learnt = (learnt | integers) - constants - scales
     return {name: each for name, each in stored.items() if name in learnt and len(each.dims) > 0}
+
+
+def _expanded(graph: Any, stored: Mapping[str, TensorProto]) -> tuple[set[str], set[str]]:
+    """Weights stored as integers that a Cast and a product make real, and the scales that multiply integers."""
+    made_real = {
+        node.output[0]: node.input[0]
+        for node in graph.node
+        if node.op_type == "Cast"
+        and node.input[0] in stored
+        and stored[node.input[0]].data_type in _SMALL_INTEGERS
+    }
+    measured = {
+        name for node in graph.node if node.op_type == "DynamicQuantizeLinear" for name in node.output
+    }
+    products = [node.input for node in graph.node if node.op_type == "Mul"]
+    scales = {
+        each for inputs in products if not measured.union(made_real).isdisjoint(inputs) for each in inputs
+    }
+    return set(made_real.values()), scales
 
 
 def in_control_flow(graph: onnx.GraphProto) -> str:

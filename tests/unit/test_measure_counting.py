@@ -14,6 +14,7 @@ from labkit.convert import ExportOnnx
 from labkit.data import Dataset
 from labkit.measure.counting import count
 from labkit.measure.records import Reason
+from labkit.quantize import QuantizeDynamic, QuantizeWeights
 from labkit.variant import Array, TensorSpec, Variant
 from labkit.zoo import load_model
 
@@ -304,3 +305,19 @@ def test_the_sizes_by_which_an_image_is_enlarged_are_not_learnt() -> None:
         node("Resize", ["x", "", "twice"]),
     ]
     assert count(variant(nodes, {}, (1, 4, 4)), sample(1, 4, 4)).parameters == 0
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [QuantizeWeights(bits=8), QuantizeWeights(bits=2), QuantizeDynamic()],
+    ids=["8", "2", "dynamic"],
+)
+@pytest.mark.parametrize("name", ["lenet5@digits", "lenet5@mnist+encode"])
+def test_rounded_weights_are_as_many_as_they_were(name: str, technique: Any) -> None:
+    """And as many of them zero, but for those that the grid rounds to it."""
+    before = ExportOnnx()(load_model(name))
+    first = next(iter(before.inputs))
+    feeds = {first.name: np.zeros((1, *first.shape[1:]), np.float32)}
+    was, now = count(before, feeds), count(technique(before), feeds)
+    assert now.parameters == was.parameters
+    assert 0.1 * was.nonzero_parameters < now.nonzero_parameters <= was.nonzero_parameters
