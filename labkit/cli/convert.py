@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from labkit.cli.options import Json, Mean, Model, Scale, Settings, Std, fitted, prepared
+from labkit.cli.options import Json, Mean, Model, Scale, Settings, Std, check_source_stays, fitted, prepared
 from labkit.cli.terminal import parse_settings, print_json, progress_line
 
 _TO = "onnx, pt2, openvino, tensorflow, tflite or tensorrt; `labkit formats` shows the paths."
@@ -41,6 +41,7 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.zoo import load_model, names
 
+        check_source_stays(source, out)
         check_out(to, out)
         how, variant = prepared(scale, mean, std), load_model(source, patience)
         dataset = dataset or (source.partition("@")[2].partition("+")[0] if source in names() else None)

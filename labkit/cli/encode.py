@@ -17,6 +17,7 @@ from labkit.cli.options import (
     Scale,
     Settings,
     Std,
+    check_source_stays,
     data_of,
     fitted,
     folder_option,
@@ -106,6 +107,7 @@ def _run(
     from labkit.pipeline import Pipeline
     from labkit.zoo import load_model
 
+    check_source_stays(name, out)
     check_writable(out.absolute().parent)
     dataset = data_of(name, dataset)
     if dataset is None and technique is not None and technique.needs_dataset:

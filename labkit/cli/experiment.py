@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from labkit.cli.options import DataOption, Json, Mean, Scale, Seed, Std, fitted, folder_option, prepared
-from labkit.cli.terminal import print_json, progress_line
+from labkit.cli.terminal import print_json, progress_line, say
 
 if TYPE_CHECKING:
     from labkit.measure import Comparison
@@ -64,7 +64,7 @@ def register(app: typer.Typer) -> None:
         from labkit.data import load_dataset
         from labkit.measure import compare
         from labkit.measure import measure as run
-        from labkit.strategy import grid
+        from labkit.strategy import doubt, grid
         from labkit.study import Study
 
         data = load_dataset(dataset)
@@ -86,6 +86,8 @@ def register(app: typer.Typer) -> None:
         )
         if study:
             study.append_run(records)
+        if doubtful := doubt(records.measurements[0].accuracy, data):
+            say(doubtful)
         print_json([record.to_json() for record in records.measurements]) if json else print(
             compare(records).table()
         )

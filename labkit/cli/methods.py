@@ -57,7 +57,9 @@ def _show_methods(methods: Any, json: bool) -> None:
         first = " (the default)" if row["method"] == next(iter(METHODS[row["command"]])) else ""
         optional = "" if row["command"] == "encode" else first  # encode needs none
         print(f"{row['command']:<9} --method {row['method']:<13} {row['title']}{optional}")
-    print("\nThe fields of one, which --set changes: labkit methods prune channels")
+    print(
+        f"\nThe fields of one, which --set changes: labkit methods {rows[0]['command']} {rows[0]['method']}"
+    )
 
 
 def _show_fields(technique: Technique, json: bool) -> None:

@@ -18,6 +18,7 @@ from labkit.cli.options import (
     Scale,
     Settings,
     Std,
+    check_source_stays,
     data_of,
     fitted,
     folder_option,
@@ -104,6 +105,7 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         if method not in methods:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, methods)}")
         technique = make_technique(methods[method], parse_settings(settings))
+        check_source_stays(variant, out)
         if command in _MAKES:
             check_out(_MAKES[command], out)
         how, model = prepared(scale, mean, std), load_model(variant)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -60,6 +61,14 @@ def data_of(model: str, dataset: str | None) -> str | None:
     return dataset or trained_on(model)
 
 
+def check_source_stays(model: str, out: Path) -> None:
+    """Raise ConfigError if the result would be written over the model that it is made of: it may be the only copy."""
+    from labkit.errors import ConfigError
+
+    if os.path.exists(model) and os.path.exists(out) and os.path.samefile(model, out):
+        raise ConfigError(f"{out} is the model itself, and would be lost: give another name")
+
+
 def prepared(scale: float | None, mean: str, std: str) -> Prepared:
     """What `--scale 0.1 --mean 0.49,0.48,0.45 --std 0.2` say; ConfigError for what are no numbers."""
     return scale, _numbers("--mean", mean), _numbers("--std", std)
@@ -82,6 +91,12 @@ def fitted(model: Variant, data: Dataset | None, how: Prepared) -> Variant:
     found = fit_to(model, data, *how)
     if how == NOT_SAID and (assumption := assumed(model, found)):
         say(assumption)
+    if len(found.outputs) > 1:
+        judged, *others = (repr(spec.name) for spec in found.outputs)
+        say(
+            f"{found.name} has several outputs: {judged}, the first, is judged and trained, and nobody watches "
+            f"{', '.join(others)}"
+        )
     return found
 
 

@@ -56,6 +56,10 @@ def tell(
     account = Account.of(made, size_bytes, data, before, alone)
     if before is not None and getattr(technique, "target", "") == "latency":
         account.time(made, before, technique)
+    if before is not None and getattr(technique, "fine_tune_epochs", 1) == 0 and account.is_lower:
+        account.lines.append(
+            "what was lost, training brings back, all or much of it: --set fine_tune_epochs=4"
+        )
     if json:
         print_json({**about, "digest": made.digest, **account.facts})
         return
@@ -91,6 +95,12 @@ class Account:
             account.facts |= {"baseline": facts, **facts.pop("difference")}
             account.quality += f"; on the labels alone it has {told}, difference {paired}"
         return account
+
+    @property
+    def is_lower(self) -> bool:
+        """Whether the accuracy is clearly below that of before."""
+        high = self.facts.get("before", {}).get("difference_ci95", [0, 0])[1]
+        return self.facts["metric"] == "accuracy" and high is not None and high < 0
 
     def time(self, made: Any, before: Any, technique: Any) -> None:
         """Measured anew: which share of the time of `before` is left, beside the one that was asked for."""
@@ -137,7 +147,8 @@ class Account:
             line += f"; {told}, now {paired}"
         self.lines.append(line)
         if scores is not None and data.task_name == "classification":
-            self.lines += filter(None, [doubt(was["quality"], data)])
+            self.facts["doubt"] = doubt(was["quality"], data) or None
+            self.lines += filter(None, [self.facts["doubt"]])
         changes = [
             f"{title} {was[key]:,} → {self.facts[key]:,}"
             for key, title in (

@@ -16,6 +16,7 @@ from labkit.data import Dataset
 from labkit.distill.soft_targets import Taught
 from labkit.errors import TechniqueError
 from labkit.formats import inspect, load_file
+from labkit.measure.quality import evaluate
 from labkit.technique import knob
 from labkit.train import Loss
 from labkit.variant import Step, Variant
@@ -41,7 +42,9 @@ class Retaught(Taught):
         super().requires(variant, dataset)
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
-        self.teacher_of(variant)
+        teacher = self.teacher_of(variant)
+        if teacher.format == "onnx" and not teacher.preprocessing and dataset is not None:
+            _check_better_than_guessing(teacher, variant, dataset)
 
     def check_teacher(self) -> None:
         """Raise TechniqueError or ModelFileError now if the other teacher is not there, or damaged."""
@@ -53,7 +56,9 @@ class Retaught(Taught):
         if not self.teacher:
             return variant
         other = _load(self.teacher)
-        for what, mine, theirs in zip(_SPOKEN, _language(variant), _language(other), strict=True):
+        for what, mine, theirs in zip(
+            _SPOKEN, _language(variant, other), _language(other, variant), strict=True
+        ):
             if mine != theirs:
                 raise TechniqueError(
                     f"{other.name!r} cannot teach {variant.name!r}, they differ in their {what}: {theirs} and {mine}"
@@ -77,10 +82,30 @@ class Retaught(Taught):
 _SPOKEN = ("inputs", "outputs", "classes", "preprocessing")
 
 
-def _language(variant: Variant) -> tuple[Any, ...]:
-    """What two variants must have in common if one is to judge the other's answers."""
-    inputs = [(spec.name, spec.dtype, spec.shape[1:]) for spec in variant.inputs]
-    return inputs, [spec.shape[1:] for spec in variant.outputs], variant.labels, dict(variant.preprocessing)
+def _language(variant: Variant, other: Variant) -> tuple[Any, ...]:
+    """What two variants must have in common if one is to judge the other's answers; names matter among several.
+
+    A file that says nothing of its classes, or of how its images are prepared, has those of the other.
+    """
+    several = len(variant.inputs) > 1
+    inputs = [(spec.name if several else "", spec.dtype, spec.shape[1:]) for spec in variant.inputs]
+    outputs = [spec.shape[1:] for spec in variant.outputs]
+    told = variant.preprocessing or (other.preprocessing if variant.format == "onnx" else {})
+    classes = variant.labels or (other.labels if variant.format == "onnx" else ())
+    return inputs, outputs, classes, dict(told) if several else list(told.values())
+
+
+def _check_better_than_guessing(teacher: Variant, variant: Variant, dataset: Dataset) -> None:
+    """Raise TechniqueError if a teacher that does not say how its images are prepared only guesses at the variant's."""
+    how = dict(zip((spec.name for spec in teacher.inputs), variant.preprocessing.values(), strict=False))
+    shown = dataclasses.replace(teacher, preprocessing=how, labels=variant.labels, task=variant.task)
+    right = float(evaluate(shown, dataset, "validation").mean())
+    if right < 1.5 / max(2, len(dataset.labels)):
+        raise TechniqueError(
+            f"teacher {teacher.name!r} is right on {right:.1%} of what {variant.name!r} is shown, little more than a "
+            "guess: it does not say how its images are prepared, and was trained on others; save it with its "
+            "preprocessing first: labkit.formats.load_onnx(FILE, preprocessing={INPUT: …}).save(folder)"
+        )
 
 
 def _load(name_or_path: str) -> Variant:

@@ -86,6 +86,11 @@ def _check_images(model: Variant, dataset: Dataset) -> None:
         return
     given = arrays[0].shape[1:]
     how = model.preprocessing.get(model.inputs[0].name)
+    if how and how.layout == "NCHW" and _channels_first(arrays[0]):
+        raise DataError(
+            f"the images of {dataset.name!r} are {list(arrays[0].shape)}, channels first, and {model.name!r} takes "
+            "them as [N, H, W, C]: store them as x.transpose(0, 2, 3, 1)"
+        )
     if (how and how.layout == "NCHW") or (given[2] in _CHANNELS and given[0] not in _CHANNELS):
         given = (given[2], *given[:2])
     wanted = model.inputs[0].shape[1:]
@@ -117,6 +122,11 @@ def _check_targets(model: Variant, dataset: Dataset) -> None:
 def _preprocessing(
     shape: Sequence[int | str], array: Any, scale: float | None, mean: Sequence[float], std: Sequence[float]
 ) -> Preprocessing:
+    if max(len(mean), len(std)) > 1 and _channels_first(array):
+        raise ConfigError(
+            f"mean={list(mean)}, std={list(std)}: one number per channel is for images [N, H, W, C], and these are "
+            f"{list(array.shape)}: store them as x.transpose(0, 2, 3, 1), or give one number for all"
+        )
     numbers = [*([] if scale is None else [scale]), *mean, *std]
     channels = array.shape[-1] if array.ndim > 1 else 1
     if not np.isfinite(numbers).all() or scale == 0 or min(std, default=1.0) <= 0:
@@ -131,6 +141,11 @@ def _preprocessing(
         scale = 1 / 255 if array.dtype.kind in "iub" and array.dtype.itemsize == 1 else 1.0
     layout = "NCHW" if _channels_last(shape, array) else None
     return Preprocessing(scale, tuple(mean) or (0.0,), tuple(std) or (1.0,), layout)
+
+
+def _channels_first(array: Any) -> bool:
+    """Whether these are clearly images [N, C, H, W]."""
+    return array.ndim == 4 and array.shape[1] in _CHANNELS and array.shape[3] not in _CHANNELS
 
 
 def _channels_last(shape: Sequence[int | str], array: Any) -> bool:

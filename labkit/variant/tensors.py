@@ -17,6 +17,12 @@ _MOST_DIMENSIONS, _LARGEST_BYTES = 8, 2**29  # of two samples: several times wha
 _LARGEST, _SMALLEST_STD = 3e38, 1e-30  # beyond these a float32 is infinite, or dividing by it is
 
 
+_FIXED_BATCH = (
+    ": the file takes batches of exactly {0}: export it with a free batch, or set batch_size={0} where there is such a "
+    "field"
+)
+
+
 @dataclass(frozen=True)
 class TensorSpec:
     """One named input or output: dtype is numpy's name, a str in `shape` is a dimension that may vary.
@@ -46,8 +52,9 @@ class TensorSpec:
             if isinstance(expected, str):
                 expected = sizes.setdefault(expected, size)
             if size != expected:
+                alone = "" if axis or isinstance(self.shape[0], str) else _FIXED_BATCH.format(expected)
                 raise TensorError(
-                    f"input {self.name!r} has size {size} on axis {axis}, expected {expected} of {self.shape}"
+                    f"input {self.name!r} has size {size} on axis {axis}, expected {expected} of {self.shape}{alone}"
                 )
             if size == 0:
                 raise TensorError(f"input {self.name!r} is empty on axis {axis}: pass at least one sample")

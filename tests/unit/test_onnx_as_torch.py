@@ -115,6 +115,39 @@ CASES = {
     "Exp": ("Exp", IMAGE, [], {}),
     "Min": ("Min", IMAGE, [floats(8), floats(9, 1)], {}),
     "Max": ("Max", IMAGE, [floats(8), floats(9, 1)], {}),
+    **{
+        name: (name, IMAGE, [], {})
+        for name in (
+            "Elu",
+            "Celu",
+            "Selu",
+            "Softplus",
+            "Softsign",
+            "ThresholdedRelu",
+            "Reciprocal",
+            "Abs",
+            "Sign",
+        )
+        + ("Floor", "Ceil", "Round", "Sin", "Cos")
+    },
+    "Elu, steeper": ("Elu", IMAGE, [], {"alpha": 0.3}),
+    "Celu, steeper": ("Celu", IMAGE, [], {"alpha": 0.3}),
+    "Selu, steeper": ("Selu", IMAGE, [], {"alpha": 0.3, "gamma": 2.0}),
+    "Mish": ("Mish", IMAGE, [], {}),
+    "PRelu": ("PRelu", IMAGE, [floats(3, 1, 1)], {}),
+    "Mod of the sign of A": ("Mod", IMAGE, [floats(8)], {"fmod": 1}),
+    "Sum": ("Sum", IMAGE, [floats(8), floats(9, 1)], {}),
+    "Mean": ("Mean", IMAGE, [floats(8), floats(9, 1)], {}),
+    **{name: (name, IMAGE, [floats(8)], {}) for name in ("Less", "LessOrEqual", "Greater", "GreaterOrEqual")},
+    "ReduceMin": ("ReduceMin", IMAGE, [ints(2, 3)], {}),
+    "ReduceL1": ("ReduceL1", IMAGE, [ints(1, 3)], {}),
+    "ReduceL2": ("ReduceL2", IMAGE, [ints(1)], {"keepdims": 0}),
+    "ReduceSumSquare": ("ReduceSumSquare", IMAGE, [ints(1)], {}),
+    "Tile": ("Tile", IMAGE, [ints(1, 2, 1, 3)], {}),
+    "DepthToSpace": ("DepthToSpace", (2, 12, 3, 5), [], {"blocksize": 2}),
+    "DepthToSpace, pixel shuffle": ("DepthToSpace", (2, 12, 3, 5), [], {"blocksize": 2, "mode": "CRD"}),
+    "InstanceNormalization": ("InstanceNormalization", IMAGE, [floats(3), floats(3)], {"epsilon": 0.01}),
+    "GroupNormalization": ("GroupNormalization", (2, 6, 5, 4), [floats(3), floats(3)], {"num_groups": 3}),
     "MaxPool": ("MaxPool", IMAGE, [], {**KERNEL, "pads": [1, 0, 2, 1]}),
     "MaxPool rounded up": ("MaxPool", IMAGE, [], {"kernel_shape": [2, 2], "strides": [2, 3], "ceil_mode": 1}),
     "AveragePool": ("AveragePool", IMAGE, [], {**KERNEL, "pads": [1, 0, 1, 1]}),
@@ -177,6 +210,29 @@ def test_gelu_and_sqrt_and_log_too():
         agree(graph([node], feeds, {}, ["y"], opset=20), feeds)
     for op_type in ("Sqrt", "Log"):
         agree(graph([helper.make_node(op_type, ["x"], ["y"])], feeds, {}, ["y"]), feeds)
+
+
+def test_truth_and_whole_numbers_are_computed_too():
+    nodes = [
+        helper.make_node("Greater", ["x", "zero"], ["a"]),
+        helper.make_node("Less", ["x", "one"], ["b"]),
+        helper.make_node("And", ["a", "b"], ["both"]),
+        helper.make_node("Not", ["both"], ["outside"]),
+        helper.make_node("Or", ["outside", "a"], ["c"]),
+        helper.make_node("Cast", ["c"], ["n"], to=TensorProto.INT64),
+        helper.make_node("Sub", ["n", "five"], ["m"]),
+        helper.make_node("Mod", ["m", "three"], ["y"]),
+    ]
+    constants = {"zero": np.float32(0), "one": np.float32(1), "five": ints(5), "three": ints(3)}
+    feeds = {"x": floats(4, 6)}
+    agree(graph(nodes, feeds, constants, ["y"]), feeds)
+
+
+@pytest.mark.parametrize("groups", [2, 3])
+def test_a_group_norm_scales_each_channel_since_operator_set_21(groups):
+    feeds = {"x": floats(2, 6, 5, 4)}
+    node = helper.make_node("GroupNormalization", ["x", "s", "b"], ["y"], num_groups=groups)
+    agree(graph([node], feeds, {"s": floats(6), "b": floats(6)}, ["y"], opset=21), feeds)
 
 
 def test_a_split_has_sizes_or_a_number_of_parts():

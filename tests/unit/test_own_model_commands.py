@@ -3,8 +3,12 @@
 from __future__ import annotations
 
 import json
+import subprocess
 import sys
+from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from torch import nn
@@ -15,6 +19,7 @@ from labkit.errors import LabkitError
 from labkit.formats import load_onnx
 from labkit.zoo import load_model
 
+pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning")  # torch's, of its older exporter
 SHORT = ("--set", "max_samples=64", "--set", "threads=1")
 
 
@@ -55,7 +60,6 @@ def run(monkeypatch, capsys, tmp_path):
     return call
 
 
-@pytest.mark.filterwarnings("ignore::DeprecationWarning")
 def test_what_is_assumed_is_said_and_doubted(run, file):
     status, out, err = run("prune", file, "--dataset", "digits", "--out", "p.onnx")
     assert status == 0
@@ -106,6 +110,101 @@ def test_a_pruned_file_alone_remembers_it(run, file):
 def test_a_preparation_that_is_none_is_refused(words, says, run, file):
     status, out, err = run("prune", file, *words, "--out", "p.onnx")
     assert (status, out) == (1, "") and says in err and "Traceback" not in err
+
+
+def test_the_doubt_stands_in_the_json_too(run, file):
+    words = ("--dataset", "digits", "--out", "p.onnx", "--json")
+    assert json.loads(run("prune", file, *words)[1])["doubt"].startswith("Doubtful: the model as it came")
+    assert json.loads(run("prune", file, "--scale", "1", *words)[1])["doubt"] is None
+    status, out, err = run("measure", file, "--dataset", "digits", "--runtime", "onnxruntime")
+    assert status == 0 and "Doubtful" in err and "Doubtful" not in out
+
+
+@pytest.mark.parametrize("command", ["prune", "quantize", "apply", "convert"])
+def test_the_model_itself_is_never_written_over(command, run, file, tmp_path):
+    (tmp_path / "recipe.toml").write_text('[[step]]\ntechnique = "prune_magnitude"\n')
+    before = Path(file).read_bytes()
+    words = {"apply": ("--recipe", "recipe.toml"), "convert": ("--to", "onnx")}.get(
+        command, ("--dataset", "digits")
+    )
+    status, _, err = run(command, file, *words, "--out", file)
+    assert status == 1 and "is the model itself, and would be lost: give another name" in err
+    assert Path(file).read_bytes() == before
+
+
+def test_what_was_lost_comes_with_what_brings_it_back(run, file):
+    words = ("prune", file, "--method", "channels", "--dataset", "digits", "--scale", "1", "--out", "p.onnx")
+    mend = "--set fine_tune_epochs=4"
+    assert mend in run(*words)[1]
+    assert mend not in run(*words, "--set", "fine_tune_epochs=1", *SHORT)[1]
+    assert mend not in run(*words, "--set", "pruning_ratio=0.02")[1]
+
+
+def test_a_file_that_says_nothing_may_teach_its_like(run, file):
+    settings = ("--set", f"teacher={file}", "--set", "alpha=0.5", "--set", "fine_tune_epochs=1", *SHORT)
+    words = ("--dataset", "digits", "--out", "made", "--json")
+    status, out, err = run("prune", file, "--scale", "1", *words, *settings)
+    assert status == 0, err
+    status, _, err = run("prune", "lenet5@digits", *words, *settings)
+    assert status == 1 and "little more than a guess: it does not say how its images are prepared" in err
+
+
+def test_of_several_outputs_the_judged_one_is_named(run, file, tmp_path):
+    model = onnx.load(file)
+    logits = next(node.input[0] for node in model.graph.node if node.op_type == "Softmax")
+    model.graph.output.append(onnx.helper.make_tensor_value_info(logits, 1, ["batch", 10]))
+    onnx.save(model, tmp_path / "two.onnx")
+    status, _, err = run("prune", "two.onnx", "--dataset", "digits", "--scale", "1", "--out", "p.onnx")
+    assert status == 0
+    assert f"'probabilities', the first, is judged and trained, and nobody watches {logits!r}" in err
+
+
+def test_one_batch_size_alone_says_what_to_do(run, lenet, tmp_path):
+    torch.onnx.export(
+        AsTrained(lenet).eval(), (torch.zeros(1, *lenet.inputs[0].shape[1:]),), "fixed.onnx", dynamo=False
+    )
+    words = (
+        "prune",
+        "fixed.onnx",
+        "--dataset",
+        "digits",
+        "--out",
+        "p.onnx",
+        "--set",
+        "fine_tune_epochs=1",
+        *SHORT,
+    )
+    status, _, err = run(*words)
+    assert (
+        status == 1 and "takes batches of exactly 1: export it with a free batch, or set batch_size=1" in err
+    )
+    assert run(*words, "--set", "batch_size=1")[0] == 0
+
+
+def test_images_with_their_channels_first_are_told_to_turn(run, file, tmp_path):
+    images = np.zeros((60, 3, 32, 32), np.float32)
+    images[::2, 0] = 1
+    np.savez(tmp_path / "first.npz", x=images, y=np.arange(60) % 2)
+    torch.onnx.export(
+        nn.Sequential(nn.Flatten(), nn.Linear(3072, 2)).eval(),
+        (torch.zeros(2, 3, 32, 32),),
+        "colour.onnx",
+        dynamo=False,
+        input_names=["x"],
+        dynamic_axes={"x": {0: "batch"}},
+    )
+    words = ("measure", "colour.onnx", "--dataset", "first.npz", "--runtime", "onnxruntime")
+    assert run(*words, "--mean", "0.5")[0] == 0
+    for mean in ("0.1,0.2,0.3", ",".join(["0.1"] * 32)):
+        status, _, err = run(*words, "--mean", mean)
+        assert status == 1 and "store them as x.transpose(0, 2, 3, 1)" in err
+
+
+def test_the_module_is_the_command():
+    told = subprocess.run(
+        [sys.executable, "-m", "labkit", "methods", "distill"], capture_output=True, text=True, check=True
+    )
+    assert "labkit methods distill soft_targets" in told.stdout
 
 
 def test_scale_0_is_refused_where_it_was_ignored(run, file):

@@ -133,6 +133,6 @@ def _check(graph: Graph) -> None:
     if unknown:
         names = ", ".join(f"{name} ({count}×)" for name, count in sorted(unknown.items()))
         raise TechniqueError(
-            f"the graph uses {names}, which labkit cannot carry out in PyTorch and so cannot train: train the "
-            "model where it was made, or quantize it after training (labkit.QuantizeInt8)"
+            f"the graph uses {names}, which labkit cannot carry out in PyTorch, where it prunes, trains and "
+            "hears a teacher: train the model where it was made, or quantize it after training (labkit.QuantizeInt8)"
         )

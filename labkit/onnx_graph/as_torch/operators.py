@@ -6,30 +6,16 @@ tensors like everything else, and may be computed from the shape of a free batch
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional
 
 from labkit.onnx_graph.as_torch import windows
+from labkit.onnx_graph.as_torch.elementwise import ELEMENTWISE, Operator, plain
 from labkit.onnx_graph.as_torch.node import Node, ints, to_tensor
-
-Operator = Callable[..., Any]
-
-
-def _plain(function: Callable[..., Tensor]) -> Operator:
-    """An operator without attributes."""
-    return lambda node, *inputs: function(*inputs)
-
-
-def _many(function: Callable[..., Tensor]) -> Operator:
-    """An operator of any number of operands out of the one of two."""
-    return lambda node, *inputs: functools.reduce(function, inputs)
-
 
 # --- products and normalisations ---
 
@@ -57,28 +43,21 @@ def _layer_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor | None = None
     return functional.layer_norm(x, x.shape[axis:], scale, bias, node.get("epsilon", 1e-5))
 
 
+def _instance_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    return functional.instance_norm(x, weight=scale, bias=bias, eps=node.get("epsilon", 1e-5))
+
+
+def _group_norm(node: Node, x: Tensor, scale: Tensor, bias: Tensor) -> Tensor:
+    groups = node.get("num_groups")
+    if scale.numel() == groups != x.shape[1]:  # one for each group, as in operator set 18
+        scale, bias = (each.repeat_interleave(x.shape[1] // groups) for each in (scale, bias))
+    return functional.group_norm(x, groups, scale, bias, node.get("epsilon", 1e-5))
+
+
 def _dropout(node: Node, x: Tensor, ratio: Tensor | None = None, mode: Tensor | None = None) -> Tensor:
     if len(node.outputs) > 1:
         raise node.refuse("its mask is used")
     return functional.dropout(x, 0.5 if ratio is None else float(ratio), node.training)
-
-
-# --- number by number ---
-
-
-def _clip(node: Node, x: Tensor, low: Tensor | None = None, high: Tensor | None = None) -> Tensor:
-    x = x if low is None else torch.maximum(x, low)
-    return x if high is None else torch.minimum(x, high)
-
-
-def _divide(a: Tensor, b: Tensor) -> Tensor:
-    """A / b; of integers the part before the point, as in C."""
-    return a / b if a.is_floating_point() else torch.div(a, b, rounding_mode="trunc")
-
-
-def _hard_sigmoid(node: Node, x: Tensor) -> Tensor:
-    line: Tensor = node.get("alpha", 0.2) * x + node.get("beta", 0.5)
-    return line.clamp(0, 1)
 
 
 # --- reductions ---
@@ -166,6 +145,17 @@ def _shape(node: Node, x: Tensor) -> Tensor:
     return torch.tensor(x.shape[node.get("start", 0) : node.get("end")], dtype=torch.int64)
 
 
+def _depth_to_space(node: Node, x: Tensor) -> Tensor:
+    """Channels become blocks of pixels: the block is the slowest axis of the channels (DCR), or the fastest (CRD)."""
+    size, (count, channels, height, width) = node.get("blocksize"), x.shape
+    left = channels // size**2
+    if node.get("mode", "DCR") == "DCR":
+        blocks = x.reshape(count, size, size, left, height, width).permute(0, 3, 4, 1, 5, 2)
+    else:
+        blocks = x.reshape(count, left, size, size, height, width).permute(0, 1, 4, 2, 5, 3)
+    return blocks.reshape(count, left, height * size, width * size)
+
+
 def _expand(node: Node, x: Tensor, sizes: Tensor) -> Tensor:
     shape: torch.Size = torch.broadcast_shapes(x.shape, ints(sizes))  # type: ignore[no-untyped-call]
     return x.expand(shape)
@@ -215,6 +205,7 @@ def _constant(node: Node) -> Tensor:
 
 
 OPERATORS: dict[str, Operator] = {
+    **ELEMENTWISE,
     "Conv": windows.conv,
     "ConvTranspose": windows.conv_transpose,
     "MaxPool": windows.max_pool,
@@ -222,39 +213,22 @@ OPERATORS: dict[str, Operator] = {
     "GlobalAveragePool": _global(torch.mean),
     "GlobalMaxPool": _global(torch.amax),
     "Gemm": _gemm,
-    "MatMul": _plain(torch.matmul),
+    "MatMul": plain(torch.matmul),
     "BatchNormalization": _batch_norm,
     "LayerNormalization": _layer_norm,
+    "InstanceNormalization": _instance_norm,
+    "GroupNormalization": _group_norm,
     "Dropout": _dropout,
-    "Identity": _plain(lambda x: x),
-    "Relu": _plain(torch.relu),
-    "LeakyRelu": lambda node, x: functional.leaky_relu(x, node.get("alpha", 0.01)),
-    "Sigmoid": _plain(torch.sigmoid),
-    "HardSigmoid": _hard_sigmoid,
-    "HardSwish": _plain(functional.hardswish),
-    "Tanh": _plain(torch.tanh),
-    "Gelu": lambda node, x: functional.gelu(x, approximate=node.get("approximate", "none")),
-    "Erf": _plain(torch.erf),
+    "Identity": plain(lambda x: x),
     "Softmax": lambda node, x: x.softmax(node.get("axis", -1)),
     "LogSoftmax": lambda node, x: x.log_softmax(node.get("axis", -1)),
-    "Clip": _clip,
-    "Add": _plain(torch.add),
-    "Sub": _plain(torch.sub),
-    "Mul": _plain(torch.mul),
-    "Div": _plain(_divide),
-    "Pow": _plain(torch.pow),
-    "Sqrt": _plain(torch.sqrt),
-    "Neg": _plain(torch.neg),
-    "Exp": _plain(torch.exp),
-    "Log": _plain(torch.log),
-    "Min": _many(torch.minimum),
-    "Max": _many(torch.maximum),
-    "Equal": _plain(torch.eq),
-    "Where": _plain(torch.where),
-    "Cast": lambda node, x: x.to(node.dtype(node.get("to"))),
     "ReduceMean": _reduce(torch.mean),
     "ReduceSum": _reduce(torch.sum),
     "ReduceMax": _reduce(torch.amax),
+    "ReduceMin": _reduce(torch.amin),
+    "ReduceL1": _reduce(lambda x, axes, keep: x.abs().sum(axes, keep)),
+    "ReduceL2": _reduce(lambda x, axes, keep: x.square().sum(axes, keep).sqrt()),
+    "ReduceSumSquare": _reduce(lambda x, axes, keep: x.square().sum(axes, keep)),
     "Reshape": _reshape,
     "Flatten": _flatten,
     "Transpose": lambda node, x: x.permute(node.get("perm") or list(reversed(range(x.ndim)))),
@@ -266,6 +240,8 @@ OPERATORS: dict[str, Operator] = {
     "Gather": _gather,
     "Shape": _shape,
     "Expand": _expand,
+    "Tile": lambda node, x, repeats: x.repeat(ints(repeats)),
+    "DepthToSpace": _depth_to_space,
     "Pad": _pad,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
