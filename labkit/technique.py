@@ -203,6 +203,8 @@ class Technique(ABC):
         """What to do with a variant in a format that this technique does not take, as advice."""
         if self.takes == ("onnx",):
             return "export it first: labkit.ExportOnnx()"
+        if format_ == "onnx" and getattr(self, "target", "") == "onnx":
+            return "it is ONNX already: leave this step out"
         if "torch" not in self.takes:
             return f"convert it first: labkit.convert(variant, {self.takes[0]!r})"
         made = "the PyTorch or the ONNX" if "onnx" in self.takes else "the PyTorch"

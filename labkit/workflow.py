@@ -71,7 +71,7 @@ def optimize(
     check_replaceable(Path(out) / "package")
     study = Study(out)
     as_given, model = model, fit_to(model, dataset)
-    if assumption := assumed(as_given, model):
+    if assumption := assumed(as_given, model, dataset):
         narrate(assumption)
     _check_requirement(model, dataset, requirement)
     narrate(f"Building variants of {model.name} ({model.size_bytes:,} bytes, {model.format})")

@@ -89,7 +89,7 @@ def fitted(model: Variant, data: Dataset | None, how: Prepared) -> Variant:
             )
         return model
     found = fit_to(model, data, *how)
-    if how == NOT_SAID and (assumption := assumed(model, found)):
+    if how == NOT_SAID and (assumption := assumed(model, found, data)):
         say(assumption)
     if len(found.outputs) > 1:
         judged, *others = (repr(spec.name) for spec in found.outputs)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import difflib
 import os
 from pathlib import Path
 
@@ -76,6 +77,9 @@ def check_out(format_: str, out: Path) -> None:
     if _is_file(shape, out):
         _check_replaceable(out)
         return check_writable(out.absolute().parent, out.name)
+    known = [_CODED, *(each.suffix for each in FORMATS if each.suffix)]
+    if difflib.get_close_matches(ending, known, 1, 0.7) and not os.path.lexists(out):
+        raise ConfigError(f"{out} would be a folder, and has nearly the ending of a file: {_instead(shape)}")
     check_writable(out)
 
 

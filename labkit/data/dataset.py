@@ -74,6 +74,11 @@ class Dataset:
     def __post_init__(self) -> None:
         check_text(DataError, self.name, *self.labels)
 
+    def __repr__(self) -> str:
+        """Its name, task and sizes; not the arrays."""
+        sizes = ", ".join(f"{name} {len(split):,}" for name, split in self.splits.items())
+        return f"Dataset({self.name!r}, {self.task_name}, {len(self.labels)} classes: {sizes})"
+
     @property
     def task(self) -> Task:
         """The Task that scores this data."""
@@ -98,9 +103,12 @@ class Dataset:
         width = model.outputs[0].shape[-1] if model.outputs[0].shape else 1
         count = len(model.labels) or (width if isinstance(width, int) else len(self.labels))
         if self.labels and count != len(self.labels):
+            alone = (
+                "; to judge one number a sample, store the targets as float32 0 and 1" if count == 1 else ""
+            )
             raise DataError(
                 f"{model.name!r} knows {count} classes, {self.name!r} has {len(self.labels)}: "
-                "they do not belong together"
+                f"they do not belong together{alone}"
             )
         if model.labels != self.labels and set(model.labels) == set(self.labels):
             pairs = enumerate(zip(model.labels, self.labels, strict=True))

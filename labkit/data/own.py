@@ -144,6 +144,12 @@ def _as_target(target: Array) -> Array:
     return np.ascontiguousarray(flat.astype(np.int64 if whole else np.float32))
 
 
+def _is_one_hot(target: Array) -> bool:
+    if target.ndim != 2 or target.shape[1] < 2:
+        return False
+    return bool(np.isin(target, (0, 1)).all() and (target.sum(1) == 1).all())
+
+
 def assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> Dataset:
     """One dataset of the parts, their splits made where they lack; DataError where they do not go together."""
     rest = parts.get("train", parts.get("all"))
@@ -158,6 +164,11 @@ def assemble(path: Path, parts: dict[str, Split], labels: tuple[str, ...]) -> Da
                 f"{path}: samples of one size and kind are needed, train holds {_kinds(rest)}, {part} {_kinds(split)}"
             )
         get_task(task).check_target(split.target, labels)
+        if task == "regression" and _is_one_hot(split.target):
+            raise DataError(
+                f"{path}: every target is a row of one 1 and zeros, which would be numbers to predict: store the "
+                "classes as whole numbers, y.argmax(1)"
+            )
     splits = make_splits(rest, parts.get("test"), parts.get("validation"), task)
     digest = hashlib.sha256()
     for name in sorted(splits):

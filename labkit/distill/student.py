@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from abc import abstractmethod
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -19,7 +20,7 @@ from labkit.models import MODELS, build
 from labkit.progress import Progress
 from labkit.technique import knob
 from labkit.train import fit
-from labkit.variant import Variant
+from labkit.variant import TensorSpec, Variant
 
 _WIDTHS = ("channels", "hidden", "stages", "inner")
 
@@ -127,7 +128,7 @@ class Distill(Distills):
         if [len(shape) for shape in shapes] != [3, 1] or not all(isinstance(size, int) for size in sizes):
             raise TechniqueError(
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
-                f"[batch, classes]; {variant.name!r} has other inputs or outputs"
+                f"[batch, classes]; {variant.name!r} takes {_shown(variant.inputs)} and gives {_shown(variant.outputs)}"
             )
 
     def fresh_student(self, teacher: Variant) -> nn.Module:
@@ -147,6 +148,10 @@ class Distill(Distills):
         if self.start == "teacher":
             copy_weights(teacher, student)
         return student
+
+
+def _shown(specs: Sequence[TensorSpec]) -> str:
+    return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
 
 
 def fresh(config: dict[str, Any], seed: int) -> nn.Module:

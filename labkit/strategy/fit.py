@@ -14,6 +14,8 @@ from labkit.errors import ConfigError, DataError
 from labkit.variant import Preprocessing, Variant
 
 _CHANNELS = (1, 3, 4)
+_OF_BYTES = 1 / 100
+"""Scales up to this one make fractions of the numbers 0 to 255."""
 
 
 def fit_to(
@@ -56,16 +58,29 @@ def fit_to(
     return model
 
 
-def assumed(model: Variant, fitted: Variant) -> str:
-    """What `fit_to` took for the preprocessing of a model that does not know its own; "" if it does, or needs none."""
-    if model.preprocessing or not fitted.preprocessing:
+def assumed(model: Variant, fitted: Variant, dataset: Dataset) -> str:
+    """What a person should know of how `fit_to` prepares the samples: a guess, or one that hardly suits them; else ""."""
+    if not fitted.preprocessing:
         return ""
     name, how = next(iter(fitted.preprocessing.items()))
-    return (
-        f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
-        + (", channels first" if how.layout else "")
-        + "; if it was trained otherwise, pass --scale, --mean and --std"
-    )
+    if not model.preprocessing:
+        return (
+            f"{model.name} does not say how its input {name!r} was prepared: assuming x · {how.scale:.6g}"
+            + (", channels first" if how.layout else "")
+            + "; if it was trained otherwise, pass --scale, --mean and --std"
+        )
+    arrays = list(dataset.split("validation").inputs.values())
+    if (
+        len(arrays) == 1
+        and how.scale <= _OF_BYTES
+        and arrays[0].dtype.kind == "f"
+        and np.abs(arrays[0]).max() <= 1
+    ):
+        return (
+            f"{model.name} multiplies its images by {how.scale:.6g}, as is right for bytes, and those of {dataset.name} "
+            "are fractions up to 1: if they are as in training but for that, pass --scale 1 with its --mean and --std"
+        )
+    return ""
 
 
 def doubt(accuracy: float | None, dataset: Dataset) -> str:

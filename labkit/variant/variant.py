@@ -133,7 +133,10 @@ class Variant:
         given |= {name: plain[name] for name in names if name not in given and name in plain}
         missing = [name for name in names if name not in given]
         if missing:
-            raise TensorError(f"input {missing[0]!r} is missing; the model takes {names}, got {list(given)}")
+            raise TensorError(
+                f"input {missing[0]!r} is missing; the model takes {names}, got {list(given)}: the data's arrays "
+                "go by these names"
+            )
         feeds = {
             name: self.preprocessing[name](given[name]) if name in self.preprocessing else given[name]
             for name in names

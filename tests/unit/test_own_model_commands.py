@@ -235,3 +235,50 @@ def test_openvino_s_pair_is_written_together_or_not_at_all(file, tmp_path, monke
         "m.bin": b"weights of before",
         "m.xml": b"<net/>",
     }
+
+
+@pytest.mark.parametrize("ending", ["onxx", "onn"])
+def test_a_mistyped_ending_makes_no_folder(ending, run, file, tmp_path):
+    status, _, err = run("prune", file, "--dataset", "digits", "--out", f"p.{ending}")
+    assert status == 1 and "nearly the ending of a file: end it in '.onnx', or give a folder" in err
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_torch_file_of_habit_is_told_what_there_is(run):
+    status, _, err = run("prune", "lenet5@digits", "--out", "p.pth")
+    assert status == 1 and "give a folder, or end it in '.lkz' for coded weights" in err
+
+
+def test_one_hot_rows_are_no_numbers_to_predict(run, file, tmp_path):
+    np.savez(
+        tmp_path / "hot.npz",
+        x=np.zeros((60, 32, 32, 1), np.float32),
+        y=np.eye(10, dtype=np.float32)[np.arange(60) % 10],
+    )
+    status, _, err = run("measure", file, "--dataset", "hot.npz")
+    assert status == 1 and "store the classes as whole numbers, y.argmax(1)" in err
+
+
+def test_a_recipe_s_export_is_left_out_for_what_is_onnx(run, file, tmp_path):
+    (tmp_path / "recipe.toml").write_text(
+        '[[step]]\ntechnique = "prune_magnitude"\n[[step]]\ntechnique = "export_onnx"\n'
+    )
+    status, _, err = run("apply", file, "--recipe", "recipe.toml", "--dataset", "digits", "--out", "made")
+    assert status == 1 and "it is ONNX already: leave this step out" in err
+
+
+def test_a_dataset_is_shown_by_its_sizes(digits):
+    assert repr(digits).startswith("Dataset('digits', classification, 10 classes: train ")
+
+
+def test_a_scale_for_bytes_is_doubted_for_fractions(run, digits, tmp_path):
+    split = digits.split("test")
+    np.savez(tmp_path / "fractions.npz", x=split.inputs["image"].astype(np.float32) / 255, y=split.target)
+    words = ("measure", "lenet5@digits", "--runtime", "torch", "--dataset", "fractions.npz", "--json")
+    status, out, err = run(*words)
+    assert status == 0 and "multiplies its images by 0.00392157, as is right for bytes" in err
+    how = load_model("lenet5@digits").preprocessing["image"]
+    told = ("--scale", "1", "--mean", str(how.mean[0]), "--std", str(how.std[0]))
+    status, right, err = run(*words, *told)
+    assert status == 0 and "right for bytes" not in err
+    assert json.loads(right)[0]["accuracy"] > 0.9 > json.loads(out)[0]["accuracy"]
