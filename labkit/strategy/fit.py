@@ -59,7 +59,7 @@ def fit_to(
 
 
 def assumed(model: Variant, fitted: Variant, dataset: Dataset) -> str:
-    """What a person should know of how `fit_to` prepares the samples: a guess, or one that hardly suits them; else ""."""
+    """What to know of how `fit_to` prepares the samples, where that is a guess or hardly suits them; else ""."""
     if not fitted.preprocessing:
         return ""
     name, how = next(iter(fitted.preprocessing.items()))
@@ -77,8 +77,8 @@ def assumed(model: Variant, fitted: Variant, dataset: Dataset) -> str:
         and np.abs(arrays[0]).max() <= 1
     ):
         return (
-            f"{model.name} multiplies its images by {how.scale:.6g}, as is right for bytes, and those of {dataset.name} "
-            "are fractions up to 1: if they are as in training but for that, pass --scale 1 with its --mean and --std"
+            f"{model.name} multiplies its images by {how.scale:.6g}, as is right for bytes, and those of "
+            f"{dataset.name} are fractions up to 1: if they are as in training but for that, pass --scale 1 with its --mean and --std"
         )
     return ""
 
