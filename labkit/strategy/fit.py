@@ -78,7 +78,8 @@ def assumed(model: Variant, fitted: Variant, dataset: Dataset) -> str:
     ):
         return (
             f"{model.name} multiplies its images by {how.scale:.6g}, as is right for bytes, and those of "
-            f"{dataset.name} are fractions up to 1: if they are as in training but for that, pass --scale 1 with its --mean and --std"
+            f"{dataset.name} are fractions up to 1: if they are as in training but for that, pass --scale 1 with "
+            "its --mean and --std"
         )
     return ""
 
