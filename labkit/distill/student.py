@@ -128,7 +128,8 @@ class Distill(Distills):
         if [len(shape) for shape in shapes] != [3, 1] or not all(isinstance(size, int) for size in sizes):
             raise TechniqueError(
                 "the students turn one image [batch, channels, height, width] of a fixed size into logits "
-                f"[batch, classes]; {variant.name!r} takes {_shown(variant.inputs)} and gives {_shown(variant.outputs)}"
+                f"[batch, classes]; {variant.name!r} has other inputs or outputs: {_shown(variant.inputs)} → "
+                f"{_shown(variant.outputs)}"
             )
 
     def fresh_student(self, teacher: Variant) -> nn.Module:
