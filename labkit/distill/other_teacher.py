@@ -17,6 +17,7 @@ from labkit.distill.soft_targets import Taught
 from labkit.errors import TechniqueError
 from labkit.formats import inspect, load_file
 from labkit.measure.quality import evaluate
+from labkit.statistics import wilson
 from labkit.technique import knob
 from labkit.train import Loss
 from labkit.variant import Step, Variant
@@ -99,10 +100,11 @@ def _check_better_than_guessing(teacher: Variant, variant: Variant, dataset: Dat
     """Raise TechniqueError if a teacher that does not say how its images are prepared only guesses at the variant's."""
     how = dict(zip((spec.name for spec in teacher.inputs), variant.preprocessing.values(), strict=False))
     shown = dataclasses.replace(teacher, preprocessing=how, labels=variant.labels, task=variant.task)
-    right = float(evaluate(shown, dataset, "validation").mean())
-    if right < 1.5 / max(2, len(dataset.labels)):
+    scores = evaluate(shown, dataset, "validation")
+    least, _ = wilson(int(scores.sum()), len(scores))
+    if least < 1 / max(2, len(dataset.labels)):
         raise TechniqueError(
-            f"teacher {teacher.name!r} is right on {right:.1%} of what {variant.name!r} is shown, little more than a "
+            f"teacher {teacher.name!r} is right on {scores.mean():.1%} of what {variant.name!r} is shown, no better than a "
             "guess: it does not say how its images are prepared, and was trained on others; save it with its "
             "preprocessing first: labkit.formats.load_onnx(FILE, preprocessing={INPUT: …}).save(folder)"
         )

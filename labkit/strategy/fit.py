@@ -87,10 +87,10 @@ def assumed(model: Variant, fitted: Variant, dataset: Dataset) -> str:
 def doubt(accuracy: float | None, dataset: Dataset) -> str:
     """What to look at if the model as it came is hardly better than guessing; "" if it is, or does not classify."""
     chance = 1 / max(2, len(dataset.labels))
-    if accuracy is None or accuracy > 1.5 * chance:
+    if accuracy is None or accuracy > chance + min(chance / 2, 0.1):
         return ""
     return (
-        f"Doubtful: the model as it came is right on {accuracy:.1%} of validation, guessing would be on {chance:.1%}: "
+        f"Doubtful: the model as it came is right on {accuracy:.1%} of the samples, guessing would be on {chance:.1%}: "
         "see that its inputs are prepared as in training (--scale, --mean, --std) and the classes are in its order"
     )
 

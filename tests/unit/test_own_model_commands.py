@@ -146,7 +146,7 @@ def test_a_file_that_says_nothing_may_teach_its_like(run, file):
     status, out, err = run("prune", file, "--scale", "1", *words, *settings)
     assert status == 0, err
     status, _, err = run("prune", "lenet5@digits", *words, *settings)
-    assert status == 1 and "little more than a guess: it does not say how its images are prepared" in err
+    assert status == 1 and "no better than a guess: it does not say how its images are prepared" in err
 
 
 def test_of_several_outputs_the_judged_one_is_named(run, file, tmp_path):
