@@ -9,7 +9,7 @@ import pytest
 
 from labkit.data import Dataset, Split
 from labkit.errors import ConfigError, DataError
-from labkit.strategy import fit_to, grid
+from labkit.strategy import doubt, fit_to, grid
 from labkit.variant import TensorSpec, Variant
 
 BYTES = np.random.RandomState(0).randint(0, 256, (6, 8, 8, 3), np.uint8)
@@ -117,3 +117,12 @@ def test_classes_in_another_order_are_refused_and_other_names_are_not(lenet, dig
         fit_to(lenet, dataclasses.replace(digits, labels=digits.labels[::-1]))
     words = ("nought", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine")
     assert fit_to(lenet, dataclasses.replace(digits, labels=words)).labels == lenet.labels
+
+
+@pytest.mark.parametrize(
+    ("accuracy", "classes", "doubted"),
+    [(0.5, 2, True), (0.58, 2, True), (0.72, 2, False), (0.12, 10, True), (0.2, 10, False), (None, 2, False)],
+)
+def test_what_hardly_beats_a_guess_is_doubted(accuracy, classes, doubted):
+    theirs = dataclasses.replace(data(BYTES), labels=tuple(map(str, range(classes))))
+    assert doubt(accuracy, theirs).startswith("Doubtful") == doubted
