@@ -104,8 +104,8 @@ def _check_better_than_guessing(teacher: Variant, variant: Variant, dataset: Dat
     least, _ = wilson(int(scores.sum()), len(scores))
     if least < 1 / max(2, len(dataset.labels)):
         raise TechniqueError(
-            f"teacher {teacher.name!r} is right on {scores.mean():.1%} of what {variant.name!r} is shown, no better than "
-            "a guess: it does not say how its images are prepared, and was trained on others; save it with its "
+            f"teacher {teacher.name!r} is right on {scores.mean():.1%} of what {variant.name!r} is shown, no better "
+            "than a guess: it does not say how its images are prepared, and was trained on others; save it with its "
             "preprocessing first: labkit.formats.load_onnx(FILE, preprocessing={INPUT: …}).save(folder)"
         )
 
