@@ -204,7 +204,7 @@ class Technique(ABC):
         if self.takes == ("onnx",):
             return "export it first: labkit.ExportOnnx()"
         if format_ == "onnx" and getattr(self, "target", "") == "onnx":
-            return "it is ONNX already: leave this step out"
+            return "it is ONNX already: leave this step out, or give the PyTorch variant"
         if "torch" not in self.takes:
             return f"convert it first: labkit.convert(variant, {self.takes[0]!r})"
         made = "the PyTorch or the ONNX" if "onnx" in self.takes else "the PyTorch"

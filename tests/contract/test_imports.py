@@ -38,6 +38,7 @@ ORDER = [
     {"workflow", "doctor", "sweep"},
     {"widgets", "teach"},
     {"cli"},
+    {"__main__"},
 ]
 RANK = {name: rank for rank, names in enumerate(ORDER) for name in names}
 
