@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Callable
 from typing import Any
 
 VISIBLE_WITHIN_MS = 1500
 LAB_OPENS_WITHIN_MS = 90_000
+CELLS_BEGIN_WITHIN_MS = 30_000
 CELLS_RUN_WITHIN_MS = 300_000
 JOB_ENDS_WITHIN_MS = 180_000
 
@@ -25,10 +27,17 @@ async ([place, expected, action]) => {
 
 def run_lesson(page: Any, address: str, last: str) -> None:
     """Open a lesson, run all its cells, and wait for its `last` widget and the last cell; no cell may fail."""
-    page.goto(address)
-    page.wait_for_selector("text=/[|] Idle/", timeout=LAB_OPENS_WITHIN_MS)
-    page.click("text=Run >> nth=0")
-    page.click("text=Run All Cells")
+    from playwright.sync_api import TimeoutError as NothingRan
+
+    # JupyterLab may show its menu before the notebook hears it; then no cell ever begins, and the page is opened anew.
+    for _ in range(3):
+        page.goto(address)
+        page.wait_for_selector("text=/[|] Idle/", timeout=LAB_OPENS_WITHIN_MS)
+        page.click("text=Run >> nth=0")
+        page.click("text=Run All Cells")
+        with contextlib.suppress(NothingRan):
+            page.wait_for_function(f"!({NO_CELL_WAITS})", timeout=CELLS_BEGIN_WITHIN_MS)
+            break
     page.wait_for_selector(f"{last}, {ERROR}", timeout=CELLS_RUN_WITHIN_MS)
     page.wait_for_function(NO_CELL_WAITS, timeout=CELLS_RUN_WITHIN_MS)
     assert page.locator(ERROR).all_inner_texts() == []
