@@ -5,7 +5,9 @@ from __future__ import annotations
 import functools
 import importlib
 import os
+import sys
 from collections.abc import Callable
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -13,6 +15,7 @@ import torch
 from hypothesis import settings
 from torch import nn
 
+from labkit.cli import main
 from labkit.convert import ExportOnnx, convert
 from labkit.data import Dataset, Split, load_dataset
 from labkit.data.dataset import make_splits
@@ -74,6 +77,23 @@ def _regression() -> tuple[Variant, Dataset]:
     x = random.standard_normal((400, 5)).astype(np.float32)
     y = (x @ np.arange(1, 6, dtype=np.float32)).astype(np.float32)
     return variant, Dataset("plane", "regression", make_splits(Split({"x": x}, y), None, None, "regression"))
+
+
+@pytest.fixture
+def run(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> Callable[..., tuple[int, str, str]]:
+    """Run `labkit …` in this process, in an empty folder: (status, stdout, stderr)."""
+    monkeypatch.chdir(tmp_path)
+
+    def call(*words: object) -> tuple[int, str, str]:
+        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
+        with pytest.raises(SystemExit) as ended:
+            main()
+        captured = capsys.readouterr()
+        return int(ended.value.code or 0), captured.out, captured.err
+
+    return call
 
 
 @pytest.fixture(scope="session")

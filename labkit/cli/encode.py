@@ -17,10 +17,8 @@ from labkit.cli.options import (
     Scale,
     Settings,
     Std,
-    check_source_stays,
-    data_of,
-    fitted,
     folder_option,
+    opened,
     prepared,
 )
 from labkit.cli.telling import Account, save, tell
@@ -100,26 +98,12 @@ def _run(
     json: bool,
     how: Prepared,
 ) -> None:
-    from labkit.convert import check_out
-    from labkit.data import load_dataset
-    from labkit.errors import ConfigError
-    from labkit.files import check_writable
     from labkit.pipeline import Pipeline
-    from labkit.zoo import load_model
 
-    check_source_stays(name, out)
-    check_writable(out.absolute().parent)
-    dataset = data_of(name, dataset)
-    if dataset is None and technique is not None and technique.needs_dataset:
-        asking = "the recipe" if isinstance(technique, Pipeline) else technique.name
-        raise ConfigError(
-            f"{asking} needs samples, and {name} does not say of which data: pass --dataset digits, fashion-mnist, "
-            "mnist, an .npz, or a folder"
-        )
-    model = load_model(name)
-    check_out(technique.makes(model.format) if isinstance(technique, Pipeline) else model.format, out)
-    data = load_dataset(dataset) if dataset else None
-    model = fitted(model, data, how)
+    recipe = technique if isinstance(technique, Pipeline) else None
+    asking = "the recipe" if recipe else technique.name if technique else ""
+    needs = asking if technique and technique.needs_dataset else ""
+    model, data = opened(name, out, dataset, how, needs, recipe.makes if recipe else str)
     made = model if technique is None else technique(model, data, progress_line())
     before = model if made is not model else None
     made, saved = save(made, out, data)

@@ -18,10 +18,8 @@ from labkit.cli.options import (
     Scale,
     Settings,
     Std,
-    check_source_stays,
-    data_of,
-    fitted,
     folder_option,
+    opened,
     prepared,
 )
 from labkit.cli.telling import save, tell
@@ -94,34 +92,20 @@ def _register_technique(app: typer.Typer, command: str, methods: Mapping[str, st
         std: Std = "",
         json: Json = False,
     ) -> None:
-        from labkit.convert import check_out
-        from labkit.convert import convert as change_format
-        from labkit.data import load_dataset
+        from labkit.convert import convert
         from labkit.errors import ConfigError, nearest
         from labkit.pipeline import make_technique
-        from labkit.zoo import load_model
 
         method = method or next(iter(methods))
         if method not in methods:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, methods)}")
         technique = make_technique(methods[method], parse_settings(settings))
-        check_source_stays(variant, out)
-        if command in _MAKES:
-            check_out(_MAKES[command], out)
-        how, model = prepared(scale, mean, std), load_model(variant)
-        if command not in _MAKES:
-            check_out(model.format, out)
-        dataset = data_of(variant, dataset)
-        if dataset is None and technique.needs_dataset:
-            raise ConfigError(
-                f"{command} --method {method} needs samples, and {variant} does not say of which data: pass "
-                "--dataset digits, fashion-mnist, mnist, an .npz, or a folder"
-            )
-        data = load_dataset(dataset) if dataset else None
-        model = fitted(model, data, how)
+        needs = f"{command} --method {method}" if technique.needs_dataset else ""
+        how = prepared(scale, mean, std)
+        model, data = opened(variant, out, dataset, how, needs, lambda format_: _MAKES.get(command, format_))
         if technique.takes == ("onnx",) and model.format != "onnx":
             say(f"{model.name} is a {model.format} variant: converting it to ONNX first")
-            model = change_format(model, "onnx", data).variant
+            model = convert(model, "onnx", data).variant
         made, alone = (
             _beside_baseline(technique, model, data)
             if with_baseline

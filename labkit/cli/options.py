@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -67,6 +68,34 @@ def check_source_stays(model: str, out: Path) -> None:
 
     if os.path.exists(model) and os.path.exists(out) and os.path.samefile(model, out):
         raise ConfigError(f"{out} is the model itself, and would be lost: give another name")
+
+
+def opened(
+    name: str, out: Path, dataset: str | None, how: Prepared, needs: str, makes: Callable[[str], str]
+) -> tuple[Variant, Dataset | None]:
+    """The model and the data of a command that changes it, as they fit together.
+
+    What can be refused is refused now: a place that cannot be written, or is the model's own; a dataset that is
+    lacking, where `needs` names what cannot do without; an ending that is not of the format that `makes` says comes
+    of the model's.
+    """
+    from labkit.convert import check_out
+    from labkit.data import load_dataset
+    from labkit.errors import ConfigError
+    from labkit.zoo import load_model
+
+    check_source_stays(name, out)
+    check_writable(out.absolute().parent)
+    dataset = data_of(name, dataset)
+    if dataset is None and needs:
+        raise ConfigError(
+            f"{needs} needs samples, and {name} does not say of which data: pass --dataset digits, fashion-mnist, "
+            "mnist, an .npz, or a folder"
+        )
+    model = load_model(name)
+    check_out(makes(model.format), out)
+    data = load_dataset(dataset) if dataset else None
+    return fitted(model, data, how), data
 
 
 def prepared(scale: float | None, mean: str, std: str) -> Prepared:

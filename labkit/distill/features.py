@@ -39,9 +39,14 @@ class DistillFeatures(Distill):
     """What hints and attention share: pairs of layers, and a loss on the difference between them."""
 
     takes: ClassVar[tuple[str, ...]] = ("torch",)
+    idle: ClassVar[tuple[str, ...]] = ("teacher_shift",)
 
     weight: float = knob(1.0, "of the layers' loss, beside that of the soft targets", above=0.0, max=1e4)
     layers: str = knob("", "pairs STUDENT:TEACHER of layers, with commas; empty: the end of every stage")
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        self.refuse_idle("teacher_shift", "layers have no mean over moved images; leave it out")
 
     def teach(self, student: Variant, teacher: Variant, dataset: Dataset, progress: Progress) -> nn.Module:
         """A trained copy of the student's network; what turned its layers into guesses is thrown away."""

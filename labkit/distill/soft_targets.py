@@ -103,7 +103,11 @@ class Taught(Trains):
 
     def loss_from(self, teacher: Variant) -> Loss | None:
         """The loss of `fit` in which the teacher answers the same augmented batch; None if it is to be silent."""
-        return listening(as_module(teacher), self.heard) if self.alpha > 0 else None
+        return listening(self.voice_of(teacher), self.heard) if self.alpha > 0 else None
+
+    def voice_of(self, teacher: Variant) -> nn.Module:
+        """What answers for the teacher, in PyTorch."""
+        return as_module(teacher)
 
     def heard(self, output: Tensor, answer: Tensor, target: Tensor) -> Tensor:
         """`match` of logits, where student or teacher may end in a softmax."""

@@ -15,24 +15,18 @@ import psutil
 import pytest
 
 import labkit.cli
-from labkit.cli import main
 
 LABKIT = [sys.executable, "-c", "from labkit.cli import main; main()"]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(run):
     """Run one command in this process; returns (exit status, stdout, stderr, seconds)."""
-    monkeypatch.chdir(tmp_path)
 
     def call(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", *map(str, words)])
         started = time.monotonic()
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        seconds = time.monotonic() - started
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err, seconds
+        status, out, err = run(*words)
+        return status, out, err, time.monotonic() - started
 
     return call
 

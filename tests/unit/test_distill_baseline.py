@@ -4,13 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from labkit.cli import main
 from labkit.convert import ExportOnnx
 from labkit.distill import Distill, DistillHints, beside_baseline
 from labkit.errors import ModelFileError, TechniqueError
@@ -151,21 +149,6 @@ def test_a_teacher_who_is_shown_something_else_is_refused(lenet, large, digits, 
 
 
 # --- the command ---
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `labkit …` in an empty folder: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", *words])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 FAST = [word for pair in ("epochs=1", "max_samples=96", "threads=1") for word in ("--set", pair)]

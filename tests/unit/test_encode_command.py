@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import dataclasses
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
 
-from labkit.cli import main
 from labkit.cli.telling import quality_of
 from labkit.encode import anatomy
 from labkit.errors import ConfigError
@@ -34,23 +32,11 @@ bias_levels = 2
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, lenet):
+def run(run, tmp_path, lenet):
     """Run `labkit` where a small variant lies in "model": (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
     save_small_lenet(lenet, "model")
     (tmp_path / "recipe.toml").write_text(RECIPE)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", *words])
-        status = 0
-        try:
-            main()
-        except SystemExit as end:
-            status = end.code or 0
-        captured = capsys.readouterr()
-        return status, captured.out, captured.err
-
-    return call
+    return run
 
 
 def test_a_recipe_is_one_command_from_model_to_file(run, tmp_path):

@@ -648,52 +648,41 @@ def test_names_cannot_steer_the_terminal(tmp_path):
     assert "\x1b" not in summary(found) and "<script" not in found._repr_html_()
 
 
-def run(monkeypatch, capsys, *words):
-    from labkit.cli import main
-
-    monkeypatch.setattr("sys.argv", ["labkit", *map(str, words)])
-    with pytest.raises(SystemExit) as ended:
-        main()
-    captured = capsys.readouterr()
-    return ended.value.code or 0, captured.out, captured.err
-
-
-def test_the_command_prints_facts_and_layers(tmp_path, monkeypatch, capsys):
+def test_the_command_prints_facts_and_layers(tmp_path, run):
     path = many_layers(tmp_path)
-    status, out, _ = run(monkeypatch, capsys, "inspect", path, "--draw", tmp_path / "g.svg")
+    status, out, _ = run("inspect", path, "--draw", tmp_path / "g.svg")
     assert status == 0 and "40 most expensive of 50" in out and "float32" in out
     assert (tmp_path / "g.svg").read_text().startswith("<svg")
-    assert "most expensive" not in run(monkeypatch, capsys, "inspect", path, "--all")[1]
+    assert "most expensive" not in run("inspect", path, "--all")[1]
 
 
 @pytest.mark.parametrize(("name", "file"), [("lenet5@mnist", "."), ("lenet5@mnist+encode", "model.lkz")])
-def test_the_command_takes_a_name_of_the_zoo_for_its_file(monkeypatch, capsys, name, file):
-    status, named, err = run(monkeypatch, capsys, "inspect", name)
+def test_the_command_takes_a_name_of_the_zoo_for_its_file(run, name, file):
+    status, named, err = run("inspect", name)
     assert (status, err) == (0, "")
-    assert named == run(monkeypatch, capsys, "inspect", labkit.zoo.FOLDER / name / file)[1]
+    assert named == run("inspect", labkit.zoo.FOLDER / name / file)[1]
 
 
-def test_a_file_that_exists_comes_before_a_network_of_its_name(tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_a_file_that_exists_comes_before_a_network_of_its_name(tmp_path, run):
     saved(tmp_path, product()).rename("lenet5@mnist")
-    status, _, err = run(monkeypatch, capsys, "inspect", "lenet5@mnist")
+    status, _, err = run("inspect", "lenet5@mnist")
     assert status == 1 and "of no kind that can be inspected" in err
 
 
-def test_the_command_suggests_the_nearest_network_and_leaves_paths_to_their_readers(monkeypatch, capsys):
-    status, _, err = run(monkeypatch, capsys, "inspect", "lenet5@mnits")
+def test_the_command_suggests_the_nearest_network_and_leaves_paths_to_their_readers(run):
+    status, _, err = run("inspect", "lenet5@mnits")
     assert status == 1 and "unknown model 'lenet5@mnits'; did you mean 'lenet5@mnist'?" in err
     for path in ("lenet5@mnits.onnx", "models/lenet5@mnits"):
-        assert f"{path} does not exist" in run(monkeypatch, capsys, "inspect", path)[2]
+        assert f"{path} does not exist" in run("inspect", path)[2]
 
 
-def test_the_command_s_json_is_the_inspection(tmp_path, monkeypatch, capsys):
+def test_the_command_s_json_is_the_inspection(tmp_path, run):
     path = saved(tmp_path, model([node("MatMul", "x w", "y")], [constant("w", BIG)], ("batch", "time", 32)))
-    status, out, _ = run(monkeypatch, capsys, "inspect", path, "--json", "--size", "time=3")
+    status, out, _ = run("inspect", path, "--json", "--size", "time=3")
     assert status == 0 and Inspection.from_json(json.loads(out)) == inspect_file(path, {"time": 3})
 
 
 @pytest.mark.parametrize("size", ["time", "time=x", "=3", "time=-1"])
-def test_the_command_refuses_a_size_that_is_none(tmp_path, monkeypatch, capsys, size):
-    status, _, err = run(monkeypatch, capsys, "inspect", saved(tmp_path, product()), "--size", size)
+def test_the_command_refuses_a_size_that_is_none(tmp_path, run, size):
+    status, _, err = run("inspect", saved(tmp_path, product()), "--size", size)
     assert status == 1 and "NAME=N" in err and "Traceback" not in err

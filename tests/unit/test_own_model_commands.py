@@ -13,7 +13,6 @@ import pytest
 import torch
 from torch import nn
 
-from labkit.cli import main
 from labkit.convert import save_as
 from labkit.errors import LabkitError
 from labkit.formats import load_onnx
@@ -43,21 +42,6 @@ def file(lenet, tmp_path_factory):
     axes = {name: {0: "batch"} for name in ("x", "probabilities")}
     torch.onnx.export(AsTrained(lenet).eval(), (image,), path, dynamo=False, dynamic_axes=axes, **names)
     return str(path)
-
-
-@pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
-    """Run `labkit …` in an empty folder: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
-
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", *words])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
 
 
 def test_what_is_assumed_is_said_and_doubted(run, file):

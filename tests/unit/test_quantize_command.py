@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
+import functools
 import json
-import sys
 
 import numpy as np
 import onnx
 import pytest
 
-from labkit.cli import main
 from labkit.convert import load_onnx
 from labkit.quantize import quantization_report
 from labkit.variant import Variant
@@ -27,9 +26,8 @@ WITHOUT_DATA = [name for name in METHODS if name != "int8"]
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path):
+def run(run, tmp_path):
     """Run `labkit quantize`, with somebody's model.onnx and its data in the folder: (status, stdout, stderr)."""
-    monkeypatch.chdir(tmp_path)
     variant = mlp()
     (tmp_path / "model.onnx").write_bytes(variant.payload)
     samples = data_for(variant).split("train")
@@ -37,14 +35,7 @@ def run(monkeypatch, capsys, tmp_path):
     target[:10] = range(10)  # whatever the model answers, every class is there
     np.savez(tmp_path / "mine.npz", x=samples.inputs["x"], y=target)
 
-    def call(*words):
-        monkeypatch.setattr(sys, "argv", ["labkit", "quantize", *words])
-        with pytest.raises(SystemExit) as exit_:
-            main()
-        captured = capsys.readouterr()
-        return exit_.value.code or 0, captured.out, captured.err
-
-    return call
+    return functools.partial(run, "quantize")
 
 
 def kinds(path):

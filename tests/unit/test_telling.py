@@ -6,7 +6,6 @@ import os
 
 import pytest
 
-from labkit.cli import main
 from labkit.convert import check_out
 from labkit.errors import LabkitError
 from labkit.methods import METHODS
@@ -15,19 +14,14 @@ from tests.small_lenet import save_small_lenet
 
 
 @pytest.fixture
-def run(monkeypatch, capsys, tmp_path, lenet):
-    """Run `labkit` where a small variant lies in "model": stdout."""
-    monkeypatch.chdir(tmp_path)
+def run(run, lenet):
+    """Run `labkit` where a small variant lies in "model": stdout, or stderr where it is to fail."""
     save_small_lenet(lenet, "model")
 
     def call(*words, fails=False):
-        monkeypatch.setattr("sys.argv", ["labkit", *words])
-        try:
-            main()
-        except SystemExit as end:
-            assert bool(end.code) == fails
-        captured = capsys.readouterr()
-        return captured.err if fails else captured.out
+        status, out, err = run(*words)
+        assert bool(status) == fails
+        return err if fails else out
 
     return call
 
