@@ -5,9 +5,10 @@
 A teacher of 784-1200-1200-10, trained with dropout and with digits moved by up to two pixels; a student of
 784-800-800-10 that never sees a moved digit, without any regularisation: on the labels alone, and on the teacher's
 answers to the same images; and, beyond Hinton's table, both on moved digits, both three times as long, and a student of
-the teacher's logits. Then the first with no 3 among these images, and with nothing but 7s and 8s. Three seeds, each
-with a teacher of its own. All settings were chosen on validation images, each bias correction too; the figures are of
-all 10,000 test images. Without `--quick` it takes about two hours on one thread.
+the teacher's logits, or of their mean over moved images. Then the first with no 3 among these images, and with nothing
+but 7s and 8s. Three seeds, each with a teacher of its own. All settings were chosen on validation images, each bias
+correction too; the figures are of all 10,000 test images. Without `--quick` it takes about two and a half hours on one
+thread.
 `--quick` trains one teacher on fewer images for a few epochs, and says how many; its errors are those of small data.
 """
 

@@ -157,6 +157,8 @@ class Account:
             )
             if was[key] is not None and self.facts[key] is not None
         ]
+        if self.facts["macs_reason"]:
+            changes.append(self.facts["macs_reason"])
         self.lines.append("; ".join(changes))
         self.facts["before"] = was
 
@@ -183,15 +185,16 @@ def _compared(other: Any, data: Any, scores: Any) -> tuple[dict[str, Any], str, 
 
 
 def _counts(variant: Any) -> dict[str, Any]:
-    """Multiply-adds of one sample, or None where they cannot be counted, and parameters."""
+    """Multiply-adds of one sample, or None and the reason where they cannot be counted, and parameters."""
     from labkit.measure.counting import count
     from labkit.measure.records import Reason
     from labkit.technique import probe
 
     counts = count(variant, probe(variant, batch_size=1))
-    macs = None if isinstance(counts.macs, Reason) else counts.macs
+    why = str(counts.macs) if isinstance(counts.macs, Reason) else None
     return {
-        "macs": macs,
+        "macs": None if why else counts.macs,
+        "macs_reason": why,
         "parameters": counts.parameters,
         "nonzero_parameters": counts.nonzero_parameters,
     }

@@ -103,12 +103,14 @@ class Dataset:
         width = model.outputs[0].shape[-1] if model.outputs[0].shape else 1
         count = len(model.labels) or (width if isinstance(width, int) else len(self.labels))
         if self.labels and count != len(self.labels):
-            alone = (
-                "; to judge one number a sample, store the targets as float32 0 and 1" if count == 1 else ""
-            )
+            advice = ""
+            if count == 1:
+                advice = "; to judge one number a sample, store the targets as float32 0 and 1"
+            elif count == len(self.labels) - 1 and all(split.target.min() for split in self.splits.values()):
+                advice = "; no sample is of class 0: if the targets count from 1, store y - 1"
             raise DataError(
                 f"{model.name!r} knows {count} classes, {self.name!r} has {len(self.labels)}: "
-                f"they do not belong together{alone}"
+                f"they do not belong together{advice}"
             )
         if model.labels != self.labels and set(model.labels) == set(self.labels):
             pairs = enumerate(zip(model.labels, self.labels, strict=True))

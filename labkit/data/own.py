@@ -33,6 +33,10 @@ _LARGEST_RATIO = 500
 def load_npz(path: Path) -> Dataset:
     """Read an `.npz`; DataError names the array that is missing, damaged or does not fit the others."""
     parts, labels = _read(path)
+    if labels and not any(name in found for found in parts.values() for name in _TARGETS):
+        raise DataError(
+            f"{path} has no targets: 'labels' are the names of the classes; if it holds the targets, name it 'y'"
+        )
     return assemble(path, {part: _split(path, part, found) for part, found in parts.items()}, labels)
 
 

@@ -119,6 +119,18 @@ def test_classes_in_another_order_are_refused_and_other_names_are_not(lenet, dig
     assert fit_to(lenet, dataclasses.replace(digits, labels=words)).labels == lenet.labels
 
 
+@pytest.mark.parametrize(("first", "told"), [(1, True), (0, False)])
+def test_targets_that_count_from_one_are_told(first, told):
+    target = np.arange(first, first + 6) % (2 + first)
+    target[target < first] = first
+    split = Split({"x": BYTES}, target)
+    splits = dict.fromkeys(("train", "calibration", "validation", "test"), split)
+    theirs = Dataset("theirs", "classification", splits, ("0", "1", "2"))
+    with pytest.raises(DataError, match="knows 2 classes") as caught:
+        fit_to(model(), theirs)
+    assert ("store y - 1" in str(caught.value)) == told
+
+
 @pytest.mark.parametrize(
     ("accuracy", "classes", "doubted"),
     [(0.5, 2, True), (0.58, 2, True), (0.72, 2, False), (0.12, 10, True), (0.2, 10, False), (None, 2, False)],

@@ -53,6 +53,7 @@ def test_several_inputs_keep_their_names(tmp_path):
 
 FAULTS = {
     "no targets": ({"x": X}, "no targets"),
+    "targets called labels": ({"x": X, "labels": Y}, "'labels' are the names .* name it 'y'"),
     "no inputs": ({"y": Y}, "no inputs"),
     "different lengths": ({"x": X[:50], "y": Y}, "120 targets"),
     "one class": ({"x": X, "y": Y * 0}, "one class"),

@@ -266,3 +266,20 @@ def test_a_scale_for_bytes_is_doubted_for_fractions(run, digits, tmp_path):
     status, right, err = run(*words, *told)
     assert status == 0 and "right for bytes" not in err
     assert json.loads(right)[0]["accuracy"] > 0.9 > json.loads(out)[0]["accuracy"]
+
+
+def test_multiply_adds_that_cannot_be_counted_are_told_with_their_reason(run, tmp_path):
+    class Mixed(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.first, self.second = nn.Linear(6, 8), nn.Parameter(torch.ones(8, 3))
+
+        def forward(self, x):
+            return torch.einsum("bi,ij->bj", self.first(x), self.second)
+
+    torch.onnx.export(Mixed(), (torch.ones(2, 6),), tmp_path / "m.onnx", dynamo=False, input_names=["x"])
+    words = ("prune", "m.onnx", "--set", "sparsity=0.5", "--out", "p.onnx")
+    said = "the multiply-adds of Einsum are not counted"
+    assert said in run(*words)[1]
+    facts = json.loads(run(*words, "--json")[1])
+    assert facts["macs"] is None and facts["macs_reason"] == said
