@@ -187,14 +187,14 @@ class PruneChannels(FineTuned):
         ]
 
     def choose(self, weighed: Mapping[Group, Importance], pruning_ratio: float) -> list[Numbers]:
-        """The units to remove, for each group that loses any; of each one at least stays.
+        """The units to remove, for each group that loses any; of each, and of each piece of it, the best one stays.
 
         Ranked globally, importances are first divided by their group's mean: layers differ in scale.
         """
         removed = []
         staying = self._how_many(weighed, pruning_ratio)
         for (group, importance), count in zip(weighed.items(), staying, strict=True):
-            least_first = np.argsort(-importance, kind="stable")[::-1]
+            least_first = group.spared(np.argsort(-importance, kind="stable")[::-1])
             if count < len(group):
                 removed.append(group.units[least_first[: len(group) - count]])
         return removed
@@ -208,15 +208,17 @@ class PruneChannels(FineTuned):
             threshold = np.quantile(np.concatenate(scaled), pruning_ratio) if scaled else 0.0
             shares = [float((each >= threshold).mean()) for each in scaled]
         return [
-            remaining(len(group), 1 - share, self.round_to // math.gcd(self.round_to, group.width))
+            remaining(
+                len(group), 1 - share, self.round_to // math.gcd(self.round_to, group.width), group.fewest
+            )
             for group, share in zip(weighed, shares, strict=True)
         ]
 
 
-def remaining(channels: int, pruning_ratio: float, round_to: int = 1) -> int:
+def remaining(channels: int, pruning_ratio: float, round_to: int = 1, fewest: int = 1) -> int:
     """How many of `channels` stay: (1 − pruning_ratio)·channels to the nearest multiple of `round_to`.
 
-    At least one multiple stays, and never more than there are: remaining(16, 0.6, round_to=4) → 8.
+    No multiple below `fewest` stays, and never more than there are: remaining(16, 0.6, round_to=4) → 8.
     """
-    multiples = max(1, round((1 - pruning_ratio) * channels / round_to))
+    multiples = max(math.ceil(fewest / round_to), round((1 - pruning_ratio) * channels / round_to))
     return min(channels, multiples * round_to)

@@ -57,7 +57,7 @@ class RemoveDeadUnits(Technique):
 
 
 def dead_units(structure: Structure, what: str = "both") -> list[Numbers]:
-    """The units of each group that no longer count, groups without any left out; one of a group always stays.
+    """The units of each group that no longer count, groups without any left out; one of each piece always stays.
 
     what: "unmade", "unread" or "both".
     """
@@ -69,8 +69,7 @@ def dead_units(structure: Structure, what: str = "both") -> list[Numbers]:
         before = sum(int(dead.sum()) for dead in found)
         for group, dead in zip(groups, found, strict=True):
             dead |= _dead(group, values, what)
-            if dead.all():
-                dead[0] = False
+            dead[:] = np.isin(np.arange(len(group)), group.spared(np.flatnonzero(dead)))
         removed = [group.units[dead] for group, dead in zip(groups, found, strict=True)]
         for name, axis, indices in structure.coupling.stand(removed, EVERYWHERE):
             values[name] = _without(values[name], axis, indices)

@@ -52,6 +52,8 @@ class Ledger:
     """Layers whose weight is computed from others while the model runs, and the numbers of what they make."""
     added: list[Numbers] = field(default_factory=list)
     """Numbers of sums of two computed tensors: residual streams."""
+    pieces: list[Numbers] = field(default_factory=list)
+    """Numbers of what a Split, a Slice or a Gather takes out of a longer axis: no engine takes a tensor of nothing."""
     wanted: set[tuple[int, int]] = field(default_factory=set)
     unwanted: set[tuple[int, int]] = field(default_factory=set)
     """Parts that are independent of each other (the heads of an attention), and parts that must stay whole."""
@@ -97,6 +99,11 @@ class Ledger:
         """No index of any of the axes may go."""
         for axis in axes:
             self.keep(axis, why)
+
+    def take(self, piece: Numbers) -> Numbers:
+        """Note that these numbers are taken out of a longer axis: one at least of them stays."""
+        self.pieces.append(piece)
+        return piece
 
     def play(self, role: str, axis: Axis) -> None:
         """Note what the initializer behind an axis does with its channels."""

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 from onnx import numpy_helper
 
 from labkit.onnx_graph import Graph, add_constant, keep_used, read_by
-from labkit.prune.coupling.axis import Axes, Numbers, Place
+from labkit.prune.coupling.axis import Axes, Ledger, Numbers, Place
 from labkit.prune.coupling.reading import Edit, Reading, Unruled, left
 from labkit.prune.coupling.rules import RULES
 from labkit.prune.coupling.sizes import find_sizes
@@ -44,21 +44,38 @@ class Group:
     """U units that are alike, so that one may be weighed against the other: channels of a layer, heads of an attention.
 
     `name` is the weight that makes them first, and which part of it if it makes several groups; `units` are their
-    numbers in the `Coupling`: [U]. `residual` tells that they are of a stream to which several layers add.
+    numbers in the `Coupling`: [U]. `residual` tells that they are of a stream to which several layers add. `pieces`
+    are the places in `units` of those that a Split or a Slice takes by themselves: of each piece one unit stays.
     """
 
     name: str
     units: Numbers
     members: tuple[Member, ...]
     residual: bool
+    pieces: tuple[Numbers, ...] = ()
 
     def __len__(self) -> int:
         return len(self.units)
 
     @property
+    def fewest(self) -> int:
+        """How many units stay at least."""
+        return max(1, len(self.pieces))
+
+    def spared(self, places: Numbers) -> Numbers:
+        """`places` in `units` of those that are to go, without the last one of every piece that would go altogether."""
+        pieces = self.pieces or (np.arange(len(self)),)
+        last = [places[np.isin(places, piece)][-1] for piece in pieces if np.isin(piece, places).all()]
+        return places[~np.isin(places, last)]
+
+    @property
     def width(self) -> int:
         """How many channels a unit has where it is made: 1, or those of a head."""
         return int(self.of_role("makes")[0].indices.shape[1])
+
+    def every_second(self) -> Numbers:
+        """Every second unit, as far as it may go: for a trial."""
+        return self.units[self.spared(np.arange(0, len(self), 2))]
 
     def of_role(self, role: str) -> tuple[Member, ...]:
         """The members of one role."""
@@ -122,7 +139,7 @@ class Coupling:
     def remove(self, removed: Sequence[Numbers]) -> onnx.ModelProto:
         """The graph without these units, as a new model: weights cut, and what nodes are told about sizes corrected.
 
-        removed: numbers from the `units` of groups; at least one unit of each group must stay.
+        removed: numbers from the `units` of groups; of each group, and of each of its pieces, one unit must stay.
         """
         gone = self._gone(removed)
         narrow = onnx.ModelProto()
@@ -230,9 +247,12 @@ def _group(reading: Reading) -> Coupling:
             alike[tuple(where)].append(unit)
     added = set(np.unique(units[np.concatenate(ledger.added)]).tolist()) if ledger.added else set()
     groups, parts = [], Counter[str]()
-    for standings, alike_units in alike.items():
-        if len(alike_units) == 1:
-            reasons[alike_units[0]] = "all of its channels hang together"
+    taken = _pieces(ledger, units, list(alike.values()))
+    for (standings, alike_units), pieces in zip(alike.items(), taken, strict=True):
+        if max(1, len(pieces)) >= len(alike_units):
+            alone = len(alike_units) > 1
+            why = "each of its channels is taken by itself" if alone else "all of its channels hang together"
+            reasons.update(dict.fromkeys(alike_units, why))
             continue
         numbers = np.array(alike_units)
         members = tuple(
@@ -242,7 +262,7 @@ def _group(reading: Reading) -> Coupling:
         name = next(member.tensor for member in members if member.role == "makes")
         parts[name] += 1
         title = name if parts[name] == 1 else f"{name} (part {parts[name]})"
-        groups.append(Group(title, numbers, members, not added.isdisjoint(alike_units)))
+        groups.append(Group(title, numbers, members, not added.isdisjoint(alike_units), pieces))
     whole = {
         place[0]: reasons[int(units[numbers[0]])]
         for place, numbers in ledger.places.items()
@@ -256,6 +276,24 @@ def _group(reading: Reading) -> Coupling:
     return Coupling(
         reading.graph.model, tuple(groups), whole, units, ledger.places, reading.edits, reading.widths
     )
+
+
+def _pieces(ledger: Ledger, units: Numbers, alike: Sequence[list[int]]) -> list[tuple[Numbers, ...]]:
+    """For each of `alike` the places in it of which one at least must stay, so that no piece is left with nothing.
+
+    A piece of several of them is left to the one that it has most of. One that holds another needs no care of its own.
+    """
+    owner = {unit: index for index, group in enumerate(alike) for unit in group}
+    found: list[set[frozenset[int]]] = [set() for _ in alike]
+    for numbers in ledger.pieces:
+        owners = Counter(owner.get(unit, -1) for unit in np.unique(units[numbers]).tolist())
+        if owners and -1 not in owners:  # what is in none of them stays anyway
+            index = owners.most_common(1)[0][0]
+            found[index].add(frozenset(np.flatnonzero(np.isin(alike[index], units[numbers])).tolist()))
+    return [
+        tuple(np.array(sorted(piece)) for piece in pieces if not any(other < piece for other in pieces))
+        for pieces in found
+    ]
 
 
 def _role(roles: set[str]) -> str:

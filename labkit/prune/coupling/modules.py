@@ -172,7 +172,7 @@ def _trouble(
 
     With gradients, for what is pruned is trained: torch's attention is less strict without.
     """
-    removed = [group.units[::2] for group in groups]
+    removed = [group.every_second() for group in groups]
     with torch.enable_grad():
         try:
             found = _answers(narrow_module(variant.model, coupling, removed), inputs)

@@ -78,7 +78,7 @@ def split(reading: Reading) -> list[Axes]:
     sizes = [reading.sizes(name)[place] for name in names]
     numbers, pieces, start = x[place].numbers, [], 0
     for size in sizes:
-        part = None if numbers is None else numbers[start : start + size]
+        part = None if numbers is None else reading.ledger.take(numbers[start : start + size])
         pieces.append(Axis(size, part, x[place].why, parts=x[place].parts))
         start += size
 
@@ -112,7 +112,8 @@ def slice_(reading: Reading) -> list[Axes]:
         if axis.numbers is not None and steps[entry] == 1:
             first, last, _ = slice(int(starts[entry]), int(ends[entry])).indices(axis.size)
             ranges[entry] = (axis, first, last)
-            result[place] = Axis(sizes[place], axis.numbers[first:last], source=axis.source, parts=axis.parts)
+            taken = reading.ledger.take(axis.numbers[first:last])
+            result[place] = Axis(sizes[place], taken, source=axis.source, parts=axis.parts)
         elif sizes[place] != axis.size:
             reading.ledger.keep(axis, why)
             result[place] = Axis(sizes[place], why=axis.why or why, parts=axis.parts)
@@ -141,7 +142,7 @@ def gather(reading: Reading) -> list[Axes]:
     numbers = x[place].numbers
     if numbers is not None and indices is not None and indices.ndim == 1 and reading.is_computed(0):
         order = np.asarray(indices, np.int64) % x[place].size
-        picked = (Axis(len(order), numbers[order]),)
+        picked = (Axis(len(order), reading.ledger.take(numbers[order])),)
         _reorder(reading, x[place], order)
     else:
         reading.ledger.keep(x[place], f"{reading.title()} looks up single ones of them")
