@@ -40,12 +40,17 @@ def channel_importance(
     """The importance of each of a group's U units: [U].
 
     `random` is drawn from by "random" alone; `products` are g·w of each weight, batch by batch, for "taylor".
-    Raises TechniqueError for "bn_scale" without a batch norm.
+    Raises TechniqueError for "bn_scale" without a batch norm, and for "taylor" without a batch.
     """
     if kind == "random":
         return random.random(len(group))
     if kind == "taylor":
         squares = [_gate(group, batch) ** 2 for batch in products]
+        if not squares:
+            raise TechniqueError(
+                "importance='taylor' needs gradients, and there are no training samples to take them of: give a "
+                "dataset that has some (dataset=…), or take 'l1'"
+            )
         return _sum(squares) / len(squares)
     if kind == "bn_scale":
         if not group.of_role("scales"):

@@ -13,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Mapping
 
+from labkit.data import Dataset
 from labkit.errors import ConfigError, nearest
 from labkit.measure.counting import count
 from labkit.measure.records import Reason
@@ -29,13 +30,14 @@ Kept = Mapping[str, float]
 class Widths:
     """The groups of a variant's channels, and what it would be with other widths.
 
-    Raises TechniqueError if no channel of `variant` can go.
+    `dataset` is what the importance "taylor" asks, and no other.
+    Raises TechniqueError if no channel of `variant` can go, or "taylor" has no data.
     """
 
-    def __init__(self, variant: Variant, importance: str = "l1") -> None:
+    def __init__(self, variant: Variant, importance: str = "l1", dataset: Dataset | None = None) -> None:
         self._technique = PruneChannels(importance=importance)
         self.structure = read_structure(variant)
-        self._weighed = self._technique.weigh(self.structure, None)
+        self._weighed = self._technique.weigh(self.structure, dataset)
         self.groups = {group.name: len(group) for group in self._weighed}
         self.residual = tuple(group.name for group in self._weighed if group.residual)
 

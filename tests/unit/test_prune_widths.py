@@ -6,9 +6,11 @@ import numpy as np
 import pytest
 import torch
 
-from labkit.errors import ConfigError
+from labkit.data import load_dataset
+from labkit.errors import ConfigError, TechniqueError
 from labkit.measure.counting import count
 from labkit.prune import PruneChannels, Widths
+from labkit.prune.importance import channel_importance
 from labkit.technique import probe
 from tests.pruning_widgets import small_widths
 
@@ -65,3 +67,18 @@ def test_groups_and_shares_that_there_are_not_are_refused(
 ) -> None:
     with pytest.raises(ConfigError, match=said):
         widths.macs(kept)
+
+
+def test_an_importance_that_asks_gradients_is_refused_without_data_and_taken_with_it() -> None:
+    variant, data = small_widths().structure.variant, load_dataset("digits")
+    with pytest.raises(TechniqueError, match="importance='taylor' needs .*dataset=.*or take 'l1'"):
+        Widths(variant, importance="taylor")
+    kept = {"stem.weight": 0.25}
+    assert Widths(variant, importance="taylor", dataset=data).channels(kept)["stem.weight"] == 4
+
+
+def test_an_importance_of_no_gradients_at_all_is_refused() -> None:
+    structure = small_widths().structure
+    group = structure.coupling.groups[0]
+    with pytest.raises(TechniqueError, match="importance='taylor' needs"):
+        channel_importance("taylor", group, structure.values, np.random.default_rng(0), [])
