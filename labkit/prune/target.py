@@ -208,8 +208,9 @@ def _ratio_by_time(
     """The lowest pruning ratio up to `high` that was seen to leave at most `keep` of the time.
 
     Returns the ratio tried before it, the ratio itself, and the share of the time that it left.
+    Raises OutOfReach if no ratio did, in blocks long enough to be believed.
     """
-    original, low, high, left = structure.graph([]), 0.0, min(high, _LARGEST_RATIO), keep
+    original, low, high = structure.graph([]), 0.0, min(high, _LARGEST_RATIO)
     rounds = (Protocol.brief(), *[Protocol.paired()] * _LONGER_LOOKS)
     for index, protocol in enumerate(rounds):
         ratios = np.linspace(low, high, _RATIOS_A_ROUND + 1)[1:].tolist()
@@ -219,14 +220,14 @@ def _ratio_by_time(
         limit = keep if index else _DOUBT * keep
         fitting = [place for place, share in enumerate(shares) if share <= limit]
         if fitting:
-            low, high, left = [low, *ratios][fitting[0]], ratios[fitting[0]], shares[fitting[0]]
+            low, high = [low, *ratios][fitting[0]], ratios[fitting[0]]
             if index > 0:
-                break
+                return low, high, shares[fitting[0]]
         elif index == 0:
             raise _out_of_reach("latency", keep, structure, min(shares))
         else:  # a brief look took its last ratio for fast enough, or nearly so: what is asked for lies beyond
-            low, high, left = high, min(2 * high - low, _LARGEST_RATIO), keep
-    return low, high, left
+            low, high = high, min(2 * high - low, _LARGEST_RATIO)
+    raise _out_of_reach("latency", keep, structure, min(shares))
 
 
 class OutOfReach(TechniqueError):

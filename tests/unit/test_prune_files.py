@@ -227,6 +227,18 @@ def test_a_brief_look_that_saw_too_little_time_is_not_believed(cnn, monkeypatch)
     assert tensors(pruned)["w1"].shape[0] == 9
 
 
+def test_a_latency_that_only_a_brief_look_saw_is_out_of_reach(cnn, monkeypatch):
+    """A clock that stands still at 0.6 of the time, but for one short block."""
+
+    def clock(original, narrow, runtime, protocol, progress):
+        first = protocol == Protocol.brief()
+        return [0.51 if first and tensors(each)["w1"].shape[0] == 1 else 0.6 for each in narrow]
+
+    monkeypatch.setattr(target, "time_shares", clock)
+    with pytest.raises(TechniqueError, match=r"keep=0.5 of the latency .* 0.600 are left.*raise keep to 0.6"):
+        PruneChannels(target="latency", keep=0.5)(cnn[0])
+
+
 def test_where_one_layer_makes_a_step_the_others_are_given_back_what_there_is_time_for(monkeypatch):
     """A clock by which the first layer costs much above ten channels and nothing below; the others by their width."""
 
