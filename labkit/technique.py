@@ -21,7 +21,7 @@ from labkit.doors import door
 from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.progress import Progress, silent
 from labkit.runtimes import reference_runtime
-from labkit.variant import Array, Step, Variant
+from labkit.variant import Array, Step, Variant, trial_shapes
 
 _LARGEST_NUMBER = 1e300
 _LARGEST_PROBE_BYTES = 2**31
@@ -243,14 +243,15 @@ class Technique(ABC):
 def probe(variant: Variant, batch_size: int = 2, seed: int = 0) -> dict[str, Array]:
     """Random inputs that fit the variant: standard normal floats, zeros for whole numbers, ones for masks.
 
-    Every named dimension takes `batch_size`. Whole-number inputs are often indices into a table whose length
-    the model does not tell, and 0 is the one that always exists. Those with "mask" in their name tell which tokens
-    count: of attention to none at all every engine makes something else. Raises TechniqueError for more than 2 GiB.
+    Named dimensions take `batch_size`, and the places of an image more (`trial_shapes`). Whole-number inputs are often
+    indices into a table whose length the model does not tell, and 0 is the one that always exists. Those with "mask"
+    in their name tell which tokens count: of attention to none at all every engine makes something else.
+    Raises TechniqueError for more than 2 GiB.
     """
     random = np.random.default_rng(seed)
     feeds: dict[str, Array] = {}
-    for spec in variant.inputs:
-        shape = [batch_size if isinstance(size, str) else size for size in spec.shape]
+    shapes = trial_shapes([spec.shape for spec in variant.inputs], batch_size)
+    for spec, shape in zip(variant.inputs, shapes, strict=True):
         dtype = np.dtype(spec.dtype)
         if math.prod(shape) * dtype.itemsize > _LARGEST_PROBE_BYTES:
             raise TechniqueError(

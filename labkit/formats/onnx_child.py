@@ -15,6 +15,7 @@ import onnxruntime as ort
 from labkit.errors import ModelFileError
 from labkit.formats.child import Problem, answer, in_short, limit_memory
 from labkit.onnx_graph.stored import LARGEST_DIMENSION, check_stored, constants, graphs, held, is_external
+from labkit.variant.trial import trial_shapes
 
 _MOST_DIMENSIONS = 16
 
@@ -101,13 +102,13 @@ def describe(value: ort.NodeArg) -> dict[str, Any]:
 
 
 def run_once(session: ort.InferenceSession, inputs: list[dict[str, Any]], memory_bytes: int) -> None:
-    """One sample of zeros. To fail is forgiven (a free size of 1 may be too small for it), to hang is not.
+    """One sample of zeros. To fail is forgiven (a free size may be too small for it), to hang is not.
 
     A model of large images may take more memory than its file's size explains, in proportion to its input.
     """
     feeds = {}
-    for item in inputs:
-        shape = [size if isinstance(size, int) else 1 for size in item["shape"]]
+    shapes = trial_shapes([item["shape"] for item in inputs], samples=1)
+    for item, shape in zip(inputs, shapes, strict=True):
         feeds[item["name"]] = np.zeros(shape, item["dtype"])
     limit_memory(memory_bytes + min(4 * memory_bytes, 16 * sum(array.nbytes for array in feeds.values())))
     try:

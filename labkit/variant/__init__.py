@@ -7,6 +7,7 @@ from labkit.variant.files import LARGEST_BYTES, check_name, framed, read_folder,
 from labkit.variant.formats import FORMATS, Format, get_format
 from labkit.variant.lineage import Step
 from labkit.variant.tensors import Array, Preprocessing, TensorSpec, read_preprocessing
+from labkit.variant.trial import trial_shapes
 from labkit.variant.variant import Variant
 
 __all__ = [
@@ -25,6 +26,7 @@ __all__ = [
     "read_folder",
     "read_name",
     "read_preprocessing",
+    "trial_shapes",
     "unframed",
     "write_folder",
 ]
