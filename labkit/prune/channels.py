@@ -31,7 +31,7 @@ from labkit.prune.coupling.axis import Numbers
 from labkit.prune.files import as_module, require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
-from labkit.prune.structure import Structure, read_structure
+from labkit.prune.structure import Misread, Structure, read_structure
 from labkit.prune.target import TARGETS, OutOfReach, favourite_multiple, reach
 from labkit.technique import knob
 from labkit.variant import Variant
@@ -89,13 +89,24 @@ class PruneChannels(FineTuned):
         progress(0.0, "reading which channels hang together")
         structure = read_structure(variant)
         progress(0.0, structure.summary())
-        weighed = self.weigh(structure, dataset, part(progress, 0.0, 0.05))
-        removed = self._removed(structure, weighed, part(progress, 0.05, 0.1))
-        result = variant.derive(
-            f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(removed)
-        )
+        try:
+            removed, narrow = self._cut(structure, dataset, part(progress, 0.0, 0.1))
+        except Misread:
+            progress(0.1, "trying which channels can go")
+            structure = structure.fitting()
+            progress(0.1, structure.summary())
+            removed, narrow = self._cut(structure, dataset, part(progress, 0.1, 0.1))
+        result = variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=narrow)
         model = self._mend(result, variant, structure, removed, dataset, part(progress, 0.1, 1.0))
         return dataclasses.replace(result, model=model)
+
+    def _cut(
+        self, structure: Structure, dataset: Dataset | None, progress: Progress
+    ) -> tuple[Sequence[Numbers], Any]:
+        """The units to remove, and the model without them; Misread if it turns out that they cannot be."""
+        weighed = self.weigh(structure, dataset, part(progress, 0.0, 0.5))
+        removed = self._removed(structure, weighed, part(progress, 0.5, 1.0))
+        return removed, structure.narrow(removed)
 
     def _mend(
         self,

@@ -18,13 +18,13 @@ import torch
 from onnx import numpy_helper
 
 from labkit.data import Dataset
-from labkit.errors import TechniqueError, TensorError
+from labkit.errors import ModelFileError, TechniqueError, TensorError
 from labkit.measure.lock import Patience
 from labkit.models import build, refit
 from labkit.onnx_graph import open_graph
 from labkit.onnx_graph.as_torch import as_torch
 from labkit.onnx_graph.macs import in_control_flow
-from labkit.prune.coupling import Coupling, find_coupling
+from labkit.prune.coupling import Coupling, Group, find_coupling
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.coupling.coupling import EVERYWHERE
 from labkit.prune.coupling.modules import fitting, masked_module, narrow_module, trace
@@ -35,10 +35,15 @@ from labkit.variant import Array, Variant
 
 _TOLERANCE = 1e-3
 _MOST_REASONS = 3
+_MISREAD = "a rule of labkit's misreads this graph; please report it"
 _NO_CODE = (
     "its code may need widths to agree that no longer do; pruning_ratio=0.5 often leaves such, or export it to ONNX "
     "(labkit.ExportOnnx()) and prune that, which no code reads"
 )
+
+
+class Misread(TechniqueError):
+    """A graph without some channels is not what it is with them at zero: some rule does not hold in it."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -73,7 +78,12 @@ class Structure:
         if self.variant.format == "onnx":
             narrow = self.graph(removed)
             masked = _as_onnx(self.variant, self.coupling.masked(removed, EVERYWHERE))
-            self._check(narrow, self.variant if exactly else masked, exactly)
+            try:
+                self._check(narrow, self.variant if exactly else masked, exactly)
+            except (ModelFileError, TensorError) as error:
+                raise Misread(
+                    f"{self.variant.name!r} cannot do without the chosen channels ({error}): {_MISREAD}"
+                ) from None
             return narrow.model
         module = narrow_module(self.variant.model, self.coupling, removed)
         zeroed = masked_module(self.variant.model, self.coupling, removed, EVERYWHERE)
@@ -85,6 +95,26 @@ class Structure:
                 f"{self.variant.name!r} cannot do without the chosen channels ({error}): {_NO_CODE}"
             ) from None
         return _rebuilt(module)
+
+    def fitting(self) -> Structure:
+        """The same with those groups alone of which a trial shows that some units can go; the others stay whole.
+
+        For a graph in which the rules have turned out not to hold; a module's groups were tried when it was read.
+        Raises TechniqueError if none is left.
+        """
+        fit: list[Group] = []
+        reasons: dict[Group, str] = {}
+        for group in self.coupling.groups:
+            try:
+                self.narrow([each.every_second() for each in (*fit, group)])
+                fit.append(group)
+            except Misread:
+                reasons[group] = (
+                    "without some of its channels the outputs are not what they are with them at zero"
+                )
+        coupling = self.coupling.without(reasons)
+        _refuse_without_groups(self.variant, coupling)
+        return dataclasses.replace(self, coupling=coupling)
 
     def products(
         self, dataset: Dataset, batches: int, batch_size: int, seed: int
@@ -125,10 +155,10 @@ class Structure:
                     "makes something of nothing, as a sigmoid makes ½: remove those alone that nothing reads, "
                     "what='unread'"
                 )
-            misread = "a rule of labkit's misreads this graph; please report it"
-            raise TechniqueError(
+            is_file = whole.format == "onnx"
+            raise (Misread if is_file else TechniqueError)(
                 f"{self.variant.name!r} without the chosen channels does not compute what it does with them at "
-                f"zero: its output {name!r} differs: {misread if whole.format == 'onnx' else _NO_CODE}"
+                f"zero: its output {name!r} differs: {_MISREAD if is_file else _NO_CODE}"
             )
 
 
@@ -146,16 +176,19 @@ def read_structure(variant: Variant) -> Structure:
                 f"the output {name!r} of {variant.name!r} holds NaN or infinity: train it again"
             )
     coupling = coupling if is_file else fitting(variant, coupling)
-    if not coupling.groups:
-        reasons = "; ".join(
-            f"{name} because {why}" for name, why in list(coupling.whole.items())[:_MOST_REASONS]
-        )
-        reasons = reasons or in_control_flow(coupling.model.graph)
-        raise TechniqueError(
-            f"no channel of {variant.name!r} can be removed: "
-            + (f"kept whole are {reasons}" if reasons else "it has no layer with stored weights")
-        )
+    _refuse_without_groups(variant, coupling)
     return Structure(variant, coupling)
+
+
+def _refuse_without_groups(variant: Variant, coupling: Coupling) -> None:
+    if coupling.groups:
+        return
+    reasons = "; ".join(f"{name} because {why}" for name, why in list(coupling.whole.items())[:_MOST_REASONS])
+    reasons = reasons or in_control_flow(coupling.model.graph)
+    raise TechniqueError(
+        f"no channel of {variant.name!r} can be removed: "
+        + (f"kept whole are {reasons}" if reasons else "it has no layer with stored weights")
+    )
 
 
 def _as_onnx(variant: Variant, model: onnx.ModelProto) -> Variant:

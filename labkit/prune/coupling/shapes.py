@@ -55,23 +55,30 @@ def resize(reading: Reading) -> list[Axes]:
         if axis.size != size:
             reading.ledger.keep(axis, f"{reading.title()} mixes them")
         result.append(axis if axis.size == size else Axis(size, why="it is a place in an image"))
-    if reading.has(3) and not reading.attribute("axes", []):
-        return [_with_image(reading, x, tuple(result))]
-    return [tuple(result)]
+    axes = tuple(result)
+    told = [place % len(x) for place in reading.attribute("axes", range(len(x)))]
+    is_told = any(axes[place].numbers is not None for place in told)
+    return [_with_image(reading, x, axes) if reading.has(3) and is_told else axes]
 
 
 def _with_image(reading: Reading, x: Axes, axes: Axes) -> Axes:
-    """The axes of a Resize that is given all its sizes; where it computes them, it is given the image's alone."""
+    """The axes of a Resize that is told how long to make channels; where it computes that, it is told of the image."""
     changed = [place for place, axis in enumerate(axes) if axis.size != x[place].size] or [len(axes) - 1]
     opset = next(each.version for each in reading.graph.model.opset_import if each.domain in ("", "ai.onnx"))
     is_fixed = not set(changed) & set(reading.free(reading.node.output[0]))
-    if reading.constant(3) is not None or opset < _RESIZES_SOME or not is_fixed:
+    if reading.attribute("axes", []) and not is_fixed:
+        reading.ledger.keep_all(axes, f"the graph computes the shape that {reading.title()} makes")
+        return axes
+    is_whole = reading.constant(3) is not None and not reading.attribute("axes", [])
+    if is_whole or opset < _RESIZES_SOME or not is_fixed:
         return _with_shape(reading, axes, position=3)
 
     def image_alone(node: onnx.NodeProto, kept: Kept, write: Write) -> None:
         if concerned(axes, kept):
             node.input[3] = write(np.array([axes[place].size for place in changed], np.int64))
-            node.attribute.append(helper.make_attribute("axes", changed))
+            others = [each for each in node.attribute if each.name != "axes"]
+            del node.attribute[:]
+            node.attribute.extend([*others, helper.make_attribute("axes", changed)])
 
     reading.when_cut(image_alone)
     return axes
