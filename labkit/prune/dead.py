@@ -21,11 +21,19 @@ from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
 from labkit.prune.coupling.coupling import EVERYWHERE
 from labkit.prune.importance import per_unit
-from labkit.prune.structure import Structure, read_structure
+from labkit.prune.structure import Differs, Structure, read_structure
 from labkit.technique import Technique, knob
 from labkit.variant import Array, Variant
 
-_WHAT = ("both", "unmade", "unread")
+_COUNTS = {
+    "both": "something makes it, and something reads it",
+    "unmade": "something makes it",
+    "unread": "something reads it",
+}
+_OF_NOTHING = (
+    "; if a function behind it makes something of nothing, as a sigmoid makes ½, remove those alone that nothing "
+    "reads, what='unread'"
+)
 
 
 @dataclass(frozen=True)
@@ -39,7 +47,7 @@ class RemoveDeadUnits(Technique):
     title: ClassVar[str] = "Removal of units that no longer count"
     takes: ClassVar[tuple[str, ...]] = ("torch", "onnx")
 
-    what: str = knob("both", "units that nothing makes, that nothing reads, or both", choices=_WHAT)
+    what: str = knob("both", "units that nothing makes, that nothing reads, or both", choices=tuple(_COUNTS))
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Find the dead units, and cut them."""
@@ -48,12 +56,13 @@ class RemoveDeadUnits(Technique):
         dead = dead_units(structure, self.what)
         if not dead:
             raise TechniqueError(
-                f"every unit of {variant.name!r} counts: some weight makes it and some weight reads it. Prune more "
-                "of its weights first"
+                f"every unit of {variant.name!r} counts: {_COUNTS[self.what]}. Prune more of its weights first"
             )
-        return variant.derive(
-            f"{variant.name}+{self.name}", self.step(variant), model=structure.narrow(dead, exactly=True)
-        )
+        try:
+            narrow = structure.narrow(dead, exactly=True)
+        except Differs as error:
+            raise TechniqueError(f"{error}{'' if self.what == 'unread' else _OF_NOTHING}") from None
+        return variant.derive(f"{variant.name}+{self.name}", self.step(variant), model=narrow)
 
 
 def dead_units(structure: Structure, what: str = "both") -> list[Numbers]:
@@ -78,13 +87,18 @@ def dead_units(structure: Structure, what: str = "both") -> list[Numbers]:
 
 
 def _dead(group: Group, values: dict[str, Array], what: str) -> NDArray[np.bool_]:
-    """[U]: which units of a group nothing makes, or nothing reads. Behind a batch norm, γ and β make them."""
-    makers = group.of_role("scales") or group.of_role("makes")
+    """[U]: which units of a group nothing makes, or nothing reads. Behind a batch norm, γ and β make them.
+
+    Those that the graph sums up without a weight are read, whatever the weights are.
+    """
+    makers = (*group.of_role("scales"), *(each for each in group.of_role("makes") if not each.normed))
     sides = {"unmade": (*makers, *group.of_role("shifts")), "unread": group.of_role("reads")}
     dead = np.zeros(len(group), dtype=bool)
     for side, members in sides.items():
-        if members and what in (side, "both"):  # no weight may read what the graph sums up
-            dead |= np.all([per_unit(member, values[member.tensor]) == 0 for member in members], axis=0)
+        if members and what in (side, "both"):
+            silent = np.all([per_unit(member, values[member.tensor]) == 0 for member in members], axis=0)
+            silent[group.unweighted if side == "unread" else []] = False
+            dead |= silent
     return dead
 
 

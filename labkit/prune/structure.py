@@ -42,6 +42,10 @@ _NO_CODE = (
 )
 
 
+class Differs(TechniqueError):
+    """A model without some channels is not what it is with them, though it was to be."""
+
+
 class Misread(TechniqueError):
     """A graph without some channels is not what it is with them at zero: some rule does not hold in it."""
 
@@ -73,7 +77,7 @@ class Structure:
         A module of one of labkit's architectures stays one, with other widths in its `config`; where the config
         cannot tell these widths, and for any other module, it is a module without a `config`, which runs and exports.
         Raises TechniqueError if the result does not compute what the model does with these channels at zero; or,
-        with `exactly`, what it does as it is.
+        with `exactly`, Differs if it does not compute what the model does as it is.
         """
         if self.variant.format == "onnx":
             narrow = self.graph(removed)
@@ -150,10 +154,9 @@ class Structure:
             if np.allclose(found[name], array, _TOLERANCE, _TOLERANCE * float(np.abs(array).max())):
                 continue
             if exactly:
-                raise TechniqueError(
-                    f"a unit of {self.variant.name!r} that nothing makes counts all the same, for a function behind it "
-                    "makes something of nothing, as a sigmoid makes ½: remove those alone that nothing reads, "
-                    "what='unread'"
+                raise Differs(
+                    f"a unit of {self.variant.name!r} that was to count for nothing counts: the output {name!r} is "
+                    "another without it"
                 )
             is_file = whole.format == "onnx"
             raise (Misread if is_file else TechniqueError)(

@@ -5,8 +5,10 @@ from __future__ import annotations
 import dataclasses
 
 import numpy as np
+import onnx
 import pytest
 import torch
+from onnx import numpy_helper
 
 from labkit.convert import ExportOnnx
 from labkit.errors import TechniqueError
@@ -16,6 +18,7 @@ from labkit.runtimes import reference_runtime
 from labkit.technique import probe
 from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
+from tests.graphs import batch_norm, build, constant, node, normal, weight
 
 
 def answers(variant):
@@ -129,3 +132,101 @@ def test_a_unit_that_no_weight_reads_but_the_output_counts():
     variant = ExportOnnx()(small(torch.nn.Linear(6, 24), torch.nn.ReLU(), Sums()))
     with pytest.raises(TechniqueError, match="every unit"):
         RemoveDeadUnits()(variant)
+
+
+HEAD = [node("GlobalAveragePool", "z", "g"), node("Flatten", "g", "y")]
+
+
+def silent(name, *shape, units):
+    """A weight whose inputs `units` are zero."""
+    values = normal(name, *shape)
+    values[:, units] = 0
+    return numpy_helper.from_array(values, name)
+
+
+def makers(variant):
+    tensors = onnx.load_model_from_string(variant.payload).graph.initializer
+    return {each.name: each.dims[0] for each in tensors if each.name in ("w1", "w2")}
+
+
+@pytest.mark.parametrize("what", ["both", "unmade", "unread"])
+@pytest.mark.parametrize("function", ["Relu", "Sigmoid"])
+def test_a_unit_that_is_summed_up_beside_a_weight_of_zero_counts(function, what):
+    nodes = [
+        node("Conv", "x w1", "c", pads=[1] * 4),
+        node(function, "c", "s"),
+        node("Conv", "s w2", "c2", pads=[1] * 4),
+        node("ReduceSum", "s ax", "rs", keepdims=1),
+        node("Add", "c2 rs", "z"),
+        *HEAD,
+    ]
+    stored = [weight("w1", 16, 3, 3, 3), silent("w2", 10, 16, 3, 3, units=[0]), constant("ax", [1], np.int64)]
+    said = {"both": "makes it, and something reads it", "unmade": "makes it", "unread": "something reads it"}[
+        what
+    ]
+    with pytest.raises(TechniqueError, match=f"every unit of 'user' counts: .*{said}. Prune more"):
+        RemoveDeadUnits(what=what)(build(nodes, stored))
+
+
+def test_a_unit_that_meets_others_beside_a_weight_of_zero_counts():
+    """Each token's channels are multiplied with those of the others: no stored weight reads them there."""
+    nodes = [
+        node("MatMul", "x w1", "h"),
+        node("Transpose", "h", "t", perm=[0, 2, 1]),
+        node("MatMul", "h t", "met"),
+        node("MatMul", "h w2", "own"),
+        node("MatMul", "met own", "a"),
+        node("ReduceMean", "a ax", "y", keepdims=0),
+    ]
+    read = numpy_helper.from_array(numpy_helper.to_array(silent("w2", 10, 16, units=[0])).T.copy(), "w2")
+    stored = [weight("w1", 8, 16), read, constant("ax", [1], np.int64)]
+    with pytest.raises(TechniqueError, match="every unit"):
+        RemoveDeadUnits()(build(nodes, stored, ("batch", 5, 8)))
+
+
+def norm_without(units):
+    gamma, beta, *rest = batch_norm(1)
+    for each in (gamma, beta):
+        values = numpy_helper.to_array(each).copy()
+        values[units] = 0
+        each.CopyFrom(numpy_helper.from_array(values, each.name))
+    return [gamma, beta, *rest]
+
+
+@pytest.mark.parametrize(("what", "left"), [("both", 15), ("unread", 15), ("unmade", None)])
+def test_a_unit_of_a_sum_counts_though_a_batch_norm_silences_one_of_its_makers(what, left):
+    nodes = [
+        node("Conv", "x w1", "c1", pads=[1] * 4),
+        node("BatchNormalization", "c1 gamma1 beta1 mean1 var1", "n1"),
+        node("Conv", "x w2", "c2", pads=[1] * 4),
+        node("Add", "n1 c2", "a"),
+        node("Relu", "a", "r"),
+        node("Conv", "r w3", "z"),
+        *HEAD,
+    ]
+    stored = [weight("w1", 16, 3, 3, 3), weight("w2", 16, 3, 3, 3), silent("w3", 10, 16, 1, 1, units=[5])]
+    variant = build(nodes, [*stored, *norm_without([0, 1])])
+    if left is None:
+        with pytest.raises(TechniqueError, match="every unit of 'user' counts: something makes it"):
+            RemoveDeadUnits(what=what)(variant)
+        return
+    assert makers(RemoveDeadUnits(what=what)(variant)) == {"w1": left, "w2": left}
+
+
+@pytest.mark.parametrize("between", [[], ["Relu"], ["Relu", "MaxPool"]], ids=str)
+def test_behind_what_leaves_channels_by_themselves_a_batch_norm_decides_too(between):
+    names = ["c", "d", "e"][: len(between) + 1]
+    options = {"MaxPool": {"kernel_shape": [2, 2]}}
+    passing = [
+        node(op, *pair, **options.get(op, {}))
+        for op, pair in zip(between, zip(names[:-1], names[1:], strict=True), strict=True)
+    ]
+    nodes = [
+        node("Conv", "x w1", "c", pads=[1] * 4),
+        *passing,
+        node("BatchNormalization", f"{names[-1]} gamma1 beta1 mean1 var1", "n"),
+        node("Conv", "n w2", "z"),
+        *HEAD,
+    ]
+    variant = build(nodes, [weight("w1", 16, 3, 3, 3), weight("w2", 10, 16, 1, 1), *norm_without([3, 4])])
+    assert makers(RemoveDeadUnits()(variant))["w1"] == 14

@@ -52,6 +52,10 @@ class Ledger:
     """Layers whose weight is computed from others while the model runs, and the numbers of what they make."""
     added: list[Numbers] = field(default_factory=list)
     """Numbers of sums of two computed tensors: residual streams."""
+    unnormed: set[Place] = field(default_factory=set)
+    """Places that make channels which meet something else than a batch norm first."""
+    unweighted: list[Numbers] = field(default_factory=list)
+    """Numbers of channels that are summed up, or multiplied with others and then summed, without a stored weight."""
     pieces: list[Numbers] = field(default_factory=list)
     """Numbers of what a Split, a Slice or a Gather takes out of a longer axis: no engine takes a tensor of nothing."""
     wanted: set[tuple[int, int]] = field(default_factory=set)

@@ -30,13 +30,15 @@ class Member:
     """Where a group stands in one initializer.
 
     `indices`: [U, k], the k indices of the axis that leave with each of the group's U units. `role`: "makes" the
-    channels, "scales" them (a batch norm's γ), "shifts" them (a bias), "reads" them, or "" for all else.
+    channels, "scales" them (a batch norm's γ), "shifts" them (a bias), "reads" them, or "" for all else. `normed`: a
+    batch norm behind it decides what becomes of what it makes.
     """
 
     tensor: str
     axis: int
     role: str
     indices: Array
+    normed: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -46,6 +48,7 @@ class Group:
     `name` is the weight that makes them first, and which part of it if it makes several groups; `units` are their
     numbers in the `Coupling`: [U]. `residual` tells that they are of a stream to which several layers add. `pieces`
     are the places in `units` of those that a Split or a Slice takes by themselves: of each piece one unit stays.
+    `unweighted` are the places of those that something reads without a stored weight.
     """
 
     name: str
@@ -53,6 +56,7 @@ class Group:
     members: tuple[Member, ...]
     residual: bool
     pieces: tuple[Numbers, ...] = ()
+    unweighted: Numbers = field(default_factory=lambda: np.empty(0, np.int64))
 
     def __len__(self) -> int:
         return len(self.units)
@@ -245,7 +249,10 @@ def _group(reading: Reading) -> Coupling:
     for unit, where in standing.items():
         if unit not in reasons and any("makes" in ledger.roles[place] for place, _ in where):
             alike[tuple(where)].append(unit)
-    added = set(np.unique(units[np.concatenate(ledger.added)]).tolist()) if ledger.added else set()
+    added, unweighted = (
+        np.unique(units[np.concatenate([np.empty(0, np.int64), *numbers])])
+        for numbers in (ledger.added, ledger.unweighted)
+    )
     groups, parts = [], Counter[str]()
     taken = _pieces(ledger, units, list(alike.values()))
     for (standings, alike_units), pieces in zip(alike.items(), taken, strict=True):
@@ -256,13 +263,19 @@ def _group(reading: Reading) -> Coupling:
             continue
         numbers = np.array(alike_units)
         members = tuple(
-            Member(*place, _role(ledger.roles[place]), _indices(units[ledger.places[place]], numbers))
+            Member(
+                *place,
+                _role(ledger.roles[place]),
+                _indices(units[ledger.places[place]], numbers),
+                normed=place not in ledger.unnormed,
+            )
             for place, _ in standings
         )
         name = next(member.tensor for member in members if member.role == "makes")
         parts[name] += 1
         title = name if parts[name] == 1 else f"{name} (part {parts[name]})"
-        groups.append(Group(title, numbers, members, not added.isdisjoint(alike_units), pieces))
+        bare = np.flatnonzero(np.isin(numbers, unweighted))
+        groups.append(Group(title, numbers, members, bool(np.isin(numbers, added).any()), pieces, bare))
     whole = {
         place[0]: reasons[int(units[numbers[0]])]
         for place, numbers in ledger.places.items()

@@ -69,6 +69,8 @@ def reduction(reading: Reading) -> list[Axes]:
         axes = set(range(len(x)))
     if reading.node.op_type not in _BLIND_TO_ZEROS or not reading.varies(0):
         reading.ledger.keep_all((x[axis] for axis in axes), f"{reading.title()} is taken over all of them")
+    for axis in axes:
+        reading.reads(x[axis])
     keeps = reading.attribute("keepdims", 1)
     one = Axis(1, why="it has one index")
     return [

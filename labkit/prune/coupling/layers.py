@@ -49,8 +49,10 @@ def _convolved(reading: Reading, makes: Axis, reads: Axis) -> list[Axes]:
     """The result [N, channels of `makes`, …image], with the bias tied."""
     if makes.source is None and makes.numbers is not None:
         reading.ledger.reparametrized.append((reading.title(), makes.numbers))
-    reading.ledger.play("makes", makes)
+    reading.makes(makes)
     reading.ledger.play("reads", reads)
+    if reads.source is None:
+        reading.reads(reading.input(0)[1])
     if reading.has(2):
         reading.ledger.tie(makes, reading.input(2)[0])
         reading.ledger.play("shifts", reading.input(2)[0])
@@ -100,9 +102,9 @@ def product(reading: Reading) -> list[Axes]:
     batch = broadcast(reading, [first[:-2], second[:-2]])
     if reading.is_computed(0) and reading.is_computed(1):
         ledger.wanted.update(part for axis in batch if axis.size > 1 for part in axis.parts)
-    for made, read in ((first[-2], first[-1]), (second[-1], second[-2])):
-        ledger.play("makes", made)
-        ledger.play("reads", read)
+    reading.makes(first[-2])
+    reading.makes(second[-1])
+    reading.reads(first[-1], second[-2])
     return [(*batch, _result(first[-2]), _result(second[-1]))]
 
 
@@ -123,8 +125,10 @@ def einsum(reading: Reading) -> list[Axes]:
         letter: broadcast(reading, [(axis,) for axis in axes])[0] for letter, axes in met.items() if axes
     }
     for letter, axes in met.items():
-        for axis in axes:
-            reading.ledger.play("makes" if letter in result else "reads", axis)
+        if letter not in result:
+            reading.reads(*axes)
+        for axis in axes if letter in result else ():
+            reading.makes(axis)
     if sum(map(reading.is_computed, range(len(inputs)))) > 1:
         shared = (joined[letter] for letter in result if len(met[letter]) > 1)
         reading.ledger.wanted.update(part for axis in shared if axis.size > 1 for part in axis.parts)
@@ -137,9 +141,9 @@ def general_product(reading: Reading) -> list[Axes]:
     first = first[::-1] if reading.attribute("transA", 0) else first
     second = second[::-1] if reading.attribute("transB", 0) else second
     reading.ledger.tie(first[1], second[0])
-    for made, read in ((first[0], first[1]), (second[1], second[0])):
-        reading.ledger.play("makes", made)
-        reading.ledger.play("reads", read)
+    reading.makes(first[0])
+    reading.makes(second[1])
+    reading.reads(first[1], second[0])
     result = (_result(first[0]), _result(second[1]))
     if reading.has(2):
         broadcast(reading, [result, reading.input(2)])

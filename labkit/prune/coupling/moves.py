@@ -147,7 +147,7 @@ def gather(reading: Reading) -> list[Axes]:
     else:
         reading.ledger.keep(x[place], f"{reading.title()} looks up single ones of them")
     for axis in x[place + 1 :]:
-        reading.ledger.play("makes", axis)  # an embedding makes its channels here
+        reading.makes(axis)  # an embedding makes its channels here
     others = [Axis(axis.size, axis.numbers, axis.why, parts=axis.parts) for axis in x]
     return [(*others[:place], *picked, *others[place + 1 :])]
 
@@ -160,7 +160,7 @@ def gather_rows(reading: Reading) -> list[Axes]:
     first, picked = indices[-1], reading.whole(reading.node.output[0], "it is looked up")[: len(indices) - 1]
     reading.ledger.keep_all(x[:first], f"{reading.title()} looks up single ones of them")
     for axis in x[first:]:
-        reading.ledger.play("makes", axis)
+        reading.makes(axis)
     return [(*picked, *(Axis(axis.size, axis.numbers, axis.why, parts=axis.parts) for axis in x[first:]))]
 
 

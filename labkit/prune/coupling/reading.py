@@ -21,6 +21,21 @@ Edit = Callable[[onnx.NodeProto, Kept, Write], None]
 """What a node needs once its tensors are shorter: other attributes, other constants."""
 
 
+_NORMS = ("BatchNormalization", "InstanceNormalization")
+_BY_ITSELF = (
+    "Add",
+    "AveragePool",
+    "Clip",
+    "Identity",
+    "LeakyRelu",
+    "MaxPool",
+    "Mul",
+    "Relu",
+    "Sub",
+    "Transpose",
+)
+
+
 class Unruled(Exception):
     """Why no rule covers a node."""
 
@@ -110,6 +125,33 @@ class Reading:
     def whole(self, name: str, why: str) -> Axes:
         """Axes for the tensor `name` that all stay as long as they are."""
         return tuple(Axis(size, why=why) for size in self.sizes(name))
+
+    def makes(self, axis: Axis) -> None:
+        """Note that the initializer behind an axis makes its channels, and what they meet first."""
+        self.ledger.play("makes", axis)
+        if axis.source is not None and not self._meets_norms(self.node.output[0]):
+            self.ledger.unnormed.add(axis.source)
+
+    def reads(self, *axes: Axis) -> None:
+        """Note that channels are summed over: those that all of `axes`, tied to each other, are."""
+        for axis in axes:
+            self.ledger.play("reads", axis)
+        for axis in axes if all(axis.source is None for axis in axes) else ():
+            if axis.numbers is not None:
+                self.ledger.unweighted.append(axis.numbers)
+
+    def _meets_norms(self, name: str) -> bool:
+        """Whether all that reads the tensor is a norm of channels, or leaves each by itself and then meets one."""
+        readers = self.graph.consumers[name]
+        return bool(readers) and all(
+            each.op_type in _NORMS
+            or (
+                each.op_type in _BY_ITSELF
+                and len(self._varying & read_by(each)) == 1
+                and self._meets_norms(each.output[0])
+            )
+            for each in readers
+        )
 
     def when_cut(self, edit: Edit) -> None:
         """Have the node changed by `edit` whenever the graph is cut."""
