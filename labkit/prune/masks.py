@@ -11,7 +11,9 @@ Where weights compete is the `scope`:
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
@@ -21,31 +23,98 @@ from labkit.errors import TechniqueError
 from labkit.onnx_graph.as_torch import OnnxModule
 
 SCOPES = ("global", "layer", "n:m")
-_LAYERS = (nn.Conv1d, nn.Conv2d, nn.Conv3d, nn.Linear)
+_CONVOLUTIONS = (nn.Conv1d, nn.Conv2d, nn.Conv3d)
+_TRANSPOSED = (nn.ConvTranspose1d, nn.ConvTranspose2d, nn.ConvTranspose3d)
+_ATTENTION = {
+    "in_proj_weight": "in_proj",
+    "q_proj_weight": "q_proj",
+    "k_proj_weight": "k_proj",
+    "v_proj_weight": "v_proj",
+}
+"""What a `MultiheadAttention` calls its input projections, and what it would call them as layers."""
+_STORE_IT = {
+    "weight_g": "torch.nn.utils.remove_weight_norm(layer)",
+    "weight_u": "torch.nn.utils.remove_spectral_norm(layer)",
+    "weight_mask": "torch.nn.utils.prune.remove(layer, 'weight')",
+}
+"""What a layer has beside a weight that a hook computes, and what removes the hook."""
+
+
+@dataclass(frozen=True)
+class _Stored:
+    """A weight: the layer that keeps it and under which name, its bias if it has one, and the axis of its inputs.
+
+    `outputs`: a mask of the weight's shape → the same numbers, a row for each entry of the bias.
+    """
+
+    layer: nn.Module
+    key: str
+    weight: Tensor
+    bias: Tensor | None
+    input_axis: int
+    outputs: Callable[[Tensor], Tensor]
+
+
+def _by_row(mask: Tensor) -> Tensor:
+    """[out, in, …] → [out, in · …]."""
+    return mask.flatten(1)
+
+
+def _stored(module: nn.Module) -> dict[str, _Stored]:
+    """Layer → its weight, of all convolutions and linear layers, those within an attention too; shared ones twice."""
+    found: dict[str, _Stored] = {}
+    for name, layer in module.named_modules():
+        if isinstance(layer, (*_CONVOLUTIONS, nn.Linear)):
+            found[name] = _Stored(layer, "weight", layer.weight, layer.bias, 1, _by_row)
+        elif isinstance(layer, _TRANSPOSED):
+            outputs = functools.partial(_by_output, layer.groups)
+            found[name] = _Stored(layer, "weight", layer.weight, layer.bias, 0, outputs)
+        elif isinstance(layer, nn.MultiheadAttention):
+            keys = [key for key in _ATTENTION if getattr(layer, key) is not None]
+            biases = (
+                (None,) * len(keys) if layer.in_proj_bias is None else layer.in_proj_bias.chunk(len(keys))
+            )
+            for key, bias in zip(keys, biases, strict=True):
+                path = f"{name}.{_ATTENTION[key]}".removeprefix(".")
+                found[path] = _Stored(layer, key, getattr(layer, key), bias, 1, _by_row)
+    return found
+
+
+def _by_output(groups: int, mask: Tensor) -> Tensor:
+    """Of a transposed convolution: [in, out of a group, …] → [out, in of a group · …]."""
+    return mask.reshape(groups, -1, *mask.shape[1:]).transpose(1, 2).flatten(0, 1).flatten(1)
 
 
 def prunable_layers(module: nn.Module) -> dict[str, Tensor]:
-    """Layer → weight [out, in, …] of all convolutions and linear layers, in the network's order, shared ones once.
+    """Layer → weight of all convolutions and linear layers, in the network's order, shared ones once.
 
-    The weights of an ONNX graph have their own names, and those of a MatMul are [in, out].
+    Weights are [out, in, …], those of a transposed convolution [in, out, …]. The input projections of a
+    `MultiheadAttention` are a layer of their own, "in_proj". The weights of an ONNX graph have their own names, and
+    those of a MatMul are [in, out].
     """
     if isinstance(module, OnnxModule):
         return module.weights()
+    return {name: stored.weight for name, stored in _prunable(module).items()}
+
+
+def _prunable(module: nn.Module) -> dict[str, _Stored]:
     check_stored(module)
-    found: dict[Tensor, str] = {}
-    for name, layer in module.named_modules():
-        if isinstance(layer, _LAYERS):
-            found.setdefault(layer.weight, name)
-    return {name: weight for weight, name in found.items()}
+    names: dict[Tensor, str] = {}
+    found = _stored(module)
+    for name, stored in found.items():
+        names.setdefault(stored.weight, name)
+    return {name: found[name] for name in names.values()}
 
 
 def check_stored(module: nn.Module) -> None:
     """Raise TechniqueError for a layer that computes its weight anew each time: what is written into it is lost."""
-    for name, layer in module.named_modules():
-        if isinstance(layer, _LAYERS) and not isinstance(layer.weight, nn.Parameter):
+    for name, stored in _stored(module).items():
+        if not isinstance(stored.weight, nn.Parameter):
+            kept = (each for beside, each in _STORE_IT.items() if hasattr(stored.layer, beside))
+            advice = next(kept, f"torch.nn.utils.parametrize.remove_parametrizations(layer, {stored.key!r})")
             raise TechniqueError(
-                f"the weight of {name!r} is computed anew for each batch (weight_norm does so): store it first, with "
-                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight')"
+                f"the {stored.key} of {name!r} is computed anew for each batch (weight_norm does so): store it first, "
+                f"with {advice}"
             )
 
 
@@ -55,10 +124,10 @@ def prunable_weights(module: nn.Module) -> list[Tensor]:
 
 
 def input_axes(module: nn.Module) -> list[int]:
-    """Of each of the `prunable_weights` the axis of its inputs: 1 in PyTorch, and in a file as its graph has it."""
+    """Of each of the `prunable_weights` the axis of its inputs, in a file as its graph has it."""
     if isinstance(module, OnnxModule):
         return list(module.input_axes().values())
-    return [1] * len(prunable_weights(module))
+    return [stored.input_axis for stored in _prunable(module).values()]
 
 
 def sparsity_of(weights: Sequence[Tensor]) -> float:
@@ -128,7 +197,6 @@ def silence(module: nn.Module, masks: Sequence[Tensor]) -> None:
     if isinstance(module, OnnxModule):  # whose biases may be anything that is added
         return
     with torch.no_grad():
-        for name, mask in zip(prunable_layers(module), masks, strict=True):
-            bias = module.get_submodule(name).bias
-            if isinstance(bias, Tensor):
-                bias.masked_fill_(mask.flatten(1).all(1), 0.0)
+        for stored, mask in zip(_prunable(module).values(), masks, strict=True):
+            if stored.bias is not None:
+                stored.bias.masked_fill_(stored.outputs(mask).all(1), 0.0)
