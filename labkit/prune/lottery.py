@@ -70,11 +70,12 @@ def draw_tickets(
     Each round cuts the share `rate` of what is left in each layer, `output_rate` in the last, and sets the rest back
     to their values after `rewind_epochs` of the first training; then all of `recipe` follows. `controls` are the
     rounds in which the same mask is trained from newly drawn weights too.
-    Raises ConfigError for rounds, rates or epochs out of range; Cancelled through `progress`.
+    Raises ConfigError for rounds, controls, rates or epochs out of range; Cancelled through `progress`.
     """
     _check(rounds, rate, output_rate, rewind_epochs, recipe.epochs)
+    _check_controls(controls, rounds)
     start, other = (fresh_variant(dict(config), dataset, recipe.seed + k) for k in (0, 1))
-    trainings, done = 1 + rounds + len(set(controls) & set(range(rounds + 1))), 0
+    trainings, done = 1 + rounds + len(set(controls)), 0
 
     def train(begin: nn.Module, masks: Sequence[Tensor], name: str) -> tuple[Trained, nn.Module]:
         """Trained with what is masked held at zero; and a copy from when `rewind_epochs` were over."""
@@ -141,4 +142,12 @@ def _check(rounds: int, rate: float, output_rate: float, rewind_epochs: int, epo
     if not 0 <= rewind_epochs <= epochs:
         raise ConfigError(
             f"rewind_epochs={rewind_epochs} is out of range; the recipe allows 0 ≤ rewind_epochs ≤ {epochs}"
+        )
+
+
+def _check_controls(controls: Sequence[int], rounds: int) -> None:
+    unknown = [number for number in controls if number not in range(rounds + 1)]
+    if unknown:
+        raise ConfigError(
+            f"controls={list(controls)}: there is no round {unknown[0]!r}; with rounds={rounds} allowed: 0 to {rounds}"
         )

@@ -233,6 +233,8 @@ def test_drawing_can_be_stopped_in_any_round(digits):
     ("change", "says"),
     [
         ({"rounds": 0}, "rounds=0 is out of range"),
+        ({"controls": [99]}, r"controls=\[99\]: there is no round 99; with rounds=7 allowed: 0 to 7"),
+        ({"rounds": 2, "controls": [1, -1]}, "there is no round -1; with rounds=2 allowed: 0 to 2"),
         ({"rate": 1.0}, r"rate=1\.0 is out of range; allowed: 0 < rate < 1"),
         ({"output_rate": 0.0}, r"output_rate=0\.0 is out of range"),
         ({"rewind_epochs": 3}, "rewind_epochs=3 .* 0 ≤ rewind_epochs ≤ 2"),
