@@ -30,7 +30,8 @@ from labkit.prune.coupling.corrections import (
     correct_widths,
     own_tensors,
 )
-from labkit.prune.coupling.coupling import EVERYWHERE, WRITING, Coupling, Group
+from labkit.prune.coupling.coupling import EVERYWHERE, WRITING, Coupling
+from labkit.prune.coupling.group import Group
 from labkit.variant import Variant
 
 _OPSET = 18
