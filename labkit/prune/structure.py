@@ -110,7 +110,7 @@ class Structure:
         reasons: dict[Group, str] = {}
         for group in self.coupling.groups:
             try:
-                self.narrow([each.every_second() for each in (*fit, group)])
+                self.narrow([each.half() for each in (*fit, group)])
                 fit.append(group)
             except Misread:
                 reasons[group] = (

@@ -15,10 +15,11 @@ from tests.graphs import build, constant, node, weight
 
 
 class Halves(nn.Module):
-    """One convolution whose first half is pooled in one way, the second in another."""
+    """One convolution whose first half is pooled in one way, the second in another; `even`: its code cuts in two."""
 
-    def __init__(self):
+    def __init__(self, even=False):
         super().__init__()
+        self.even = even
         torch.manual_seed(0)
         self.conv = nn.Conv2d(3, 16, 3, padding=1)
         self.fc, self.widths = nn.Linear(16, 10), [8, 8]
@@ -26,14 +27,15 @@ class Halves(nn.Module):
             self.conv.weight[:8] *= 0.1  # so that all of the first half matters least
 
     def forward(self, x):
-        first, second = self.conv(x).relu().split(self.widths, 1)
+        both = self.conv(x).relu()
+        first, second = both.chunk(2, 1) if self.even else both.split(self.widths, 1)
         pooled = [nn.functional.max_pool2d(first, 2), nn.functional.avg_pool2d(second, 2)]
         return self.fc(torch.cat(pooled, 1).mean((2, 3)))
 
 
-def halves():
+def halves(even=False):
     specs = [TensorSpec("x", "float32", ("batch", 3, 16, 16)), TensorSpec("y", "float32", ("batch", 10))]
-    return Variant("halves", "torch", Halves().eval(), (specs[0],), (specs[1],))
+    return Variant("halves", "torch", Halves(even).eval(), (specs[0],), (specs[1],))
 
 
 def quiet_first_half(*taken, stored=(), channels=16):
@@ -109,3 +111,9 @@ def test_channels_that_are_taken_one_by_one_stay():
     variant = quiet_first_half(node("Split", "h", "f s", axis=1, num_outputs=2), channels=2)
     with pytest.raises(TechniqueError, match="w1 because each of its channels is taken by itself"):
         read_structure(variant)
+
+
+def test_a_module_whose_code_cuts_channels_in_two_keeps_them():
+    """Which of them matter least is not for its code to say, and so one half may lose more than the other."""
+    with pytest.raises(TechniqueError, match="conv.weight because the code of Halves cannot do with fewer"):
+        read_structure(halves(even=True))

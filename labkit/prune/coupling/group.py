@@ -62,9 +62,10 @@ class Group:
         """How many channels a unit has where it is made: 1, or those of a head."""
         return int(self.of_role("makes")[0].indices.shape[1])
 
-    def every_second(self) -> Numbers:
-        """Every second unit, as far as it may go: for a trial."""
-        return self.units[self.spared(np.arange(0, len(self), 2))]
+    def half(self) -> Numbers:
+        """Half of the units, as far as they may go: for a trial. Where there are pieces, they lose unequally many."""
+        is_cut = any(len(piece) < len(self) for piece in self.pieces)
+        return self.units[self.spared(np.arange(len(self) // 2) if is_cut else np.arange(0, len(self), 2))]
 
     def of_role(self, role: str) -> tuple[Member, ...]:
         """The members of one role."""

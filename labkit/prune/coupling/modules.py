@@ -169,11 +169,11 @@ def fitting(variant: Variant, coupling: Coupling) -> Coupling:
 def _trouble(
     variant: Variant, coupling: Coupling, groups: Sequence[Group], inputs: tuple[Tensor, ...]
 ) -> str:
-    """What goes wrong in the module without every second unit of the groups; "" if nothing does.
+    """What goes wrong in the module without half of the units of the groups; "" if nothing does.
 
     With gradients, for what is pruned is trained: torch's attention is less strict without.
     """
-    removed = [group.every_second() for group in groups]
+    removed = [group.half() for group in groups]
     with torch.enable_grad():
         try:
             found = _answers(narrow_module(variant.model, coupling, removed), inputs)
