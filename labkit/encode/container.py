@@ -40,7 +40,8 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
     """The bytes of the file: decoded, they give exactly this variant's tensors, to the last bit.
 
     What is smallest is chosen tensor by tensor; a sparse one of few different values (PruneMagnitude, then
-    ClusterWeights) shrinks most. Raises ModelFileError unless the variant is a PyTorch one of labkit's architectures.
+    ClusterWeights) shrinks most. Raises ModelFileError unless the variant is a PyTorch one of labkit's architectures,
+    with the tensors that its config builds.
     """
     description = pack_metadata(variant)
     records = _records(variant, progress or silent)
@@ -55,19 +56,43 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 
 
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
+    """The record of each tensor, in the order of whoever builds the network anew."""
     tensors, context = variant.model.state_dict(), Context()
-    order = _without_numbers(
-        variant.model.config, repr(variant.name)
-    ).state_dict()  # of whoever builds it anew
-    for index, (name, built) in enumerate(order.items()):
-        tensor = tensors[name]
-        if tensor.dtype != built.dtype:
-            raise ModelFileError(
-                f"{name} of {variant.name!r} holds {tensor.dtype}, where its architecture has {built.dtype}, and a "
-                "file is read into that: call model.float() before it is coded"
-            )
+    order = _without_numbers(variant.model.config, repr(variant.name)).state_dict()
+    _check_rebuilt(variant, tensors, order)
+    for index, name in enumerate(order):
         progress(index / len(order), f"coding {name}")
-        yield encode_tensor(tensor.detach().cpu().numpy(), context)
+        yield encode_tensor(tensors[name].detach().cpu().numpy(), context)
+
+
+def _check_rebuilt(variant: Variant, tensors: Any, order: Any) -> None:
+    """Raise ModelFileError unless the network's tensors are those that its config builds, by name, shape and type."""
+    whose = f"the {variant.model.config['architecture']} of its config"
+    for name, built in order.items():
+        if name not in tensors:
+            raise ModelFileError(
+                f"{variant.name!r} has no {name!r}, which {whose} has, and a file is rebuilt from the config: store a "
+                "weight that is computed anew (weight_norm does so) with "
+                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for the older weight_norm "
+                "torch.nn.utils.remove_weight_norm(layer), or put a removed layer back"
+            )
+        shape, due = list(tensors[name].shape), list(built.shape)
+        if shape != due:
+            raise ModelFileError(
+                f"{variant.name!r} has {name!r} of {shape}, where {whose} has {due}, and a file is rebuilt from the "
+                "config: write the network's own widths into model.config"
+            )
+        if tensors[name].dtype != built.dtype:
+            raise ModelFileError(
+                f"{name} of {variant.name!r} holds {tensors[name].dtype}, where its architecture has {built.dtype}, "
+                "and a file is read into that: call model.float() before it is coded"
+            )
+    for name in tensors:
+        if name not in order:
+            raise ModelFileError(
+                f"{variant.name!r} has {name!r}, which {whose} has not, and a file is rebuilt from the config: take "
+                "what was added out again, or keep the network as ONNX, labkit.ExportOnnx()"
+            )
 
 
 @door
