@@ -14,7 +14,7 @@ from labkit.encode import FactorizeLowRank, decode, encode
 from labkit.errors import ConfigError, TechniqueError
 from labkit.models import build
 from labkit.technique import probe
-from labkit.variant import Variant
+from labkit.variant import TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -122,3 +122,68 @@ def test_a_weight_that_is_no_number_is_named(lenet):
         model.fc1.weight[2, 3] = torch.nan
     with pytest.raises(TechniqueError, match="'fc1' .* NaN"):
         FactorizeLowRank()(dataclasses.replace(lenet, model=model))
+
+
+class Shared(nn.Module):
+    """A weight in two layers, a layer in two places, and a block in two places; `first` and `last` are their own."""
+
+    def __init__(self):
+        super().__init__()
+        self.first, self.last = nn.Linear(6, 64), nn.Linear(64, 10)
+        self.a, self.b = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.b.weight = self.a.weight
+        self.c = self.d = nn.Linear(64, 64)
+        block = nn.Sequential(nn.Linear(64, 64), nn.ReLU())
+        self.blocks = nn.Sequential(block, block)
+
+    def forward(self, x):
+        return self.last(self.blocks(self.d(self.c(self.b(self.a(self.first(x))))).relu()))
+
+
+def vectors(model, *shape):
+    inputs, outputs = (
+        TensorSpec("x", "float32", ("batch", *shape)),
+        TensorSpec("y", "float32", ("batch", 10)),
+    )
+    return Variant("own", "torch", model.eval(), (inputs,), (outputs,))
+
+
+def test_layers_that_share_a_weight_stay_whole_and_go_on_sharing_it():
+    variant = vectors(Shared(), 6)
+    made = FactorizeLowRank(by="parameters", keep=0.5)(variant)
+    model = made.model
+    assert model.b.weight is model.a.weight and model.d is model.c and model.blocks[0] is model.blocks[1]
+    assert isinstance(model.c, nn.Linear)
+    assert [len(each) for each in (model.first, model.last, model.blocks[0][0])] == [2, 2, 2]
+    before, after = (sum(p.numel() for p in each.model.parameters()) for each in (variant, made))
+    assert after < before
+
+
+class Reads(nn.Module):
+    """What many networks do: look at a layer's weight, here for its type, or multiply with it."""
+
+    def __init__(self, *own):
+        super().__init__()
+        self.cast, self.tied = nn.Linear(64, 64), nn.Linear(64, 64)
+        self.rest = nn.Sequential(*own)
+
+    def forward(self, x):
+        x = self.cast(x.to(self.cast.weight.dtype)).relu()
+        return self.rest(nn.functional.linear(x, self.tied.weight, self.tied.bias))
+
+
+def test_a_layer_whose_weight_the_network_reads_stays_whole():
+    made = FactorizeLowRank(keep=0.3)(vectors(Reads(nn.Linear(64, 10)), 64))
+    assert isinstance(made.model.cast, nn.Linear) and isinstance(made.model.tied, nn.Linear)
+    assert len(made.model.rest[0]) == 2
+
+
+def test_the_layers_of_pytorch_s_transformer_stay_whole_where_it_reads_their_weights():
+    encoder = nn.TransformerEncoderLayer(16, 2, 32, batch_first=True, dropout=0.0)
+    made = FactorizeLowRank(keep=0.3)(vectors(nn.Sequential(encoder, nn.Flatten(), nn.Linear(80, 10)), 5, 16))
+    assert isinstance(made.model[0].linear1, nn.Linear) and len(made.model[2]) == 2
+
+
+def test_where_all_layers_must_stay_whole_the_refusal_names_them():
+    with pytest.raises(TechniqueError, match=r"no layer of 'own'.*; 2 stay whole, .* \('cast', 'tied'\)"):
+        FactorizeLowRank(keep=0.3)(vectors(Reads(nn.AdaptiveAvgPool1d(10)), 64))
