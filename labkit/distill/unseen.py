@@ -19,6 +19,7 @@ def best_offset(logits: NDArray[np.floating], target: NDArray[np.integer], class
     logits: [N, C]; target: [N] class indices; classes: those whose biases move together, some but not all of C. Exact:
     a sample changes sides where its best logit among `classes` overtakes its best among the others, so only the N + 1
     stretches between these places need looking at. Of several that are equally good the widest is taken, in its middle.
+    Samples that change sides at one place change together, and the place itself, where logits tie, is never taken.
     """
     inside = np.isin(np.arange(logits.shape[1]), classes)
     best = [np.where(side, logits, -np.inf) for side in (inside, ~inside)]
@@ -27,6 +28,7 @@ def best_offset(logits: NDArray[np.floating], target: NDArray[np.integer], class
     order = np.argsort(turns)
     right = np.concatenate([[0], np.cumsum(gains[order])])  # after so many samples have changed sides
     edges = np.concatenate([[turns.min() - 1], turns[order], [turns.max() + 1]])
-    widths = np.where(right == right.max(), np.diff(edges), -1.0)
-    place = int(widths.argmax())
+    widths = np.diff(edges)
+    right[widths == 0] = -1  # several samples change sides at once
+    place = int(np.where(right == right.max(), widths, -1.0).argmax())
     return float(edges[place] + edges[place + 1]) / 2

@@ -6,7 +6,7 @@ import dataclasses
 
 import numpy as np
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from benchmarks.distillation import hinton, page
@@ -25,6 +25,19 @@ def test_no_other_offset_classifies_more_samples(seed, classes):
     logits, target = random.randn(25, 4) * 3, random.randint(0, 4, 25)
     found = right(logits, target, classes, best_offset(logits, target, classes))
     assert found >= max(right(logits, target, classes, offset) for offset in np.linspace(-20, 20, 401))
+
+
+@given(
+    st.lists(st.tuples(*[st.integers(-2, 2)] * 3, st.integers(0, 2)), min_size=1, max_size=6),
+    st.sampled_from([[0], [2], [0, 1]]),
+)
+@example([(0, 0, -2, 0), (2, -1, 2, 2), (2, -2, 2, 2), (-1, -2, 2, 2)], [0])
+def test_nor_does_it_where_logits_are_equal(samples, classes):
+    numbers = np.array(samples)
+    logits, target = numbers[:, :3].astype(float), numbers[:, 3]
+    found = right(logits, target, classes, best_offset(logits, target, classes))
+    between = np.arange(-5, 5.5, 0.25)[1::2]  # no logit overtakes another exactly here
+    assert found == max(right(logits, target, classes, offset) for offset in between)
 
 
 def test_a_bias_that_was_taken_away_is_found_again():
