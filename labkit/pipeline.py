@@ -76,7 +76,10 @@ _LARGEST_FILE_BYTES = 100_000
 
 @dataclass(frozen=True)
 class Pipeline(Technique):
-    """Apply `steps` one after the other; each adds its own entry to the lineage."""
+    """Apply `steps` one after the other; each adds its own entry to the lineage.
+
+    Of a step that is a Pipeline itself the steps are taken, so that `steps` holds none.
+    """
 
     name: ClassVar[str] = "pipeline"
     title: ClassVar[str] = "Pipeline"
@@ -91,9 +94,16 @@ class Pipeline(Technique):
             raise ConfigError("a Pipeline needs at least one step")
         if not isinstance(self.checkpoint, (str, Path, type(None))):
             raise ConfigError(f"checkpoint={self.checkpoint!r} must be a folder's path, or None")
-        for step in self.steps:
+        steps: list[Technique] = []
+        for number, step in enumerate(self.steps, 1):
             if not isinstance(step, Technique):
                 raise ConfigError(f"a Pipeline is made of techniques, {step!r} is none")
+            if isinstance(step, Pipeline) and step.checkpoint:
+                raise ConfigError(
+                    f"step {number} is a Pipeline with checkpoint={step.checkpoint!r}: give it to the whole Pipeline"
+                )
+            steps += step.steps if isinstance(step, Pipeline) else [step]
+        object.__setattr__(self, "steps", tuple(steps))
 
     @property
     def takes(self) -> tuple[str, ...]:  # type: ignore[override]
@@ -153,11 +163,11 @@ class Pipeline(Technique):
 
     @door
     def save(self, path: str | Path) -> None:
-        """Write the pipeline as TOML."""
+        """Write the pipeline as TOML. Raises ConfigError for a text that is no Unicode, such as some files' names."""
         lines = []
         for step in self.config["step"]:
             lines.append("[[step]]")
-            lines.extend(f"{key} = {json.dumps(value)}" for key, value in step.items() if value is not None)
+            lines.extend(f"{key} = {_toml(key, value)}" for key, value in step.items() if value is not None)
             lines.append("")
         write_atomically(path, "\n".join(lines).encode())
 
@@ -177,6 +187,18 @@ class Pipeline(Technique):
         if not steps or not isinstance(steps, list) or not all(isinstance(step, dict) for step in steps):
             raise ConfigError(f"{path} has no steps: begin each with a line [[step]]")
         return cls(tuple(_step(f"{path}, step {number}", step) for number, step in enumerate(steps, 1)))
+
+
+def _toml(key: str, value: Any) -> str:
+    """The value of a field as TOML, which is JSON but for two things: no halves of characters, and no bare U+007F."""
+    text = json.dumps(value, ensure_ascii=False).replace("\x7f", "\\u007f")
+    try:
+        text.encode()
+    except UnicodeEncodeError:
+        raise ConfigError(
+            f"{key}={value!r} is no Unicode text, and a recipe holds no other: rename it"
+        ) from None
+    return text
 
 
 def _step(where: str, fields: dict[str, Any]) -> Technique:
