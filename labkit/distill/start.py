@@ -23,7 +23,7 @@ def copy_weights(teacher: Variant, student: nn.Module) -> None:
 
     Raises TechniqueError, with the student as it was, unless every layer of it has one of equal shape in the teacher.
     """
-    blocks = _blocks_of(_config(teacher.model), _config(student))
+    blocks = _blocks_of(teacher.model, student)
     source: Mapping[str, Tensor] = teacher.model.state_dict()
     taken = {}
     for name, tensor in student.state_dict().items():
@@ -38,17 +38,22 @@ def copy_weights(teacher: Variant, student: nn.Module) -> None:
     student.load_state_dict(taken)
 
 
-def _config(model: Any) -> Mapping[str, Any]:
-    config: Mapping[str, Any] = getattr(model, "config", {})
-    return config
-
-
-def _blocks_of(teacher: Mapping[str, Any], student: Mapping[str, Any]) -> dict[int, int]:
+def _blocks_of(teacher: nn.Module, student: nn.Module) -> dict[int, int]:
     """Student's block → the teacher's that it starts as, stage by stage; empty for networks without blocks."""
     pairs: dict[int, int] = {}
     first = 0
-    for theirs, ours in zip(teacher.get("inner", ()), student.get("inner", ()), strict=False):
-        for position in range(len(ours)):
-            pairs[len(pairs)] = first + position * len(theirs) // len(ours)
-        first += len(theirs)
+    for theirs, ours in zip(_stages(teacher), _stages(student), strict=False):
+        for position in range(ours):
+            pairs[len(pairs)] = first + position * theirs // ours
+        first += theirs
     return pairs
+
+
+def _stages(model: Any) -> list[int]:
+    """How many blocks each stage has, in a ResNet, a MobileNet or a ViT of labkit's; none for other networks."""
+    config = getattr(model, "config", None)
+    if not isinstance(config, Mapping):
+        return []
+    if "inner" in config:
+        return [len(widths) for widths in config["inner"]]
+    return [config["depth"]] if "depth" in config else list(config.get("blocks", ()))

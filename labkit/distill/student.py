@@ -175,7 +175,12 @@ def fresh(config: dict[str, Any], seed: int) -> nn.Module:
 
 
 def scaled(widths: Any, factor: float) -> Any:
-    """Every width in a number, list or dictionary times `factor`, to the nearest multiple of 4 above 0."""
+    """Every width in a number, list or dictionary times `factor`, to the nearest multiple of 4 above 0.
+
+    A factor of 1 leaves them as they are.
+    """
+    if factor == 1:
+        return widths
     if isinstance(widths, dict):
         return {name: scaled(value, factor) for name, value in widths.items()}
     if isinstance(widths, list):

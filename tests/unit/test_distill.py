@@ -23,6 +23,7 @@ from labkit.distill import (
 from labkit.distill.student import scaled
 from labkit.errors import Cancelled, ConfigError, DataError, TechniqueError
 from labkit.measure.quality import evaluate
+from labkit.models import build
 from labkit.progress import silent
 from labkit.prune import PruneMagnitude
 from labkit.train import Train, fit
@@ -141,8 +142,12 @@ def test_the_student_is_what_the_knobs_say(lenet, digits):
 @given(st.integers(1, 512), st.floats(0.001, 1.0))
 def test_a_scaled_width_is_the_nearest_multiple_of_four_above_zero(width, factor):
     made = scaled({"stages": [width]}, factor)["stages"][0]
-    assert made >= 4 and made % 4 == 0
+    assert made >= 4 and made % 4 == 0 or made == width * factor
     assert made == 4 or abs(made - width * factor) <= 2
+
+
+def test_the_whole_width_is_the_architecture_s_own():
+    assert scaled({"channels": [20, 50], "hidden": 3}, 1.0) == {"channels": [20, 50], "hidden": 3}
 
 
 @pytest.mark.parametrize(
@@ -180,12 +185,30 @@ def test_a_student_may_start_as_every_third_block_of_its_teacher():
     assert teacher.model.fc.weight.any(), "the student's parameters are copies"
 
 
-def test_a_student_as_deep_as_its_teacher_starts_as_the_teacher_itself():
-    teacher = load_model("resnet20@digits")
-    student = Distill(student="resnet20", width=1.0, start="teacher").fresh_student(teacher)
+@pytest.mark.parametrize("name", ["resnet20", "lenet5", "mobilenet", "vit", "lenet300"])
+def test_a_student_as_deep_as_its_teacher_starts_as_the_teacher_itself(name, lenet):
+    model = build({"architecture": name, "input_shape": [1, 32, 32], "num_outputs": 10})
+    teacher = dataclasses.replace(lenet, model=model.eval())
+    student = Distill(student=name, width=1.0, start="teacher").fresh_student(teacher)
     image = torch.randn(2, 1, 32, 32)
     with torch.no_grad():
         assert torch.equal(student(image), teacher.model.eval()(image))
+
+
+@pytest.mark.parametrize(
+    ("name", "deep", "taken"),
+    [
+        ("vit", {"depth": 9}, [0, 1, 3, 4, 6, 7]),
+        ("mobilenet", {"blocks": [3, 3, 8]}, [0, 3, 4, 5, 6, 8, 10, 12]),
+    ],
+)
+def test_blocks_are_found_in_every_family_that_has_some(name, deep, taken, lenet):
+    model = build({"architecture": name, "input_shape": [1, 32, 32], "num_outputs": 10, **deep})
+    teacher = dataclasses.replace(lenet, model=model.eval())
+    student = Distill(student=name, width=1.0, start="teacher").fresh_student(teacher)
+    for mine, theirs in enumerate(taken):
+        for key, tensor in student.blocks[mine].state_dict().items():
+            assert torch.equal(tensor, model.blocks[theirs].state_dict()[key])
 
 
 @pytest.mark.parametrize("change", [{"width": 0.5}, {"student": "lenet5"}])
