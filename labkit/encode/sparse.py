@@ -101,11 +101,12 @@ def describe(
 ) -> Array:
     """Code the matrix, or read it where `grid` is None, and return it.
 
-    grid: int32 [rows, columns], 0 or 1 + an entry of the codebook; signs: int8 [K], of the entries.
+    grid: whole numbers [rows, columns], 0 or 1 + an entry of the codebook; signs: int8 [K], of the entries, K ≤ 255.
+    What is returned is uint8.
     """
     likelihood = Likelihood(settings.weights)
     values = Values(signs, settings.by_sign)
-    found = np.zeros(shape, dtype=np.int32)
+    found = np.zeros(shape, dtype=np.uint8)
     rows, columns = alive(coder, grid, shape, settings, known)
     around = _Around(shape, rows, signs, settings, known)
     for phase, line in _lines(columns, settings):

@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import dataclasses
 import math
-import zlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +20,7 @@ import numpy as np
 
 from labkit.encode.codebook import Codebook, read_codebook, split
 from labkit.encode.coder import Price, Reader, Writer
+from labkit.encode.packed import in_pieces, little_endian, pack, unpack
 from labkit.encode.sparse import WIDEST, Known, Settings, alive, allowed, describe, sample, steps
 from labkit.encode.varint import read_varint, varint
 from labkit.errors import ModelFileError
@@ -63,7 +63,7 @@ class Dissection:
     """A tensor's record taken apart: the tensor, the kind, part → bytes, and part → the bound of its symbols in bits.
 
     bounds: of coded tensors only, for Deflate looks around too, and the entropy of single bytes is no bound for it.
-    grid: the entries of a coded tensor's codebook, int32 [rows, columns]; None for the other kinds.
+    grid: the entries of a coded tensor's codebook, uint8 [rows, columns]; None for the other kinds.
     """
 
     tensor: Array
@@ -76,12 +76,12 @@ class Dissection:
 def encode_tensor(tensor: Array, context: Context) -> bytes:
     """The smallest record of a tensor; `context` learns from it."""
     plain = np.ascontiguousarray(tensor)
-    records = [bytes([STORED]) + _little(plain), _packed(PACKED, plain)]
+    records = [bytes([STORED]) + little_endian(plain), bytes([PACKED]) + pack(plain)]
     if plain.dtype == np.float32:
         with np.errstate(over="ignore", invalid="ignore"):
             half = plain.astype(np.float16)
         if half.astype(np.float32).tobytes() == plain.tobytes():
-            records.append(_packed(HALF, half))
+            records.append(bytes([HALF]) + pack(half))
         entries = split(plain)
         if entries is not None:
             grid, codebook = entries[0].reshape(_matrix(plain.shape)), entries[1]
@@ -120,14 +120,22 @@ def dissect_tensor(data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any], co
 
 
 def _plain(kind: int, data: bytes, shape: tuple[int, ...], dtype: np.dtype[Any]) -> Array:
-    """The tensor of a record of another kind than coded."""
-    count, stored = int(np.prod(shape, dtype=np.int64)), np.dtype(np.float16) if kind == HALF else dtype
-    plain = data[1:] if kind == STORED else _inflate(data[1:], count * stored.itemsize)
-    if len(plain) != count * stored.itemsize:
-        raise ModelFileError(f"a tensor of {count} numbers has {len(plain)} bytes: damaged")
-    if kind != STORED:
-        plain = np.frombuffer(plain, np.uint8).reshape(stored.itemsize, count).T.tobytes()
-    return np.frombuffer(plain, stored.newbyteorder("<")).astype(dtype).reshape(shape)
+    """The tensor of a record of another kind than coded; beside it little memory is taken."""
+    count, little = int(np.prod(shape, dtype=np.int64)), dtype.newbyteorder("<")
+    if kind == STORED:
+        if len(data) - 1 != count * dtype.itemsize:
+            raise ModelFileError(f"a tensor of {count} numbers has {len(data) - 1} bytes: damaged")
+        return np.frombuffer(data, little, offset=1).astype(dtype).reshape(shape)
+    cells = np.empty((count, dtype.itemsize), np.uint8)
+    numbers = cells.reshape(-1).view(little)
+    if kind == HALF:  # in the first half of each number's own bytes, until it is made of them
+        unpack(data[1:], cells[:, :2])
+        halves = cells.reshape(-1).view("<f2")[::2]
+        for part in in_pieces(count):
+            numbers[part] = halves[part].astype(little)
+    else:
+        unpack(data[1:], cells)
+    return numbers.astype(dtype, copy=False).reshape(shape)
 
 
 def _kind(data: bytes, dtype: np.dtype[Any]) -> int:
@@ -153,7 +161,7 @@ def _coded(grid: Array, codebook: Codebook, known: Known, settings: Settings | N
 class _Coded:
     """A record of kind 3, read; `start` is where the range coder's bytes begin, and `context` learns from it.
 
-    grid: the codebook's entries, int32 [rows, columns]; settings: None where all weights are zero.
+    grid: the codebook's entries, uint8 [rows, columns]; settings: None where all weights are zero.
     """
 
     def __init__(self, data: bytes, shape: tuple[int, ...], context: Context) -> None:
@@ -168,13 +176,17 @@ class _Coded:
         elif len(data) > self.start:
             raise ModelFileError("a coded tensor goes on where all is said: the file is damaged")
         else:
-            self.grid = np.zeros(_matrix(shape), np.int32)
+            self.grid = np.zeros(_matrix(shape), np.uint8)
         context.learn(shape, self.grid, self.settings)
 
     @property
     def tensor(self) -> Array:
         """What the entries stand for."""
-        return self.codebook.with_zero().take(self.grid).reshape(self._shape)
+        values, entries = self.codebook.with_zero(), self.grid.reshape(-1)
+        tensor = np.empty(entries.size, np.float32)
+        for part in in_pieces(entries.size):  # numpy makes 8 bytes of each index first
+            tensor[part] = values.take(entries[part])
+        return tensor.reshape(self._shape)
 
     def _read_settings(self, data: bytes, steps_left: int) -> Settings:
         head, shape = data[0], _matrix(self._shape)
@@ -238,33 +250,3 @@ def _matrix(shape: tuple[int, ...]) -> tuple[int, int]:
     """Outputs by inputs: [out, in, kh, kw] → (out, in · kh · kw); a vector has one column."""
     rows = shape[0] if shape else 1
     return rows, int(np.prod(shape[1:], dtype=np.int64))
-
-
-def _packed(kind: int, plain: Array) -> bytes:
-    return bytes([kind]) + _deflate(_planes(plain).tobytes())
-
-
-def _planes(plain: Array) -> Array:
-    """All first bytes, then all second bytes, …: uint8 [itemsize, n]."""
-    return np.frombuffer(_little(plain), np.uint8).reshape(-1, plain.itemsize).T
-
-
-def _little(plain: Array) -> bytes:
-    return plain.astype(plain.dtype.newbyteorder("<")).tobytes()
-
-
-def _deflate(data: bytes) -> bytes:
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15)
-    return packer.compress(data) + packer.flush()
-
-
-def _inflate(data: bytes, size: int) -> bytes:
-    """The `size` bytes that were deflated; never more, whatever the data would unpack to."""
-    unpacker = zlib.decompressobj(-15)
-    try:
-        plain = unpacker.decompress(data, size + 1)
-    except zlib.error as error:
-        raise ModelFileError(f"a packed tensor is damaged: {error}") from None
-    if not unpacker.eof or unpacker.unused_data:
-        raise ModelFileError("a packed tensor is cut off, or longer than its shape")
-    return plain

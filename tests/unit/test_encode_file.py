@@ -499,7 +499,7 @@ def test_lines_so_short_or_so_long_that_reading_takes_minutes_or_gigabytes_are_r
     honest = encode_tensor(matrix, Context())
     assert decode_tensor(honest, matrix.shape, matrix.dtype, Context()).tobytes() == matrix.tobytes()
     monkeypatch.setattr("labkit.encode.tensors._layouts", lambda *_: [(width, phases)])
-    monkeypatch.setattr("labkit.encode.tensors._packed", lambda kind, plain: b"-" * 99_999)
+    monkeypatch.setattr("labkit.encode.tensors.pack", lambda plain: b"-" * 99_999)
     hostile = encode_tensor(matrix, Context())
     assert hostile[0] & 3 == CODED
     with pytest.raises(ModelFileError, match="settings of a coded tensor are damaged"):
