@@ -34,6 +34,10 @@ def register(app: typer.Typer) -> None:
         known = {**METHODS, "train": {"": "train"}}
         if (command or method) and command not in known:
             raise ConfigError(f"{command!r} has no methods; {nearest(command, known)}")
+        if method and command == "train":
+            raise ConfigError(
+                f"train has no methods, and {method!r} is given: labkit methods train shows its fields"
+            )
         if method and method not in known[command]:
             raise ConfigError(f"unknown method {method!r} for {command}; {nearest(method, known[command])}")
         if method or command == "train":

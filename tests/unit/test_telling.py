@@ -97,7 +97,10 @@ def test_fields_are_shown_with_bounds_choices_and_meaning(run):
         (("prine",), "did you mean 'prune'"),
         (("prune", "chanels"), "did you mean 'channels'"),
         (("", "channels"), "'' has no methods"),
-        (("train", "channels"), "unknown method 'channels' for train"),
+        (
+            ("train", "channels"),
+            "train has no methods, and 'channels' is given: labkit methods train shows its fields",
+        ),
     ],
 )
 def test_a_mistyped_name_meets_the_nearest(run, words, says):
