@@ -6,7 +6,9 @@ what the teacher sees at a place, but how much it looks there (Zagoruyko and Kom
 
     loss = α · (T² · KL + weight · Σ_pairs ‖student's − teacher's‖²) + (1 − α) · cross-entropy
 
-FitNets trains first on the hint, then on the soft targets; here both are one loss, as is usual since.
+FitNets trains first on the hint, then on the soft targets; here both are one loss, as is usual since. Equation 2 of
+attention transfer adds up distances; here they are squared, as its authors' code does it, which also divides them by
+the number of places (github.com/szagoruyko/attention-transfer, issue 34). `weight` stands in for such factors.
 """
 
 from __future__ import annotations
