@@ -9,11 +9,11 @@ from labkit.onnx_graph.graph import (
     add_constant,
     attribute,
     keep_used,
-    open_graph,
     read_by,
     replace_nodes,
     set_constant,
 )
+from labkit.onnx_graph.opening import open_graph
 from labkit.onnx_graph.window import Window, window
 
 __all__ = [

@@ -9,6 +9,7 @@ the weights that are used, and a float multiplication between two integer layers
 
 `join_bias`: MatMul, then Add of a constant → Gemm. Only a bias that belongs to its layer joins int32 sums.
 `own_biases`: a bias that two layers share becomes two, so that each can be changed alone.
+`own_norms`: the same for the four parameters of a batch normalisation.
 """
 
 from __future__ import annotations
@@ -95,4 +96,20 @@ def own_biases(model: onnx.ModelProto) -> None:
         if bias is not None and len(graph.consumers[node.input[2]]) > 1:
             own = graph.new_name(f"{node.output[0]}/own_bias")
             node.input[2] = add_constant(model, own, bias)
+    replace_nodes(model, graph.nodes)
+
+
+def own_norms(model: onnx.ModelProto) -> None:
+    """Give every BatchNormalization of `model` four constants that nothing else reads, in place."""
+    graph = Graph(model)
+    for node in graph.nodes:
+        if node.op_type != "BatchNormalization":
+            continue
+        inputs = list(node.input)
+        for place, part in enumerate(("scale", "shift", "mean", "variance"), 1):
+            name = inputs[place]
+            values = graph.constant(name)
+            if values is None or (graph.only_consumer(name) is not None and inputs.count(name) == 1):
+                continue
+            node.input[place] = add_constant(model, graph.new_name(f"{node.output[0]}/{part}"), values)
     replace_nodes(model, graph.nodes)

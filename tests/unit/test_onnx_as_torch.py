@@ -375,6 +375,31 @@ def test_in_training_a_batch_norm_uses_the_batch_and_keeps_running_averages():
     assert module.constant("g").requires_grad and not module.constant("m").requires_grad
 
 
+def two_norms(own):
+    """Two batch norms as they begin; their constants stored once, as optimizers do, or each by itself."""
+    feeds, ones, zeros = {"x": 1 + floats(16, 3, 4, 4)}, np.ones(3, np.float32), np.zeros(3, np.float32)
+    names = [["g", "b", "m", "v"], ["G", "B", "M", "V"]] if own else [["one", "zero", "zero", "one"]] * 2
+    stored = {name: ones if name in {"g", "v", "G", "V", "one"} else zeros for name in sum(names, [])}
+    first = helper.make_node("BatchNormalization", ["x", *names[0]], ["n"])
+    second = helper.make_node("BatchNormalization", ["n", *names[1]], ["y"])
+    return graph([first, helper.make_node("Relu", ["n"], ["r"]), second], feeds, stored, ["r", "y"])
+
+
+def test_batch_norms_that_share_their_constants_are_trained_like_any():
+    x, results = torch.from_numpy(1 + floats(16, 3, 4, 4)), []
+    for own in (False, True):
+        module = as_torch(open_graph(two_norms(own).SerializeToString())).train()
+        optimizer = torch.optim.SGD(module.parameters(), 0.05)
+        for _ in range(5):
+            optimizer.zero_grad()
+            r, y = module(x)
+            ((r - 2).square().mean() + (y - x).square().mean()).backward()
+            optimizer.step()
+        results.append(module.eval()(x)[1])
+    torch.testing.assert_close(*results)
+    assert results[0].isfinite().all()
+
+
 def test_dropout_drops_in_training_only():
     feeds = {"x": np.ones((2, 100), np.float32)}
     module = as_torch(graph([helper.make_node("Dropout", ["x"], ["y"])], feeds, {}, ["y"]))
