@@ -203,6 +203,19 @@ def test_an_operator_gives_onnx_runtime_s_numbers(case):
     agree(graph([node], feeds, dict(zip(names, others, strict=True)), ["y"]), feeds)
 
 
+@pytest.mark.parametrize("op_type", ["MaxPool", "AveragePool"])
+@pytest.mark.parametrize("kernel", [2, 3])
+@pytest.mark.parametrize("pads", [[0, 0, 1, 1], [1, 0, 1, 1], [1, 1, 0, 0]])
+def test_rounded_up_no_pooling_window_begins_in_the_padding_at_the_end(op_type, kernel, pads):
+    feeds = {"x": floats(2, 3, 6, 7)}
+    kinds = ({},) if op_type == "MaxPool" else ({"count_include_pad": 0}, {"count_include_pad": 1})
+    for stride in (1, 2, 3):
+        window = {"kernel_shape": [kernel, kernel], "strides": [stride, 3], "pads": pads, "ceil_mode": 1}
+        for kind in kinds:
+            node = helper.make_node(op_type, ["x"], ["y"], **window, **kind)
+            agree(graph([node], feeds, {}, ["y"], opset=19), feeds)
+
+
 def test_gelu_and_sqrt_and_log_too():
     feeds = {"x": np.abs(floats(2, 5)) + 0.1}
     for approximate in ("none", "tanh"):

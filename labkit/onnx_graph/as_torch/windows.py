@@ -57,7 +57,7 @@ def max_pool(node: Node, x: Tensor) -> Tensor:
     function = _of(_MAX_POOL, len(kernel), node)
     ceil = bool(node.get("ceil_mode", 0))
     result: Tensor = function(_padded(x, pads, -torch.inf), kernel, strides, 0, dilations, ceil)
-    return result
+    return _begun(result, x, strides, pads)
 
 
 def average_pool(node: Node, x: Tensor) -> Tensor:
@@ -69,10 +69,19 @@ def average_pool(node: Node, x: Tensor) -> Tensor:
     function = _of(_AVERAGE_POOL, len(kernel), node)
     ceil = bool(node.get("ceil_mode", 0))
     result: Tensor = function(_padded(x, pads, 0.0), kernel, strides, 0, ceil)
+    result = _begun(result, x, strides, pads)
     if node.get("count_include_pad", 0) or not any(pads):
         return result
     inside: Tensor = function(_padded(torch.ones_like(x[:1, :1]), pads, 0.0), kernel, strides, 0, ceil)
-    return result / inside
+    return result / _begun(inside, x, strides, pads)
+
+
+def _begun(pooled: Tensor, x: Tensor, strides: list[int], pads: list[int]) -> Tensor:
+    """Without the places whose window begins in the padding at the end of x: rounding up counts none of these."""
+    for axis, stride in enumerate(strides, 2):
+        places = -(-(pads[axis - 2] + x.shape[axis]) // stride)
+        pooled = pooled.narrow(axis, 0, min(places, pooled.shape[axis]))
+    return pooled
 
 
 def _of(family: tuple[Callable[..., Any], ...], axes: int, node: Node) -> Callable[..., Any]:
