@@ -398,6 +398,15 @@ def two_norms(own):
     return graph([first, helper.make_node("Relu", ["n"], ["r"]), second], feeds, stored, ["r", "y"])
 
 
+def test_a_batch_norm_that_uses_the_batch_s_statistics_when_it_runs_is_refused():
+    model, feeds = norm_model()
+    model.graph.node[0].attribute.append(helper.make_attribute("training_mode", 1))
+    module = as_torch(model)
+    for mode in (True, False):
+        with pytest.raises(TechniqueError, match=r"BatchNormalization .*training_mode.*: export it"):
+            module.train(mode)(torch.from_numpy(feeds["x"]))
+
+
 def test_batch_norms_that_share_their_constants_are_trained_like_any():
     x, results = torch.from_numpy(1 + floats(16, 3, 4, 4)), []
     for own in (False, True):

@@ -30,6 +30,10 @@ def _gemm(node: Node, a: Tensor, b: Tensor, c: Tensor | None = None) -> Tensor:
 
 def _batch_norm(node: Node, x: Tensor, gamma: Tensor, beta: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
     """In training the batch's own mean and variance, of which `mean` and `variance` keep running averages."""
+    if node.get("training_mode", 0):
+        raise node.refuse(
+            "its training_mode is 1, so it uses the batch's own statistics: export it in evaluation mode"
+        )
     momentum = 1 - node.get("momentum", 0.9)  # ONNX names the share that stays, torch the share that is new
     return functional.batch_norm(
         x, mean, variance, gamma, beta, node.training, momentum, node.get("epsilon", 1e-5)
