@@ -12,11 +12,9 @@ from labkit.errors import TechniqueError
 from labkit.onnx_graph.as_torch.learned import learned_constants
 from labkit.onnx_graph.as_torch.node import Node, to_tensor
 from labkit.onnx_graph.as_torch.operators import OPERATORS
+from labkit.onnx_graph.as_torch.weights import weight_axes
 from labkit.onnx_graph.graph import Graph
 from labkit.onnx_graph.macs import in_control_flow
-
-_WEIGHTS = {"Conv": (1,), "ConvTranspose": (1,), "Gemm": (0, 1), "MatMul": (0, 1)}
-"""Operator → its inputs that are weights, if they are stored."""
 
 
 class OnnxModule(nn.Module):
@@ -40,6 +38,7 @@ class OnnxModule(nn.Module):
             values = graph.constant(name)
             assert values is not None  # noqa: S101 - it is one of the constants
             self._store(name, to_tensor(values, name), name in learned)
+        self._axes = weight_axes(self.nodes, self.constants())
         last = {name: index for index, node in enumerate(self.nodes) for name in node.inputs}
         kept = {*self.output_names, *self._keys}
         self._finished: list[list[str]] = [[] for _ in self.nodes]
@@ -65,18 +64,24 @@ class OnnxModule(nn.Module):
         return {name: self.constant(name).detach() for name in self._keys}
 
     def weights(self) -> dict[str, Tensor]:
-        """What its convolutions and products multiply by, under the graph's names, in its order: [.., .., …]."""
-        names = [node.inputs[slot] for node in self.nodes for slot in _WEIGHTS.get(node.op_type, ())]
-        stored = {name: self.constant(name) for name in names if name in self._keys}
-        return {name: each for name, each in stored.items() if each.is_floating_point() and each.ndim > 1}
+        """What its convolutions and products multiply by, under the graph's names, in its order: [.., .., …].
+
+        As it is stored, which may be turned over: `input_axes` tell.
+        """
+        return {name: self.constant(name) for name in self._axes}
 
     def input_axes(self) -> dict[str, int]:
-        """Of each of the `weights` the axis that is summed over, from where a node first uses it."""
-        axes: dict[str, int] = {}
-        for node in self.nodes:
-            for slot in _WEIGHTS.get(node.op_type, ()):
-                axes.setdefault(node.inputs[slot], _summed(node, slot))
-        return {name: axes[name] for name in self.weights()}
+        """Of each of the `weights` the axis that is summed over, from where a node first uses it.
+
+        Raises TechniqueError if a weight has none: the graph joins or cuts its axes before it multiplies.
+        """
+        axes = {name: axis for name, axis in self._axes.items() if axis is not None}
+        if unclear := next((name for name in self._axes if name not in axes), None):
+            raise TechniqueError(
+                f"the weight {unclear!r} is stored in another shape than it is multiplied in, so its input axis is "
+                "not to be told: store it as it is used (labkit.onnx_graph.optimize.optimize_graph, level 'basic')"
+            )
+        return axes
 
     def forward(self, *inputs: Tensor) -> Any:
         """The graph's output, or a tuple of its outputs; raises TechniqueError for what an operator cannot do."""
@@ -102,15 +107,6 @@ class OnnxModule(nn.Module):
     def settle(self, name: str, value: Tensor) -> Tensor:
         """What is done to each tensor as soon as it is there: here nothing; a quantized graph rounds some."""
         return value
-
-
-def _summed(node: Node, slot: int) -> int:
-    """Which axis of its input at `slot` a convolution or product sums over."""
-    if node.op_type == "MatMul":
-        return -2 if slot else -1
-    if node.op_type == "Gemm":
-        return int(bool(node.get("transB", 0))) if slot else int(not node.get("transA", 0))
-    return 1 if node.op_type == "Conv" else 0
 
 
 def as_torch(model: onnx.ModelProto) -> OnnxModule:
