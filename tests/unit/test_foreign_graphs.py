@@ -18,6 +18,7 @@ from labkit import (
     QuantizeWeights,
     StoreHalf,
 )
+from labkit.errors import ModelFileError
 from labkit.explain.rewrite import unsigned
 from labkit.onnx_graph import Graph, fold_batch_norm, open_graph, own_biases
 from labkit.runtimes import get_runtime
@@ -141,6 +142,53 @@ def test_a_sparse_constant_becomes_a_dense_one(indices):
     expected.flat[[1, 8]] = 5.0, 7.0
     np.testing.assert_array_equal(Graph(opened).constant("W"), expected)
     assert not opened.graph.sparse_initializer
+
+
+@pytest.mark.parametrize("places", [("initializer",), ("node",), ("initializer", "node")])
+def test_a_sparse_constant_that_no_file_can_hold_dense_is_refused_before_it_is_written_out(places):
+    """One is enough, and so are many that would each still fit."""
+    variant = build([node("Identity", "x", "y")], [], ("batch", 6), ("batch", 6))
+    model = onnx.load_model_from_string(variant.payload)
+    size = 2**20 if len(places) == 1 else 20_000
+    for place in places:
+        values, index = constant(f"S_{place}", [1.0]), constant("", [0], np.int64)
+        sparse = helper.make_sparse_tensor(values, index, [size, size])
+        if place == "initializer":
+            model.graph.sparse_initializer.append(sparse)
+        else:
+            made = helper.make_node("Constant", [], ["S_node"], sparse_value=sparse)
+            model.graph.node.insert(0, made)
+    with pytest.raises(ModelFileError, match=rf"'S_{places[0]}' \[{size}, {size}\].* 2 GiB .*: run it"):
+        open_graph(model.SerializeToString())
+
+
+SPARSE = helper.make_sparse_tensor(constant("", [1.0, 2.0]), constant("", [0, 5], np.int64), [2, 3])
+CONSTANTS = {
+    "value": (constant("", [[1.0, 2.0]]), np.float32([[1, 2]])),
+    "sparse_value": (SPARSE, np.float32([[1, 0, 0], [0, 0, 2]])),
+    "value_float": (0.5, np.float32(0.5)),
+    "value_floats": ([0.5, 2.0], np.float32([0.5, 2])),
+    "value_int": (3, np.int64(3)),
+    "value_ints": ([3, -1], np.int64([3, -1])),
+    "value_string": ("a", np.array("a", object)),
+    "value_strings": (["a", "b"], np.array(["a", "b"], object)),
+}
+
+
+@pytest.mark.parametrize("kind", CONSTANTS)
+def test_a_constant_node_of_any_kind_becomes_an_initializer(kind):
+    given, expected = CONSTANTS[kind]
+    values = helper.make_tensor_value_info("y", onnx.TensorProto.FLOAT, None)
+    made = helper.make_node("Constant", [], ["y"], **{kind: given})
+    values.type.ClearField("tensor_type")
+    model = helper.make_model(
+        helper.make_graph([made], "g", [], [values]), opset_imports=[helper.make_opsetid("", 18)]
+    )
+    opened = open_graph(model.SerializeToString())
+    found = Graph(opened).constant("y")
+    assert not opened.graph.node
+    assert found.dtype == expected.dtype and found.shape == expected.shape
+    np.testing.assert_array_equal(found, expected)
 
 
 def test_a_new_name_is_the_same_each_time_and_taken_from_then_on():

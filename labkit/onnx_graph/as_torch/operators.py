@@ -195,19 +195,6 @@ def _constant_of_shape(node: Node, sizes: Tensor) -> Tensor:
     return filling.expand(ints(sizes))
 
 
-def _constant(node: Node) -> Tensor:
-    """A Constant of plain numbers; those of whole tensors `open_graph` has made initializers."""
-    for name, dtype in (
-        ("value_float", torch.float32),
-        ("value_floats", torch.float32),
-        ("value_int", torch.int64),
-        ("value_ints", torch.int64),
-    ):
-        if node.get(name) is not None:
-            return torch.tensor(node.get(name), dtype=dtype)
-    raise node.refuse("it holds no numbers")
-
-
 OPERATORS: dict[str, Operator] = {
     **ELEMENTWISE,
     "Conv": windows.conv,
@@ -249,5 +236,4 @@ OPERATORS: dict[str, Operator] = {
     "Pad": _pad,
     "ConstantOfShape": _constant_of_shape,
     "Range": _range,
-    "Constant": _constant,
 }
