@@ -12,9 +12,9 @@ from labkit.onnx_graph.as_torch.learned import learned_constants
 from tests.graphs import build, constant, node, normal, weight
 
 
-def trained(nodes, constants, shape, outputs):
+def trained(nodes, constants, shape, outputs, opset=18):
     """The constants that have a gradient in the module."""
-    module = as_torch(open_graph(build(nodes, constants, shape, outputs).payload))
+    module = as_torch(open_graph(build(nodes, constants, shape, outputs, opset).payload))
     return {name for name in module.constants() if module.constant(name).requires_grad}
 
 
@@ -76,6 +76,20 @@ def build_tokens(nodes, constants):
     model.graph.node.extend(nodes)
     model.graph.initializer.extend(constants)
     return model
+
+
+@pytest.mark.parametrize("kind, attributes", [("Instance", {}), ("Group", {"num_groups": 2})])
+def test_the_scale_and_shift_of_each_kind_of_normalisation_are_learned(kind, attributes):
+    nodes = [
+        node("Conv", "x w", "c"),
+        node(f"{kind}Normalization", "c scale shift", "n", **attributes),
+        node("Add", "n more", "a"),
+        node("GlobalAveragePool", "a", "p"),
+        node("Flatten", "p", "y"),
+    ]
+    constants = [weight("w", 10, 3, 3, 3), weight("scale", 10), weight("shift", 10), weight("more", 10, 1, 1)]
+    found = trained(nodes, constants, ("batch", 3, 8, 8), ("batch", 10), opset=21)
+    assert found == {"w", "scale", "shift", "more"}
 
 
 @pytest.mark.parametrize("tied", [True, False])

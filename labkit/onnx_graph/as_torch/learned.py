@@ -22,6 +22,8 @@ _LEARNED = {
     "MatMul": (0, 1),
     "BatchNormalization": (1, 2),
     "LayerNormalization": (1, 2),
+    "InstanceNormalization": (1, 2),
+    "GroupNormalization": (1, 2),
     "Gather": (0,),
 }
 """Operator → its inputs that are learned, if they are constants."""
