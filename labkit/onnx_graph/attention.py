@@ -22,6 +22,7 @@ import onnx
 from onnx import helper
 
 from labkit.onnx_graph.graph import Graph, add_constant, attribute, keep_used
+from labkit.onnx_graph.macs import dims_of
 from labkit.variant import Array
 
 Shape = tuple[int | None, ...]
@@ -216,9 +217,8 @@ def _shapes(model: onnx.ModelProto) -> dict[str, Shape]:
     """Tensor → its sizes, None where one is not known; tensors of unknown rank are left out."""
     inferred = onnx.shape_inference.infer_shapes(model, data_prop=True).graph
     return {
-        value.name: tuple(size.dim_value or None for size in value.type.tensor_type.shape.dim)
-        for value in (*inferred.input, *inferred.value_info, *inferred.output)
-        if value.type.tensor_type.HasField("shape")
+        name: tuple(size if isinstance(size, int) and size else None for size in dims)
+        for name, dims in dims_of(inferred).items()
     }
 
 

@@ -19,6 +19,7 @@ import onnx
 from onnx import helper
 
 from labkit.onnx_graph.graph import Graph, add_constant, attribute, replace_nodes, set_constant
+from labkit.onnx_graph.macs import dims_of
 from labkit.variant import Array
 
 
@@ -69,12 +70,11 @@ def _store(graph: Graph, name: str, other_name: str, values: Array) -> str:
 def join_bias(model: onnx.ModelProto) -> int:
     """Turn every MatMul [N, I]·[I, O] + [O] of `model` into one Gemm, in place; returns how many."""
     graph = Graph(model)
-    inferred = onnx.shape_inference.infer_shapes(model).graph
-    ranks = {v.name: len(v.type.tensor_type.shape.dim) for v in (*inferred.input, *inferred.value_info)}
+    shapes = dims_of(onnx.shape_inference.infer_shapes(model).graph)
     joined: dict[int, onnx.NodeProto | None] = {}
     for node in graph.nodes:
         add = graph.only_consumer(node.output[0]) if node.op_type == "MatMul" else None
-        if add is None or add.op_type != "Add" or ranks.get(node.input[0]) != 2:
+        if add is None or add.op_type != "Add" or len(shapes.get(node.input[0], ())) != 2:
             continue
         bias = next((name for name in add.input if name != node.output[0]), "")
         weight, values = graph.constant(node.input[1]), graph.constant(bias)

@@ -93,13 +93,19 @@ def set_constant(model: onnx.ModelProto, name: str, values: Array) -> None:
     tensor.CopyFrom(numpy_helper.from_array(np.asarray(values, order="C"), name))
 
 
+def refill(field: Any, values: list[Any]) -> None:
+    """Make `values` what a repeated field of a message holds."""
+    del field[:]
+    field.extend(values)
+
+
 def replace_nodes(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
     """Make `nodes` the graph's nodes, and drop the constants that none of them uses."""
     nodes = list(nodes)
     used = {name for node in nodes for name in read_by(node)}
     used |= {value.name for value in model.graph.output}
-    _replace(model.graph.node, nodes)
-    _replace(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
+    refill(model.graph.node, nodes)
+    refill(model.graph.initializer, [t for t in model.graph.initializer if t.name in used])
 
 
 def keep_used(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
@@ -116,12 +122,6 @@ def keep_used(model: onnx.ModelProto, nodes: Iterable[onnx.NodeProto]) -> None:
 def read_by(node: onnx.NodeProto) -> set[str]:
     """The tensors that a node needs: its inputs, and what the graphs inside it use from outside."""
     return {*node.input, *_outer_names(node)}
-
-
-def _replace(field: Any, values: list[Any]) -> None:
-    """Make `values` what a repeated field of a message holds."""
-    del field[:]
-    field.extend(values)
 
 
 def _all_names(graph: onnx.GraphProto) -> Iterator[str]:

@@ -17,7 +17,7 @@ from onnx import numpy_helper
 
 from labkit.errors import ModelFileError, TechniqueError
 from labkit.onnx_graph.fold import own_norms
-from labkit.onnx_graph.graph import replace_nodes
+from labkit.onnx_graph.graph import refill, replace_nodes
 from labkit.onnx_graph.stored import bits
 
 _OLDEST_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
@@ -55,9 +55,7 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
     del model.graph.sparse_initializer[:]
     constants = {tensor.name for tensor in model.graph.initializer}
     replace_nodes(model, [node for node in model.graph.node if node.op_type != "Constant"])
-    inputs = [value for value in model.graph.input if value.name not in constants]
-    del model.graph.input[:]
-    model.graph.input.extend(inputs)
+    refill(model.graph.input, [value for value in model.graph.input if value.name not in constants])
     own_norms(model)
     model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     return model

@@ -45,11 +45,6 @@ class OptimizedGraph:
         """Length of `payload`."""
         return len(self.payload)
 
-    @property
-    def n_operators(self) -> int:
-        """All of them."""
-        return sum(self.operators.values())
-
 
 class AsWritten(OnnxRuntime):
     """ONNX Runtime with its rewriting switched off, so that what is timed is the file as it is written."""

@@ -19,6 +19,7 @@ import onnx
 from onnx import TensorProto
 
 from labkit.errors import ModelFileError
+from labkit.onnx_graph.graph import inner_graphs
 
 LARGEST_DIMENSION = 2**31 - 1
 TYPED_DATA = ("float_data", "int32_data", "string_data", "int64_data", "double_data", "uint64_data")
@@ -125,9 +126,7 @@ def within(*graphs: Any) -> Iterator[Any]:
         graph = waiting.pop()
         yield graph
         for node in graph.node:
-            for attribute in node.attribute:
-                waiting += [attribute.g] if attribute.HasField("g") else []
-                waiting += attribute.graphs
+            waiting += inner_graphs(node)
 
 
 def constants(graph: Any) -> Iterator[TensorProto]:
