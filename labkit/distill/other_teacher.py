@@ -17,6 +17,7 @@ from labkit.distill.soft_targets import Taught
 from labkit.errors import TechniqueError
 from labkit.formats import inspect, load_file
 from labkit.measure.quality import evaluate
+from labkit.onnx_graph.as_torch import OnnxModule
 from labkit.statistics import wilson
 from labkit.technique import knob
 from labkit.train import Loss
@@ -44,7 +45,8 @@ class Retaught(Taught):
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
         teacher = self.teacher_of(variant)
-        if teacher.format == "onnx" and not teacher.preprocessing and dataset is not None:
+        unsaid = self.teacher and teacher.format == "onnx" and not teacher.preprocessing
+        if unsaid and dataset is not None:
             _check_better_than_guessing(teacher, variant, dataset)
 
     def check_teacher(self) -> None:
@@ -91,8 +93,9 @@ def _language(variant: Variant, other: Variant) -> tuple[Any, ...]:
     several = len(variant.inputs) > 1
     inputs = [(spec.name if several else "", spec.dtype, spec.shape[1:]) for spec in variant.inputs]
     outputs = [spec.shape[1:] for spec in variant.outputs]
-    told = variant.preprocessing or (other.preprocessing if variant.format == "onnx" else {})
-    classes = variant.labels or (other.labels if variant.format == "onnx" else ())
+    is_file = variant.format == "onnx" or isinstance(variant.model, OnnxModule)
+    told = variant.preprocessing or (other.preprocessing if is_file else {})
+    classes = variant.labels or (other.labels if is_file else ())
     return inputs, outputs, classes, dict(told) if several else list(told.values())
 
 

@@ -94,13 +94,16 @@ def _shares(kept: Tensor, of: int) -> Tensor:
 
 
 class Taylor(Criterion):
-    """The mean of (g·w)² over the batches seen since the scores were last asked for."""
+    """The mean of (g·w)² over the batches seen since the scores were last asked for, in float32.
+
+    Half the digits would not do: the square of a small product is 0 in float16.
+    """
 
     sums: list[Tensor] | None = None
 
     def watch(self, weights: Weights, gradients: Weights) -> None:
         """Add one batch."""
-        self.sums = _added(self.sums, [(w * g).square() for w, g in zip(weights, gradients, strict=True)])
+        self.sums = _added(self.sums, [(w.float() * g).square() for w, g in zip(weights, gradients, strict=True)])
 
     def scores(self, weights: Weights) -> list[Tensor]:
         """The sums, whose order is that of the means; the next batch begins new ones."""

@@ -154,7 +154,7 @@ def _preprocessing(
             f"mean={list(mean)}, std={list(std)}: give one number, or one for each of {channels} channels"
         )
     if scale is None:
-        scale = 1 / 255 if array.dtype.kind in "iub" and array.dtype.itemsize == 1 else 1.0
+        scale = 1 / 255 if array.dtype.kind in "iu" and array.dtype.itemsize == 1 else 1.0
     layout = "NCHW" if _channels_last(shape, array) else None
     return Preprocessing(scale, tuple(mean) or (0.0,), tuple(std) or (1.0,), layout)
 

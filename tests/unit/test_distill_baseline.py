@@ -10,6 +10,7 @@ import onnx
 import pytest
 
 from labkit.convert import ExportOnnx
+from labkit.data import Dataset, Split
 from labkit.distill import Distill, DistillHints, beside_baseline
 from labkit.errors import ModelFileError, TechniqueError
 from labkit.measure.quality import evaluate
@@ -18,6 +19,7 @@ from labkit.prune import PruneChannels, PruneMagnitude
 from labkit.quantize.aware import QuantizeAware
 from labkit.variant import Preprocessing, Variant
 from labkit.zoo import load_model
+from tests.graphs import build, node, normal, weight
 
 SHORT = {"max_samples": 96, "threads": 1, "learning_rate": 0.02}
 QUICK = Distill(student="lenet5", width=0.3, epochs=1, **SHORT)
@@ -146,6 +148,41 @@ def test_a_teacher_who_is_shown_something_else_is_refused(lenet, large, digits, 
     dataclasses.replace(large, labels=tuple("abcdefghij")).save(tmp_path / "letters")
     with pytest.raises(TechniqueError, match=r"differ in their classes: \('a'"):
         dataclasses.replace(PRUNED[0], teacher=str(tmp_path / "letters"))(lenet, digits)
+
+
+@pytest.fixture(scope="module")
+def noisy_regression():
+    """An ONNX file that predicts one number, and samples whose targets are far from it."""
+    nodes = [node("MatMul", "x w1", "m1"), node("Relu", "m1", "r1"), node("MatMul", "r1 w2", "y")]
+    variant = build(nodes, [weight("w1", 8, 16), weight("w2", 16, 1)], ("batch", 8), ("batch", 1))
+    split = Split({"x": normal("x", 200, 8)}, 3 * normal("y", 200))
+    parts = dict.fromkeys(("train", "calibration", "validation", "test"), split)
+    return dataclasses.replace(variant, task="regression"), Dataset("noise", "regression", parts)
+
+
+@pytest.mark.parametrize(
+    "technique",
+    [
+        PruneMagnitude(),
+        PruneMagnitude(fine_tune_epochs=1, **SHORT),
+        PruneChannels(fine_tune_epochs=1, **SHORT),
+        QuantizeAware(epochs=1, calibration_samples=32, **SHORT),
+    ],
+    ids=lambda each: each.name,
+)
+def test_a_file_that_has_no_other_teacher_is_not_judged_as_one(technique, noisy_regression):
+    made = technique(*noisy_regression)
+    assert made.payload != noisy_regression[0].payload
+
+
+@pytest.mark.parametrize("technique", PRUNED, ids=lambda each: each.name)
+def test_a_file_without_classes_has_those_of_its_teacher(technique, lenet, digits):
+    bare = dataclasses.replace(ExportOnnx()(lenet), labels=(), preprocessing={})
+    data = dataclasses.replace(
+        digits, splits={k: Split(lenet.feeds(v.inputs), v.target) for k, v in digits.splits.items()}
+    )
+    made = dataclasses.replace(technique, teacher="resnet20@digits")(bare, data)
+    assert len(made.lineage[-1].parents) == 2
 
 
 # --- the command ---

@@ -61,6 +61,11 @@ def test_fractions_stay_what_they_are_in_the_models_layout_and_type(dtype):
     np.testing.assert_allclose(x, BYTES.transpose(0, 3, 1, 2) / 255, atol=1e-3)
 
 
+def test_ink_or_none_becomes_one_or_nothing():
+    x = fed(BYTES > 128)
+    assert set(np.unique(x)) == {0.0, 1.0}
+
+
 def test_rows_of_numbers_keep_their_order():
     rows = np.arange(12.0).reshape(6, 2)
     np.testing.assert_array_equal(fed(rows, ("batch", 2)), rows.astype(np.float32))

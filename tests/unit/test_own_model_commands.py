@@ -278,7 +278,7 @@ def test_multiply_adds_that_cannot_be_counted_are_told_with_their_reason(run, tm
             return torch.einsum("bi,ij->bj", self.first(x), self.second)
 
     torch.onnx.export(Mixed(), (torch.ones(2, 6),), tmp_path / "m.onnx", dynamo=False, input_names=["x"])
-    words = ("prune", "m.onnx", "--set", "sparsity=0.5", "--out", "p.onnx")
+    words = ("quantize", "m.onnx", "--method", "dynamic", "--out", "q.onnx")
     said = "the multiply-adds of Einsum are not counted"
     assert said in run(*words)[1]
     facts = json.loads(run(*words, "--json")[1])

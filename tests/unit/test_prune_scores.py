@@ -96,6 +96,13 @@ def test_taylor_forgets_the_batches_that_it_has_answered_for():
     assert criterion.scores(weight)[0].tolist() == [0.0, 4.0]
 
 
+def test_half_the_digits_do_not_take_the_small_for_nothing():
+    criterion, weight = Taylor(), [torch.tensor([0.05, 0.04], dtype=torch.float16)]
+    criterion.watch(weight, [torch.tensor([1e-3, 1e-3], dtype=torch.float16)])
+    first, second = criterion.scores(weight)[0].tolist()
+    assert first > second > 0
+
+
 def test_a_large_weight_on_its_way_to_zero_is_worth_less_than_a_small_one_that_grows():
     weight, goal = torch.tensor([1.0, 0.1]), torch.tensor([0.6, 0.5])
     criterion = Movement()
