@@ -96,7 +96,8 @@ def main() -> None:
         status = end.code if isinstance(end, SystemExit) else 130
         if status not in (130, *(128 + number for number in _ENDS)):
             raise
-        print("\nlabkit: stopped", file=sys.stderr)
+        kept = "; the same command goes on with what it kept" if "--checkpoint" in sys.argv else ""
+        print(f"\nlabkit: stopped{kept}", file=sys.stderr)
         sys.exit(status)
     except OSError as error:
         if "--debug" in sys.argv:

@@ -11,6 +11,8 @@ from typing import Any
 from labkit.cli.terminal import print_json, say
 
 _MANY_ZEROS = 0.3
+_HARDLY_ANY = 0.1
+"""Of a layer's weights, less than this share of what is left of all."""
 _CODED = ".lkz"
 
 
@@ -27,7 +29,8 @@ def save(made: Any, out: Path, data: Any) -> tuple[Any, str]:
         made = dataclasses.replace(made, model=described(made))
     there = out.is_file() or (out / "variant.json").is_file()
     save_as(made, out)
-    return made, f"saved in {out}" + (", in place of the model that was there" if there else "")
+    where = f"the folder {out}" if out.suffix and out.is_dir() else str(out)
+    return made, f"saved in {where}" + (", in place of the model that was there" if there else "")
 
 
 def _savable(made: Any, out: Path, data: Any) -> Any:
@@ -51,15 +54,26 @@ def tell(
     technique: Any = None,
 ) -> None:
     """Say what `technique` made, and what it is worth beside `before` and beside `alone`, its baseline."""
+    from labkit.distill import Distill
+
     size_bytes = out.stat().st_size if out.suffix.lower() == _CODED else made.size_bytes
     about = {"name": made.name, "out": str(out), "format": made.format, "size_bytes": size_bytes}
     account = Account.of(made, size_bytes, data, before, alone)
-    if before is not None and getattr(technique, "target", "") == "latency":
-        account.time(made, before, technique)
-    if before is not None and getattr(technique, "fine_tune_epochs", 1) == 0 and account.is_lower:
+    if before is not None and isinstance(technique, Distill) and account.grew:
         account.lines.append(
-            "what was lost, training brings back, all or much of it: --set fine_tune_epochs=4"
+            "the student is larger than its teacher: --set width=0.25 or another --set student=NAME makes it smaller"
         )
+    target = getattr(technique, "target", None)
+    if before is not None and target == "latency":
+        account.time(made, before, technique)
+    elif before is not None and target is not None:
+        account.lines.append(
+            "fewer multiply-adds are less time only where the widths suit the processor: --set target=latency asks for "
+            "time itself, and measures it"
+        )
+    if before is not None and getattr(technique, "fine_tune_epochs", 1) == 0 and account.is_lower:
+        account.lines += _emptied(made) if getattr(technique, "scope", "") == "global" else []
+        account.lines.append("training may bring back what was lost: --set fine_tune_epochs=4")
     if json:
         print_json({**about, "digest": made.digest, **account.facts})
         return
@@ -70,6 +84,27 @@ def tell(
         if made.format == "torch":
             smaller = f"labkit encode {out} --out {out}{_CODED} writes them small"
         print(f"  zeros take as many bytes there as other numbers, and as much time: {smaller}")
+
+
+def _emptied(made: Any) -> list[str]:
+    """A line on the layers that lost by far the most, where the smallest weights of all layers together went."""
+    from labkit.prune.files import as_module
+    from labkit.prune.masks import prunable_layers
+
+    weights = prunable_layers((made if made.format == "torch" else as_module(made)).model)
+    left = {name: float((weight != 0).float().mean()) for name, weight in weights.items()}
+    overall = sum(left[name] * weights[name].numel() for name in left) / sum(
+        w.numel() for w in weights.values()
+    )
+    lost = ", ".join(
+        f"{name} {1 - share:.1%}" for name, share in left.items() if share < _HARDLY_ANY * overall
+    )
+    if not lost:
+        return []
+    return [
+        f"the smallest weights of all layers together went, and these lost nearly all of theirs: {lost}; --set "
+        "scope=layer takes as large a share of each, --method weights --set criterion=lamp looks at each layer's own"
+    ]
 
 
 @dataclass
@@ -101,6 +136,11 @@ class Account:
         """Whether the accuracy is clearly below that of before."""
         high = self.facts.get("before", {}).get("difference_ci95", [0, 0])[1]
         return self.facts["metric"] == "accuracy" and high is not None and high < 0
+
+    @property
+    def grew(self) -> bool:
+        """Whether there are more parameters than before."""
+        return bool(self.facts["parameters"] > self.facts.get("before", self.facts)["parameters"])
 
     def time(self, made: Any, before: Any, technique: Any) -> None:
         """Measured anew: which share of the time of `before` is left, beside the one that was asked for."""

@@ -17,7 +17,7 @@ from labkit.errors import ConfigError, LabkitError, nearest
 from labkit.runtimes import get_runtime
 from labkit.runtimes.tensorflow import keras_specs
 from labkit.task import get_task
-from labkit.variant import Array, TensorSpec, Variant
+from labkit.variant import Array, Preprocessing, TensorSpec, Variant
 
 
 def as_variant(
@@ -25,12 +25,15 @@ def as_variant(
     example: Mapping[str, Array] | Array | None = None,
     name: str = "",
     task: str = "classification",
+    preprocessing: Mapping[str, Preprocessing] | Preprocessing | None = None,
 ) -> Variant:
     """A variant of a live model, on which no technique has run yet.
 
     example: the inputs of one or more samples, name → [N, …] in the order in which the model takes them, or the one
     array if it takes one; PyTorch and MindSpore models need it, for they do not know their inputs' shapes. The
     first axis is the batch, and free. Keras models know theirs.
+    preprocessing: how a stored sample becomes an input, by its name, or of the one input: bytes that the model takes
+    as fractions need `Preprocessing(scale=1 / 255)`. Samples go in as they are where there is none.
     Raises ConfigError for anything else, or without an example where one is needed.
     """
     for package, class_name, make in (
@@ -40,7 +43,15 @@ def as_variant(
     ):
         if package in sys.modules and isinstance(model, _attribute(sys.modules[package], class_name)):
             variant = make(model, example, name or type(model).__name__.lower())
-            return dataclasses.replace(variant, task=get_task(task).name)
+            how = preprocessing or {}
+            if isinstance(how, Preprocessing):
+                how = {variant.inputs[0].name: how}
+            known = [spec.name for spec in variant.inputs]
+            if other := next((key for key in how if key not in known), None):
+                raise ConfigError(
+                    f"preprocessing[{other!r}] is of no input of the model; {nearest(other, known)}"
+                )
+            return dataclasses.replace(variant, task=get_task(task).name, preprocessing=dict(how))
     raise ConfigError(
         f"a {type(model).__name__} is no model that labkit knows: pass a variant, a file's path, a torch.nn.Module, "
         "a keras.Model or a mindspore.nn.Cell"

@@ -72,7 +72,11 @@ class Distills(Taught):
     def instead_of(self, format_: str) -> str:
         """Also that an ONNX teacher, whose layers this technique cannot use, teaches by its answers."""
         advice = super().instead_of(format_)
-        return f"{advice}; or let it teach by its answers: labkit.Distill()" if format_ == "onnx" else advice
+        return (
+            f"{advice}; or let it teach by its answers: labkit.Distill(), --method soft_targets"
+            if format_ == "onnx"
+            else advice
+        )
 
     def apply(self, variant: Variant, dataset: Dataset | None, progress: Progress) -> Variant:
         """Build the student, train it under the teacher's eyes, return it; the teacher is its parent."""

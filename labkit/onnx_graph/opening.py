@@ -18,7 +18,7 @@ from onnx import numpy_helper
 from labkit.errors import ModelFileError, TechniqueError
 from labkit.onnx_graph.fold import own_norms
 from labkit.onnx_graph.graph import refill, replace_nodes
-from labkit.onnx_graph.stored import bits
+from labkit.onnx_graph.stored import bits, run_graphs
 
 _OLDEST_OPSET = 13  # the first whose DequantizeLinear takes one scale per channel
 _OPSET = 18
@@ -26,12 +26,15 @@ _OLDEST_IR_VERSION = 4  # the first in which an initializer need not be an input
 _MOST_BYTES = 2**31 - 1  # of a message of protobuf's, which an ONNX file is
 _LISTED = {"value_float": np.float32, "value_int": np.int64, "value_string": object}
 """What a Constant node may hold beside tensors, one or several, and as which type."""
+_TRACES = ("pkg.torch.onnx.stack_trace", "pkg.torch.onnx.fx_node")
+"""Where an exporter notes which line of whose code made a node: half of a small file, and nobody else's business."""
 
 
 def open_graph(payload: bytes) -> onnx.ModelProto:
     """Parse ONNX bytes, in opset 13 or newer, with every constant an initializer, dense, and none of them an input.
 
-    Every batch norm has four constants that nothing else reads: training moves all four, each in its own way.
+    Every batch norm has four constants that nothing else reads: training moves all four, each in its own way. What
+    the exporter noted of the code that made a node is left out.
     Raises TechniqueError for an opset that cannot be converted, ModelFileError for sparse constants that no file can
     hold dense.
     """
@@ -57,6 +60,8 @@ def open_graph(payload: bytes) -> onnx.ModelProto:
     replace_nodes(model, [node for node in model.graph.node if node.op_type != "Constant"])
     refill(model.graph.input, [value for value in model.graph.input if value.name not in constants])
     own_norms(model)
+    for node in (node for graph in run_graphs(model) for node in graph.node):
+        refill(node.metadata_props, [entry for entry in node.metadata_props if entry.key not in _TRACES])
     model.ir_version = max(model.ir_version, _OLDEST_IR_VERSION)
     return model
 

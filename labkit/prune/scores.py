@@ -103,7 +103,9 @@ class Taylor(Criterion):
 
     def watch(self, weights: Weights, gradients: Weights) -> None:
         """Add one batch."""
-        self.sums = _added(self.sums, [(w.float() * g).square() for w, g in zip(weights, gradients, strict=True)])
+        self.sums = _added(
+            self.sums, [(w.float() * g).square() for w, g in zip(weights, gradients, strict=True)]
+        )
 
     def scores(self, weights: Weights) -> list[Tensor]:
         """The sums, whose order is that of the means; the next batch begins new ones."""

@@ -40,9 +40,14 @@ class TensorSpec:
         if not isinstance(array, np.ndarray):
             raise TensorError(f"input {self.name!r} is a {type(array).__name__}; pass a numpy array")
         if array.dtype != np.dtype(self.dtype):
+            advice = f"use .astype({self.dtype!r}) if that loses nothing"
+            if array.dtype == np.uint8 and self.dtype == "float32":
+                advice = (
+                    "say how its images are prepared, as in labkit.as_variant(model, example, "
+                    "preprocessing=labkit.Preprocessing(scale=1 / 255))"
+                )
             raise TensorError(
-                f"input {self.name!r} has dtype {array.dtype}, the model takes {self.dtype}: "
-                f"use .astype({self.dtype!r}) if that loses nothing"
+                f"input {self.name!r} has dtype {array.dtype}, the model takes {self.dtype}: {advice}"
             )
         if array.ndim != len(self.shape):
             raise TensorError(

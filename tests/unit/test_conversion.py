@@ -26,10 +26,17 @@ from labkit.convert import (
 )
 from labkit.convert.edges import every_path
 from labkit.convert.map import edges, format_map
-from labkit.errors import ConfigError, ModelFileError, ParityError, TechniqueError, UnavailableError
+from labkit.errors import (
+    ConfigError,
+    ModelFileError,
+    ParityError,
+    TechniqueError,
+    TensorError,
+    UnavailableError,
+)
 from labkit.formats.archive import read_zip
 from labkit.runtimes import Availability, get_runtime
-from labkit.variant import FORMATS, TensorSpec, Variant
+from labkit.variant import FORMATS, Preprocessing, TensorSpec, Variant
 from labkit.zoo import load_model
 
 
@@ -246,6 +253,19 @@ def test_the_formats_command_tells_the_same_as_data(capsys):
     assert json.loads(capsys.readouterr().out)["edges"] == edges()
     run("formats")
     assert capsys.readouterr().out.strip() == format_map().strip()
+
+
+def test_a_live_model_is_told_how_its_images_are_prepared():
+    network, example = nn.Sequential(nn.Flatten(), nn.Linear(4, 2)).eval(), np.zeros((1, 1, 2, 2), np.float32)
+    images = np.full((3, 1, 2, 2), 255, np.uint8)
+    with pytest.raises(TensorError, match=r"uint8.*preprocessing=labkit\.Preprocessing\(scale=1 / 255\)"):
+        as_variant(network, example).feeds({"x": images})
+    how = Preprocessing(scale=1 / 255)
+    for given in (how, {"input": how}):
+        variant = as_variant(network, example, preprocessing=given)
+        assert variant.feeds({"x": images})["input"].tolist() == np.ones((3, 1, 2, 2)).tolist()
+    with pytest.raises(ConfigError, match=r"preprocessing\['imput'\] is of no input.*did you mean 'input'"):
+        as_variant(network, example, preprocessing={"imput": how})
 
 
 def test_a_model_in_memory_that_cannot_be_rebuilt_is_not_saved(tmp_path):

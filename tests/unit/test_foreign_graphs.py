@@ -237,3 +237,14 @@ def test_a_constant_that_nothing_reads_is_no_input_either():
     graph = open_graph(payload).graph
     assert [value.name for value in graph.input] == ["x"]
     assert "bn1.num_batches_tracked" not in {tensor.name for tensor in graph.initializer}
+
+
+def test_whose_code_made_a_node_is_nobodys_business():
+    variant = network()
+    model = onnx.load_model_from_string(variant.payload)
+    for made in model.graph.node:
+        for key, value in (("stack_trace", "/home/me/model.py, line 3"), ("name_scopes", "['', 'conv']")):
+            made.metadata_props.add(key=f"pkg.torch.onnx.{key}", value=value)
+    opened = open_graph(model.SerializeToString())
+    keys = {entry.key for made in opened.graph.node for entry in made.metadata_props}
+    assert keys == {"pkg.torch.onnx.name_scopes"} and b"/home/me" not in opened.SerializeToString()

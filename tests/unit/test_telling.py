@@ -5,11 +5,13 @@ import json
 import os
 
 import pytest
+import torch
 
 from labkit.convert import check_out
 from labkit.errors import LabkitError
 from labkit.methods import METHODS
 from labkit.pipeline import TECHNIQUES
+from labkit.zoo import load_model
 from tests.small_lenet import save_small_lenet
 
 
@@ -189,3 +191,38 @@ def test_the_time_that_was_asked_for_stands_beside_what_is_left_of_it(run):
 def test_what_was_made_of_a_shipped_network_is_measured_on_its_dataset(run):
     run("prune", "lenet5@digits", "--set", "sparsity=0.5", "--out", "pruned")
     assert "accuracy" in run("prune", "pruned", "--set", "sparsity=0.6", "--out", "again")
+
+
+def test_fewer_multiply_adds_are_not_said_to_be_less_time(run):
+    words = ("prune", "model", "--method", "channels", "--set")
+    assert "asks for time itself" in run(*words, "pruning_ratio=0.3", "--out", "a")
+    assert "asks for time itself" not in run(
+        "prune", "model", "--method", "magnitude", "--set", "sparsity=0.3", "--out", "b"
+    )
+
+
+def test_a_layer_that_lost_nearly_all_is_named(run):
+    model = load_model("lenet5@digits")
+    layers = dict(model.model.named_modules())
+    with torch.no_grad():  # the same network with other scales: ReLU passes them on
+        for parameter in layers["conv2"].parameters():
+            parameter.mul_(1e-3)
+        layers["fc1"].weight.mul_(1e3)
+    dataclasses.replace(model, name="thin").save("thin")
+    words = ("prune", "thin", "--dataset", "digits", "--set")
+    out = run(*words, "sparsity=0.5", "--method", "magnitude", "--out", "a")
+    assert "nearly all of theirs: conv1 100.0%, conv2 100.0%, fc2 100.0%; --set scope=layer" in out
+    assert "training may bring back what was lost" in out
+    even = run(*words, "sparsity=0.99", "--set", "scope=layer", "--method", "magnitude", "--out", "b")
+    assert "nearly all of theirs" not in even and "training may bring back" in even
+
+
+def test_a_student_larger_than_its_teacher_is_told(run):
+    words = ("--dataset", "digits", "--set", "epochs=1", "--set", "max_samples=64", "--set", "student=lenet5")
+    assert "larger than its teacher" in run("distill", "model", *words, "--out", "a")
+    assert "larger than its teacher" not in run("distill", "lenet5@digits", *words, "--out", "b")
+
+
+def test_a_folder_that_has_the_name_of_a_file_is_told(run):
+    assert "saved in the folder a.txt" in run("prune", "model", "--set", "sparsity=0.5", "--out", "a.txt")
+    assert "saved in a" in run("prune", "model", "--set", "sparsity=0.5", "--out", "a")
