@@ -27,13 +27,12 @@ def pack(plain: Array) -> bytes:
 
 def unpack(data: bytes, cells: Array) -> None:
     """Fill uint8 [n, itemsize] with what was packed. Raises ModelFileError for damage, and for any other size."""
-    count, planes = cells.shape
-    at = 0
+    count, at = len(cells), 0
     for piece in _inflate(data):
         while len(piece):
-            plane, start = divmod(at, count)
-            if plane == planes:
+            if at == cells.size:
                 raise ModelFileError("a packed tensor is longer than its shape")
+            plane, start = divmod(at, count)
             here = piece[: count - start]
             cells[start : start + len(here), plane] = here
             at, piece = at + len(here), piece[len(here) :]

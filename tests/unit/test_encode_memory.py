@@ -64,3 +64,10 @@ def test_however_little_is_read_at_once_the_tensor_is_the_same_and_damage_is_not
     planes = np.frombuffer(halves.tobytes(), np.uint8).reshape(-1, 2).T.tobytes()
     again = decode_tensor(bytes([HALF]) + deflated(planes), (9, 11), FLOAT32, Context())
     assert again.dtype == FLOAT32 and np.array_equal(again, halves.astype(np.float32))
+
+
+@pytest.mark.parametrize(("count", "says"), [(0, "longer"), (2, "longer"), (4, "has 12 bytes")])
+def test_what_was_packed_fits_its_shape_or_is_refused(count, says):
+    data = packed.pack(np.arange(3, dtype=np.float32))
+    with pytest.raises(ModelFileError, match=says):
+        packed.unpack(data, np.empty((count, 4), np.uint8))
