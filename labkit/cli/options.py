@@ -85,7 +85,6 @@ def opened(
     from labkit.zoo import load_model
 
     check_source_stays(name, out)
-    check_writable(out.absolute().parent)
     dataset = data_of(name, dataset)
     if dataset is None and needs:
         raise ConfigError(
