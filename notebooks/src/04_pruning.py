@@ -573,7 +573,7 @@ claim(
 tuning = {"ci": 1, "class": 4, "full": 12}[profile]
 technique = theirs.PruneChannels(
     target="latency",
-    keep=0.6,
+    keep=0.7,
     fine_tune_epochs=tuning,
     alpha=0.5,
     threads=THREADS,
@@ -591,7 +591,7 @@ claim("five points are lost at most, after a training this short", lost_pp <= 5)
 claim("and the file is smaller by a fifth at least", size_share < 0.8)
 
 # %% [markdown]
-# From a terminal: `labkit prune resnet20@digits --method channels --set target=latency --set keep=0.6
+# From a terminal: `labkit prune resnet20@digits --method channels --set target=latency --set keep=0.7
 # --set fine_tune_epochs=4 --set alpha=0.5 --dataset digits --out narrow`.
 #
 # ## A game: where are channels too many?
