@@ -161,3 +161,14 @@ def test_what_cannot_be_done_is_one_line_and_leaves_nothing(words, says, run, tm
     status, out, err = run(*words)
     assert (status, out) == (1, "") and says in err and err.count("\n") == 1
     assert set(tmp_path.rglob("*")) == before
+
+
+def test_a_recipe_that_was_stopped_says_how_it_goes_on(run, monkeypatch):
+    def stop(*_):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("labkit.pipeline.Pipeline.load", stop)
+    words = ("apply", "model", "--recipe", "recipe.toml", "--out", "a.lkz")
+    status, _, err = run(*words)
+    assert status == 130 and err.endswith("labkit: stopped\n")
+    assert "stopped; the same command goes on with what it kept" in run(*words, "--checkpoint", "kept")[2]
