@@ -10,9 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.bytes.making import FINAL, IN_HASTE, SEEDS, SHIPPED, make
-from benchmarks.bytes.plans import PLANS, Plan
-from benchmarks.keep import folder
+from benchmarks.bytes.making import IN_HASTE, SEEDS, SHIPPED, make
+from benchmarks.bytes.plans import FINAL, PLANS, Plan
 from benchmarks.parts import Found, nulls
 from labkit.data import Dataset, load_dataset
 from labkit.encode import decode, dissect, encode
@@ -29,12 +28,12 @@ _DECODINGS = 15
 
 
 def lenet300(quick: bool) -> Found:
-    """LeNet-300-100 in two files for each seed."""
+    """LeNet-300-100 in three files for each seed."""
     return _files(PLANS["lenet300"], quick)
 
 
 def lenet5(quick: bool) -> Found:
-    """LeNet-5 in two files for each seed."""
+    """LeNet-5 in three files for each seed."""
     return _files(PLANS["lenet5"], quick)
 
 
@@ -118,12 +117,11 @@ def _seconds(content: bytes) -> float:
 
 
 def made(plan: Plan, data: Dataset, quick: bool) -> Iterator[tuple[int, dict[str, Variant]]]:
-    """Seed, and what was made with it; what is made in haste is kept apart."""
-    root = folder() / "quick" if quick else folder()
+    """Seed, and what was made with it."""
     if quick:
         plan = dataclasses.replace(plan, **IN_HASTE)
     for seed in SEEDS[:1] if quick else SEEDS:
-        yield seed, make(plan, data, seed, root)
+        yield seed, make(plan, data, seed)
 
 
 def _mnist() -> Dataset | str:
@@ -145,11 +143,8 @@ def _of_files(
 
 
 _FIGURES: dict[str, Callable[[Sequence[Row]], float]] = {
-    "ratio": _median("strict", "ratio"),
-    "error_pct": _median("strict", "error_pct"),
     "dense_error_pct": _median("dense", "error_pct"),
-    "small_ratio": _median("small", "ratio"),
-    "small_error_pct": _median("small", "error_pct"),
+    **{f"{file}_{key}": _median(file, key) for file in FINAL for key in ("ratio", "error_pct")},
     "entropy_excess_pct": _of_files(max, lambda row: row["excess_pct"]),
     "lzma_over_ours": _of_files(min, lambda row: row["lzma_bytes"] / row["bytes"]),
     "zstd_over_ours": _of_files(min, lambda row: row["zstd_bytes"] / row["bytes"]),
