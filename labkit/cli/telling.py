@@ -88,10 +88,10 @@ def tell(
 
 def _emptied(made: Any) -> list[str]:
     """A line on the layers that lost by far the most, where the smallest weights of all layers together went."""
-    from labkit.prune.files import as_module
+    from labkit.prune.files import in_torch
     from labkit.prune.masks import prunable_layers
 
-    weights = prunable_layers((made if made.format == "torch" else as_module(made)).model)
+    weights = prunable_layers((made if made.format == "torch" else in_torch(made)).model)
     left = {name: float((weight != 0).float().mean()) for name, weight in weights.items()}
     overall = sum(left[name] * weights[name].numel() for name in left) / sum(
         w.numel() for w in weights.values()

@@ -11,6 +11,9 @@ from typing import Any
 from labkit.errors import ConfigError
 from labkit.progress import Progress
 
+_LOG_PAUSE = 30.0
+"""Seconds between two lines of progress where stderr is no terminal."""
+
 
 def print_json(document: Any) -> None:
     """One JSON document on stdout."""
@@ -23,21 +26,22 @@ def say(text: str = "") -> None:
 
 
 def progress_line() -> Progress:
-    """A Progress that keeps one line up to date where stderr is a terminal, and is silent elsewhere."""
-    if not sys.stderr.isatty():
-        return lambda fraction, message: None
-    last = 0.0
+    """A Progress that keeps one line up to date on a terminal; a log, which keeps every line, gets two a minute."""
+    live = sys.stderr.isatty()
+    pause = 0.1 if live else _LOG_PAUSE
+    last = 0.0 if live else time.monotonic()
 
     def report(fraction: float, message: str) -> None:
         nonlocal last
         now = time.monotonic()
-        if now - last > 0.1 or fraction >= 1:
+        if now - last > pause or live and fraction >= 1:
             last = now
-            print(
-                f"\r\x1b[2K{fraction:5.0%}  {message[:90]}",
-                end="" if fraction < 1 else "\r\x1b[2K",
-                file=sys.stderr,
-            )
+            line = f"{fraction:5.0%}  {message[:90]}"
+            if not live:
+                say(line)
+            else:
+                end = "" if fraction < 1 else "\r\x1b[2K"
+                print(f"\r\x1b[2K{line}", end=end, file=sys.stderr)
 
     return report
 

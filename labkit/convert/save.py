@@ -66,14 +66,21 @@ def check_out(format_: str, out: Path) -> None:
         if format_ != "torch":
             smaller = "; what makes an ONNX file smaller is `labkit quantize`" if format_ == "onnx" else ""
             raise ConfigError(
-                f"{out} would be coded weights, which PyTorch variants have; the model is {shape.title}: "
+                f"{out} would be coded weights, which PyTorch variants have; the model is {_a(shape)}: "
                 f"{_instead(shape)}{smaller}. Coded weights need a network of labkit's, from `labkit train` or the zoo"
             )
         _check_replaceable(out)
         return check_writable(out.absolute().parent, out.name)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
-        raise ConfigError(f"{out} ends as {other.title} does, the model is {shape.title}: {_instead(shape)}")
+        then = (
+            f", and then: labkit convert FOLDER --to {other.name} --out {out}"
+            if shape.name == "torch"
+            else ""
+        )
+        raise ConfigError(
+            f"{out} ends as {other.title} does, the model is {_a(shape)}: {_instead(shape)}{then}"
+        )
     if _is_file(shape, out):
         _check_replaceable(out)
         return check_writable(out.absolute().parent, out.name)
@@ -103,6 +110,10 @@ def _check_replaceable(out: Path) -> None:
         raise ConfigError(
             f"{out} is there and is no {out.suffix} model, so it is not replaced: give another name, or remove it"
         )
+
+
+def _a(shape: Format) -> str:
+    return f"a {shape.title}" if shape.kind == "object" else shape.title
 
 
 def _instead(shape: Format) -> str:

@@ -168,7 +168,7 @@ class Distill(Distills):
 
 
 def _shown(specs: Sequence[TensorSpec]) -> str:
-    return ", ".join(f"{spec.name} {list(spec.shape)}" for spec in specs)
+    return ", ".join(map(str, specs))
 
 
 def fresh(config: dict[str, Any], seed: int) -> nn.Module:

@@ -20,7 +20,8 @@ from labkit.encode.tensors import Dissection, dissect_tensor
 from labkit.encode.varint import varint
 from labkit.errors import ModelFileError
 from labkit.files import read_regular
-from labkit.variant import LARGEST_BYTES
+from labkit.inspection.table import printable
+from labkit.variant import LARGEST_BYTES, Variant
 
 _LEGEND = """\
 Sizes are in bytes. bound: Shannon's, the fewest that these symbols can take with the probabilities
@@ -44,10 +45,11 @@ class Part:
 
 @dataclass(frozen=True)
 class Anatomy:
-    """All parts of a file. `decoded_bytes`: of the tensors that it decodes to."""
+    """All parts of a file. `decoded_bytes`: of the tensors that it decodes to; `network`: what it is, in words."""
 
     parts: tuple[Part, ...]
     decoded_bytes: int
+    network: str = ""
 
     @property
     def size_bytes(self) -> int:
@@ -75,11 +77,12 @@ class Anatomy:
         for row, part in zip(rows, self.parts, strict=True):
             row |= {"bound_bytes": part.bound_bytes, "alone_bytes": part.alone_bytes}
         facts = {"size_bytes": self.size_bytes, "decoded_bytes": self.decoded_bytes, "ratio": self.ratio}
-        return {**facts, "excess_pct": self.excess_pct, "parts": rows}
+        return {"network": self.network, **facts, "excess_pct": self.excess_pct, "parts": rows}
 
     def table(self) -> str:
-        """The parts as text, a line each, their sum, and what the columns mean."""
-        lines = [f"{'tensor':<16} {'part':<12} {'bytes':>9} {'bound':>11} {'alone':>11}"]
+        """What the file holds; its parts as text, a line each, their sum, and what the columns mean."""
+        lines = [printable(self.network), ""] if self.network else []
+        lines += [f"{'tensor':<16} {'part':<12} {'bytes':>9} {'bound':>11} {'alone':>11}"]
         for part in self.parts:
             figures = [part.bound_bytes, part.alone_bytes]
             words = " ".join(f"{each:>11,.1f}" if each is not None else f"{'':>11}" for each in figures)
@@ -116,8 +119,14 @@ def dissect(content: bytes, what: str = "the coded file") -> Anatomy:
         parts.append(Part(name, "length", len(varint(size))))
         parts += _rows(name, found)
         tensors[name] = found.tensor
-    reader.variant(tensors)  # refuses what no model can be made of
-    return Anatomy(tuple(parts), sum(tensor.nbytes for tensor in tensors.values()))
+    network = _in_words(reader.variant(tensors))  # refuses what no model can be made of
+    return Anatomy(tuple(parts), sum(tensor.nbytes for tensor in tensors.values()), network)
+
+
+def _in_words(variant: Variant) -> str:
+    """Such as "lenet5@mnist, of the architecture lenet5: image [batch, 1, 28, 28] → logits [batch, 10]"."""
+    sides = (", ".join(map(str, specs)) for specs in (variant.inputs, variant.outputs))
+    return f"{variant.name}, of the architecture {variant.model.config['architecture']}: {' → '.join(sides)}"
 
 
 def _rows(name: str, found: Dissection) -> Iterator[Part]:

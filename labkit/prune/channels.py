@@ -28,7 +28,7 @@ from labkit.errors import ConfigError, TechniqueError, nearest
 from labkit.progress import Progress, part, silent
 from labkit.prune.coupling import Group
 from labkit.prune.coupling.axis import Numbers
-from labkit.prune.files import as_module, require_floats
+from labkit.prune.files import in_torch, require_floats
 from labkit.prune.fine_tune import FineTuned
 from labkit.prune.importance import IMPORTANCES, Importance, channel_importance
 from labkit.prune.structure import Misread, Structure, read_structure
@@ -122,7 +122,7 @@ class PruneChannels(FineTuned):
             return pruned.model
         if pruned.format == "torch":
             return self.fine_tune(pruned, whole, dataset, progress)
-        teacher, staying = as_module(whole), structure.coupling.indices(removed)
+        teacher, staying = in_torch(whole), structure.coupling.indices(removed)
         return self.on_module(
             pruned, whole, dataset, lambda module: self.fine_tune(module, teacher, dataset, progress), staying
         )

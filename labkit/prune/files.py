@@ -12,7 +12,7 @@ from labkit.onnx_graph.as_torch import OnnxModule, as_torch
 from labkit.variant import Variant
 
 
-def as_module(variant: Variant) -> Variant:
+def in_torch(variant: Variant) -> Variant:
     """An ONNX variant as a module that computes the same; TechniqueError for an operator that PyTorch cannot do."""
     return dataclasses.replace(variant, format="torch", model=as_torch(open_graph(variant.payload)))
 

@@ -11,7 +11,7 @@ from labkit.data import Dataset
 from labkit.distill import Retaught
 from labkit.onnx_graph.as_torch import OnnxModule
 from labkit.progress import Progress
-from labkit.prune.files import as_file, as_module
+from labkit.prune.files import as_file, in_torch
 from labkit.prune.norms import Staying, moments, with_batch_norms, without_batch_norms
 from labkit.technique import knob
 from labkit.train import Hook, fit
@@ -73,6 +73,6 @@ class FineTuned(Retaught):
         trained_on = dataset if self.fine_tune_epochs else None
         known = moments(whole, trained_on, self.batch_size, self.seed) if trained_on else {}
         if not known:
-            return as_file(pruned, change(as_module(pruned)))
+            return as_file(pruned, change(in_torch(pruned)))
         normed = dataclasses.replace(pruned, model=with_batch_norms(pruned.payload, known, staying or {}))
-        return without_batch_norms(as_file(normed, change(as_module(normed))))
+        return without_batch_norms(as_file(normed, change(in_torch(normed))))

@@ -35,6 +35,10 @@ class TensorSpec:
     shape: tuple[int | str, ...]
     layout: str | None = None
 
+    def __str__(self) -> str:
+        """Such as "image [batch, 1, 32, 32]"."""
+        return f"{self.name} [{', '.join(map(str, self.shape))}]"
+
     def check(self, array: Array, sizes: dict[str, int]) -> None:
         """Raise TensorError unless `array` fits; `sizes` collects what each named dimension was so far."""
         if not isinstance(array, np.ndarray):

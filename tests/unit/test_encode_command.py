@@ -94,7 +94,11 @@ def test_json_is_one_document(run, tmp_path):
     document = json.loads(run("encode", "model", "--out", "a.lkz", "--json")[1])
     assert document["size_bytes"] == (tmp_path / "a.lkz").stat().st_size
     assert document["baselines"]["lzma -9e, dense"] > 0
-    assert json.loads(run("inspect", "a.lkz", "--json")[1])["size_bytes"] == document["size_bytes"]
+    inspected = json.loads(run("inspect", "a.lkz", "--json")[1])
+    assert inspected["size_bytes"] == document["size_bytes"]
+    network = inspected["network"]
+    assert network == "small, of the architecture lenet5: image [batch, 1, 32, 32] → logits [batch, 10]"
+    assert run("inspect", "a.lkz")[1].startswith(network + "\n\ntensor ")
 
 
 def test_a_number_that_json_has_not_is_null():
@@ -148,7 +152,11 @@ def test_the_recipes_of_the_documentation_are_read():
         (("apply", "model", "--recipe", "none.toml", "--out", "a.lkz"), "cannot read none.toml"),
         (("apply", "model", "--recipe", "to_onnx.toml", "--out", "a.lkz"), "the model is ONNX"),
         (("apply", "model", "--recipe", "to_onnx.toml", "--out", "folder.onnx"), "folder.onnx is a folder"),
-        (("prune", "model", "--out", "a.onnx"), "PyTorch module: give a folder, or end it in '.lkz'"),
+        (
+            ("prune", "model", "--out", "a.onnx"),
+            "the model is a PyTorch module: give a folder, or end it in '.lkz' for coded weights, and then: "
+            "labkit convert FOLDER --to onnx --out a.onnx",
+        ),
         (("inspect", "model/variant.lkz"), "cannot read"),
         (("inspect", "a.lkz", "--draw", "a.svg"), "leave out all options but --json"),
     ],
