@@ -20,7 +20,6 @@ from labkit.encode.tensors import Dissection, dissect_tensor
 from labkit.encode.varint import varint
 from labkit.errors import ModelFileError
 from labkit.files import read_regular
-from labkit.inspection.table import printable
 from labkit.variant import LARGEST_BYTES, Variant
 
 _LEGEND = """\
@@ -81,7 +80,7 @@ class Anatomy:
 
     def table(self) -> str:
         """What the file holds; its parts as text, a line each, their sum, and what the columns mean."""
-        lines = [printable(self.network), ""] if self.network else []
+        lines = [self.network, ""] if self.network else []
         lines += [f"{'tensor':<16} {'part':<12} {'bytes':>9} {'bound':>11} {'alone':>11}"]
         for part in self.parts:
             figures = [part.bound_bytes, part.alone_bytes]

@@ -265,11 +265,6 @@ def test_the_table_says_what_its_figures_mean_and_what_the_file_is_compared_with
     assert f"{found.excess_pct:.2f} % more than their bound" in said
 
 
-def test_a_name_in_a_file_does_not_steer_the_terminal(lenet):
-    said = dissect(encode(dataclasses.replace(lenet, name="\x1b[2Jgone"))).table()
-    assert "\x1b" not in said and said.startswith("\N{REPLACEMENT CHARACTER}[2Jgone, of the architecture ")
-
-
 def test_where_no_symbols_are_coded_nothing_is_said_of_a_bound(lenet):
     found = dissect(encode(lenet))
     assert {part.bound_bytes for part in found.parts} == {None}
