@@ -95,7 +95,7 @@ def _steps(plan: Plan, seed: int, teacher: Path) -> Iterator[_Step]:
         yield name, f"{name}-living", lambda _: cluster
 
     yield from pruned("gentle", "dense", fine)
-    yield from pruned("strict", "dense", fine)
+    yield from pruned("strict", "dense", dataclasses.replace(fine, teacher_shift=plan.strict_shift))
     yield "clustered", "strict-living", lambda _: coarse
     yield from pruned("small", "clustered", coarse)
 

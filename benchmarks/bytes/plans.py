@@ -26,6 +26,8 @@ class Plan:
     """Of the finer codebooks of the gentle and the strict file."""
     kept: Mapping[str, int]
     """How many weights at most, of each file."""
+    strict_shift: int = 0
+    """Up to how many pixels the image is moved for the teacher's second looks, for the strict file's codebooks."""
     teacher: str = "lenet5"
     """The network whose dense form is the teacher while weights are taken away and clustered."""
     max_samples: int = 0
@@ -44,6 +46,6 @@ PLANS = {
     plan.network: plan
     for plan in (
         Plan("lenet300", 266_610, 1.64, 40, 70, 100, 25, 40, 12, 24, _kept(30_000, 16_000, 6_000)),
-        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, 20, _kept(30_000, 11_000, 5_000)),
+        Plan("lenet5", 431_080, 0.80, 39, 150, 280, 12, 30, 5, 20, _kept(30_000, 11_000, 5_000), 1),
     )
 }

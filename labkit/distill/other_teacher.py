@@ -44,6 +44,8 @@ class Retaught(Taught):
         super().requires(variant, dataset)
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
+        if self.teacher_shift and self.alpha == 0:
+            raise TechniqueError(f"alpha=0.0 and teacher_shift={self.teacher_shift}: set alpha above 0")
         teacher = self.teacher_of(variant)
         unsaid = self.teacher and teacher.format == "onnx" and not teacher.preprocessing
         if unsaid and dataset is not None:
@@ -79,7 +81,7 @@ class Retaught(Taught):
 
     def on_labels_alone(self) -> Self:
         """With nobody to be heard, nobody is named."""
-        return dataclasses.replace(self, alpha=0.0, teacher="")
+        return dataclasses.replace(self, alpha=0.0, teacher="", teacher_shift=0)
 
 
 _SPOKEN = ("inputs", "outputs", "classes", "preprocessing")

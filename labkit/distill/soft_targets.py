@@ -23,6 +23,7 @@ from torch import Tensor, nn
 from torch.nn.functional import cross_entropy
 
 from labkit.data import Dataset
+from labkit.distill.shifts import MeanOverShifts
 from labkit.environment import current
 from labkit.errors import TechniqueError
 from labkit.task import as_logits
@@ -87,10 +88,24 @@ class Taught(Trains):
 
     temperature: float = knob(4.0, "softens the teacher's answers", above=0.0, max=50.0)
     alpha: float = knob(0.9, "weight of the distillation loss; the labels' is 1 − alpha", min=0.0, max=1.0)
+    teacher_shift: int = knob(
+        0,
+        "the teacher answers with its mean over the image moved by up to so many pixels each way",
+        min=0,
+        max=2,
+    )
 
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
-        """Raise TechniqueError where a teacher is to be heard who has no class probabilities."""
+        """Raise TechniqueError where a teacher is to be heard who has no class probabilities.
+
+        And where it is to look at moved images, and is shown something else.
+        """
         super().requires(variant, dataset)
+        if self.teacher_shift and [len(spec.shape) for spec in variant.inputs] != [4]:
+            raise TechniqueError(
+                f"teacher_shift={self.teacher_shift} moves images [batch, channels, height, width], and "
+                f"{variant.name!r} takes {', '.join(map(str, variant.inputs))}: leave it out"
+            )
         if self.alpha > 0 and variant.task != "classification":
             raise TechniqueError(
                 f"distillation compares class probabilities, so it is not for {variant.task}, which "
@@ -106,8 +121,9 @@ class Taught(Trains):
         return listening(self.voice_of(teacher), self.heard) if self.alpha > 0 else None
 
     def voice_of(self, teacher: Variant) -> nn.Module:
-        """What answers for the teacher, in PyTorch."""
-        return as_module(teacher)
+        """What answers for the teacher, in PyTorch: with the mean of its second looks, if there are to be any."""
+        network = as_module(teacher)
+        return MeanOverShifts(network, self.teacher_shift) if self.teacher_shift else network
 
     def heard(self, output: Tensor, answer: Tensor, target: Tensor) -> Tensor:
         """`match` of logits, where student or teacher may end in a softmax."""

@@ -12,7 +12,6 @@ import torch
 from torch import nn
 
 from labkit.data import Dataset, find_dataset, load_unlabelled
-from labkit.distill.shifts import MeanOverShifts
 from labkit.distill.soft_targets import Taught
 from labkit.distill.start import STARTS, copy_weights
 from labkit.distill.transfer import with_images_of, without_classes
@@ -113,12 +112,6 @@ class Distill(Distills):
     width: float = knob(0.5, "share of the architecture's own channels", above=0.0, max=1.0)
     first_stride: int = knob(1, "2: the student computes on a quarter of the pixels", min=1, max=2)
     stem_stride: int = knob(1, "2: a resnet's first layer does so already", min=1, max=2)
-    teacher_shift: int = knob(
-        0,
-        "the teacher answers with its mean over the image moved by up to so many pixels each way",
-        min=0,
-        max=2,
-    )
     start: str = knob(
         "random", "the student's first weights: random, or every k-th block of its teacher", choices=STARTS
     )
@@ -142,11 +135,6 @@ class Distill(Distills):
                 f"[batch, classes]; {variant.name!r} has other inputs or outputs: {_shown(variant.inputs)} → "
                 f"{_shown(variant.outputs)}"
             )
-
-    def voice_of(self, teacher: Variant) -> nn.Module:
-        """As in `Taught`, with the mean of its second looks if there are to be any."""
-        network = super().voice_of(teacher)
-        return MeanOverShifts(network, self.teacher_shift) if self.teacher_shift else network
 
     def fresh_student(self, teacher: Variant) -> nn.Module:
         """An untrained student that takes the teacher's image and answers with the teacher's classes."""

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import dataclasses
+import functools
 import itertools
 from types import SimpleNamespace
 
@@ -9,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from labkit import as_variant
 from labkit.distill import Distill, DistillAttention, DistillHints, DistillLogits
 from labkit.distill.logits import logit_loss
 from labkit.distill.shifts import MeanOverShifts
 from labkit.distill.soft_targets import distillation_loss
-from labkit.errors import ConfigError
+from labkit.encode import ClusterWeights
+from labkit.errors import ConfigError, TechniqueError
+from labkit.prune import PruneWeights
 
 QUICK = {
     "student": "lenet5",
@@ -58,9 +63,10 @@ def float32(monkeypatch):
 
 @pytest.mark.parametrize("form", ["torch", "onnx"])
 @pytest.mark.parametrize("pixels", [0, 1])
-@pytest.mark.parametrize("technique", [Distill, DistillLogits])
+@pytest.mark.parametrize("technique", [Distill, DistillLogits, PruneWeights])
 def test_the_student_hears_the_mean(technique, pixels, form, lenet, onnx_cases, digits, float32):
-    made = technique(alpha=1.0, teacher_shift=pixels)
+    trained = {"fine_tune_epochs": 1} if technique is PruneWeights else {}
+    made = technique(alpha=1.0, teacher_shift=pixels, **trained)
     teacher = lenet if form == "torch" else onnx_cases["image"][0]
     images = lenet.feeds(digits.split("train").inputs)["image"][:8]
     target = torch.tensor(digits.split("train").target[:8])
@@ -79,6 +85,29 @@ def test_another_students_weights_come_of_it_and_the_lineage_says_so(lenet, digi
     plain, looked = (DistillLogits(**QUICK, teacher_shift=pixels)(lenet, digits) for pixels in (0, 1))
     assert plain.digest != looked.digest
     assert looked.lineage[-1].config["teacher_shift"] == 1
+
+
+def test_what_is_pruned_or_clustered_hears_the_mean_too(lenet, digits):
+    how = {"fine_tune_epochs": 1, "alpha": 1.0, "max_samples": 64, "threads": 1}
+    for technique in (functools.partial(PruneWeights, sparsity=0.5), ClusterWeights):
+        plain, looked = (technique(**how, teacher_shift=pixels)(lenet, digits) for pixels in (0, 1))
+        assert plain.digest != looked.digest
+
+
+def test_a_silent_teacher_does_not_look_twice(lenet, digits):
+    silent = PruneWeights(fine_tune_epochs=1, teacher_shift=1)
+    with pytest.raises(TechniqueError, match=r"alpha=0.0 and teacher_shift=1: set alpha above 0"):
+        silent(lenet, digits)
+    alone = dataclasses.replace(silent, alpha=0.5).on_labels_alone()
+    assert (alone.alpha, alone.teacher_shift) == (0.0, 0)
+
+
+def test_what_is_no_image_is_not_moved(digits):
+    flat = as_variant(torch.nn.Sequential(torch.nn.Linear(64, 10)).eval(), np.zeros((1, 64), np.float32))
+    with pytest.raises(
+        TechniqueError, match=r"teacher_shift=1 moves images .* takes \w+ \[\w+, 64\]: leave it out"
+    ):
+        PruneWeights(fine_tune_epochs=1, alpha=0.5, teacher_shift=1)(flat, digits)
 
 
 @pytest.mark.parametrize("technique", [DistillHints, DistillAttention])
