@@ -13,7 +13,7 @@ from __future__ import annotations
 import dataclasses
 import io
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
@@ -21,18 +21,17 @@ import numpy as np
 
 from labkit.doors import door
 from labkit.encode.metadata import pack_metadata, unpack_metadata
+from labkit.encode.network import check_outputs, check_rebuilt, declared, without_numbers
 from labkit.encode.tensors import Context, decode_tensor, encode_tensor
 from labkit.encode.varint import varint
 from labkit.errors import ConfigError, ModelFileError
 from labkit.files import read_regular, write_atomically
 from labkit.progress import Progress, silent
-from labkit.variant import LARGEST_BYTES, Array, Step, TensorSpec, Variant
+from labkit.variant import LARGEST_BYTES, Array, Step, Variant
 
 T = TypeVar("T")
 SUFFIX = ".lkz"
 MAGIC, VERSION = b"LKZ", 1
-_FREE_BYTES, _LARGEST_RATIO, _MOST_BYTES = 32 * 2**20, 2000, 256 * 2**20
-"""A file may decode to 32 MiB whatever its size, beyond that to 2000 times its size, and never to more than 256 MiB."""
 
 
 @door
@@ -58,41 +57,11 @@ def encode(variant: Variant, progress: Progress | None = None) -> bytes:
 def _records(variant: Variant, progress: Progress) -> Iterator[bytes]:
     """The record of each tensor, in the order of whoever builds the network anew."""
     tensors, context = variant.model.state_dict(), Context()
-    order = _without_numbers(variant.model.config, repr(variant.name)).state_dict()
-    _check_rebuilt(variant, tensors, order)
+    order = without_numbers(variant.model.config, repr(variant.name)).state_dict()
+    check_rebuilt(variant, tensors, order)
     for index, name in enumerate(order):
         progress(index / len(order), f"coding {name}")
         yield encode_tensor(tensors[name].detach().cpu().numpy(), context)
-
-
-def _check_rebuilt(variant: Variant, tensors: Any, order: Any) -> None:
-    """Raise ModelFileError unless the network's tensors are those that its config builds, by name, shape and type."""
-    whose = f"the {variant.model.config['architecture']} of its config"
-    for name, built in order.items():
-        if name not in tensors:
-            raise ModelFileError(
-                f"{variant.name!r} has no {name!r}, which {whose} has, and a file is rebuilt from the config: store a "
-                "weight that is computed anew (weight_norm does so) with "
-                "torch.nn.utils.parametrize.remove_parametrizations(layer, 'weight'), for the older weight_norm "
-                "torch.nn.utils.remove_weight_norm(layer), or put a removed layer back"
-            )
-        shape, due = list(tensors[name].shape), list(built.shape)
-        if shape != due:
-            raise ModelFileError(
-                f"{variant.name!r} has {name!r} of {shape}, where {whose} has {due}, and a file is rebuilt from the "
-                "config: write the network's own widths into model.config"
-            )
-        if tensors[name].dtype != built.dtype:
-            raise ModelFileError(
-                f"{name} of {variant.name!r} holds {tensors[name].dtype}, where its architecture has {built.dtype}, "
-                "and a file is read into that: call model.float() before it is coded"
-            )
-    for name in tensors:
-        if name not in order:
-            raise ModelFileError(
-                f"{variant.name!r} has {name!r}, which {whose} has not, and a file is rebuilt from the config: take "
-                "what was added out again, or keep the network as ONNX, labkit.ExportOnnx()"
-            )
 
 
 @door
@@ -144,7 +113,7 @@ class StreamReader:
         self._file, self.left, self._crc, self._what = file, size_bytes, 0, what
         check_magic(self._take(4), what)
         self.description = unpack_metadata(self._take(self._number()), what)
-        self._network = _declared(self.description["config"], size_bytes, what)
+        self._network = declared(self.description["config"], size_bytes, what)
         self.shapes = {
             name: (tuple(tensor.shape), np.dtype(str(tensor.dtype).removeprefix("torch.")))
             for name, tensor in self._network.state_dict().items()
@@ -182,7 +151,7 @@ class StreamReader:
             name: torch.from_numpy(np.require(array, requirements="W")) for name, array in tensors.items()
         }
         model.load_state_dict(state, assign=True)
-        _check_outputs(model, fields["inputs"], fields["outputs"], self._what)
+        check_outputs(model, fields["inputs"], fields["outputs"], self._what)
         step = Step("decode", {"file": Path(self._what).name}, (), origin="file")
         return Variant(format="torch", model=model, lineage=(step,), **fields)
 
@@ -214,58 +183,3 @@ def check_magic(head: bytes, what: str) -> None:
         raise ModelFileError(
             f"{what} is of version {head[3:4].hex()}, this labkit reads {VERSION}: update labkit"
         )
-
-
-def _declared(config: Any, size_bytes: int, what: str) -> Any:
-    """The network that a file declares, without numbers; ModelFileError if it would be too many bytes."""
-    most = min(_MOST_BYTES, _FREE_BYTES + _LARGEST_RATIO * size_bytes)
-    try:
-        return _without_numbers(config, what, most)
-    except (ConfigError, RuntimeError, TypeError, ValueError) as error:
-        raise ModelFileError(f"{what}: its architecture cannot be built ({str(error)[:200]})") from None
-
-
-def _without_numbers(config: Any, what: str, most_bytes: int = _MOST_BYTES) -> Any:
-    """The network of an architecture with tensors that have a shape and no numbers: it costs nothing, however wide.
-
-    Raises ModelFileError if with numbers they would be more than `most_bytes`.
-    """
-    import torch
-
-    from labkit.models import build
-
-    with torch.device("meta"):
-        network = build(config).eval()
-    total = sum(tensor.numel() * tensor.itemsize for tensor in network.state_dict().values())
-    if total > most_bytes:
-        raise ModelFileError(
-            f"{what} would decode to {total} bytes, where {most_bytes} are allowed: refused as a bomb; a network that "
-            "large is kept in a folder"
-        )
-    return network
-
-
-def _check_outputs(
-    model: Any, inputs: Sequence[TensorSpec], outputs: Sequence[TensorSpec], what: str
-) -> None:
-    """Raise ModelFileError unless the network takes `inputs` and makes `outputs` of them.
-
-    It is run on a batch of no sample: that has all shapes but the first axis, and costs nothing.
-    """
-    import torch
-
-    try:
-        sizes: list[Any] = [(0, *spec.shape[1:]) for spec in inputs]
-        feeds = [
-            torch.empty(size, dtype=getattr(torch, spec.dtype))
-            for size, spec in zip(sizes, inputs, strict=True)
-        ]
-        with torch.inference_mode():
-            found, _ = torch.utils._pytree.tree_flatten(model(*feeds))
-    except Exception as error:  # whatever a network finds wrong with an input
-        raise ModelFileError(
-            f"{what} is damaged: its network does not take the inputs that it declares ({str(error)[:200]})"
-        ) from None
-    made, said = [list(each.shape[1:]) for each in found], [list(spec.shape[1:]) for spec in outputs]
-    if made != said:
-        raise ModelFileError(f"{what} is damaged: its network makes {made} of a sample, and declares {said}")

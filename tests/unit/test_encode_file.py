@@ -578,7 +578,7 @@ def test_a_file_decodes_to_256_mib_at_most_however_large_it_is(lenet):
 def test_what_a_file_declares_is_what_its_network_does(field, shape, says, lenet, monkeypatch):
     other = dataclasses.replace(getattr(lenet, field)[0], shape=shape)
     with monkeypatch.context() as unchecked:
-        unchecked.setattr("labkit.encode.container._check_outputs", lambda *_: None)
+        unchecked.setattr("labkit.encode.container.check_outputs", lambda *_: None)
         content = encode(dataclasses.replace(lenet, labels=(), **{field: (other,)}))
     for read in (decode, dissect):
         with pytest.raises(ModelFileError, match=says):
