@@ -45,7 +45,10 @@ class Retaught(Taught):
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
         if self.teacher_shift and self.alpha == 0:
-            raise TechniqueError(f"alpha=0.0 and teacher_shift={self.teacher_shift}: set alpha above 0")
+            raise TechniqueError(
+                f"alpha=0.0 makes the teacher a silent one, and teacher_shift={self.teacher_shift} idle: "
+                "set alpha above 0"
+            )
         teacher = self.teacher_of(variant)
         unsaid = self.teacher and teacher.format == "onnx" and not teacher.preprocessing
         if unsaid and dataset is not None:
