@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
-import json
 import math
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -22,10 +21,10 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from labkit.checkpoint import keep, resume
 from labkit.data import Dataset, Split
 from labkit.environment import current
-from labkit.errors import ConfigError, TechniqueError
-from labkit.files import read_json, write_atomically
+from labkit.errors import TechniqueError
 from labkit.measure.lock import Patience
 from labkit.progress import Progress
 from labkit.technique import Technique, knob
@@ -137,7 +136,8 @@ def fit(
     patience = Patience()
     per_epoch = steps_per_epoch(recipe, dataset)
     total = recipe.epochs * per_epoch
-    first = _resume(checkpoint, recipe, variant, module, optimizer)
+    run = {"recipe": recipe.config, "start": variant.digest} if checkpoint else {}
+    first = resume(checkpoint, run, module, optimizer) if checkpoint else 0
     threads_before = torch.get_num_threads()
     torch.set_num_threads(recipe.threads or current().threads)
     module.train()
@@ -166,7 +166,8 @@ def fit(
                         after_step(module)
                     message = f"epoch {epoch + 1}/{recipe.epochs}, loss {value.item():.3f}"
                     progress((step + 1) / total, message)
-            _keep(checkpoint, recipe, variant, module, optimizer, epoch + 1)
+            if checkpoint:
+                keep(checkpoint, run, module, optimizer, epoch + 1)
     finally:
         torch.set_num_threads(threads_before)
     return module.eval()
@@ -269,49 +270,3 @@ def _augment(images: Array, kind: str, random: np.random.RandomState) -> Array:
         columns[mirrored] = columns[mirrored, ::-1]
     moved = padded[np.arange(count)[:, None, None], :, rows[:, :, None], columns[:, None, :]]
     return np.ascontiguousarray(moved.transpose(0, 3, 1, 2))
-
-
-def _keep(
-    folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any, epochs: int
-) -> None:
-    """Write parameters and the optimizer's state, then the manifest that names them: where it is, both are whole."""
-    if folder is None:
-        return
-    from safetensors.torch import save
-
-    tensors = {f"model.{name}": tensor.contiguous() for name, tensor in module.state_dict().items()}
-    for index, state in optimizer.state_dict()["state"].items():
-        tensors |= {f"optimizer.{index}.{k}": v.contiguous() for k, v in state.items() if v is not None}
-    name = f"epoch-{epochs}.safetensors"
-    write_atomically(folder / name, save(tensors))
-    manifest = {"epochs": epochs, "file": name, "recipe": recipe.config, "start": variant.digest}
-    write_atomically(folder / "checkpoint.json", json.dumps(manifest).encode())
-    (folder / f"epoch-{epochs - 1}.safetensors").unlink(missing_ok=True)
-
-
-def _resume(folder: Path | None, recipe: Train, variant: Variant, module: nn.Module, optimizer: Any) -> int:
-    """Restore what `_keep` wrote and return the number of finished epochs; 0 without a checkpoint."""
-    if folder is None or not (folder / "checkpoint.json").exists():
-        return 0
-    from safetensors import SafetensorError
-    from safetensors.torch import load
-
-    manifest = read_json(folder / "checkpoint.json", ConfigError)
-    if manifest.get("recipe") != recipe.config or manifest.get("start") != variant.digest:
-        raise ConfigError(f"{folder} belongs to another training run: choose another folder, or remove it")
-    try:
-        tensors = load((folder / Path(manifest["file"]).name).read_bytes())
-        module.load_state_dict(
-            {k.removeprefix("model."): v for k, v in tensors.items() if k.startswith("model.")}
-        )
-        state = optimizer.state_dict()
-        for key, value in tensors.items():
-            if key.startswith("optimizer."):
-                _, index, field = key.split(".")
-                state["state"].setdefault(int(index), {})[field] = value
-        optimizer.load_state_dict(state)
-        return int(manifest["epochs"])
-    except (SafetensorError, OSError, KeyError, ValueError, TypeError, RuntimeError) as error:
-        raise ConfigError(
-            f"the checkpoint in {folder} is damaged ({str(error)[:200]}): remove the folder to train from the start"
-        ) from None

@@ -22,7 +22,7 @@ ORDER = [
     {"data"},
     {"runtimes", "onnx_graph"},
     {"technique", "formats"},
-    {"measure", "kept"},
+    {"measure", "kept", "checkpoint"},
     {"train"},
     {"convert", "quantize", "prune", "distill", "encode"},
     {"microscope"},
