@@ -26,8 +26,8 @@ class Plan:
     """Of the finer codebooks of the gentle and the strict file."""
     kept: Mapping[str, int]
     """How many weights at most, of each file."""
-    strict_shift: int = 0
-    """Up to how many pixels the image is moved for the teacher's second looks, for the strict file's codebooks."""
+    fine_shift: int = 0
+    """Over how many pixels each way the teacher of the finer codebooks looks around (`teacher_shift`)."""
     teacher: str = "lenet5"
     """The network whose dense form is the teacher while weights are taken away and clustered."""
     max_samples: int = 0
