@@ -73,13 +73,9 @@ def check_out(format_: str, out: Path) -> None:
         return check_writable(out.absolute().parent, out.name)
     other = next((each for each in FORMATS if ending and each.suffix == ending and each != shape), None)
     if other is not None:
-        then = (
-            f", and then: labkit convert FOLDER --to {other.name} --out {out}"
-            if shape.name == "torch"
-            else ""
-        )
         raise ConfigError(
-            f"{out} ends as {other.title} does, the model is {_a(shape)}: {_instead(shape)}{then}"
+            f"{out} ends as {other.title} does, the model is {_a(shape)}: {_instead(shape)}"
+            f"{_then(shape, other, out)}"
         )
     if _is_file(shape, out):
         _check_replaceable(out)
@@ -122,6 +118,14 @@ def _instead(shape: Format) -> str:
         return f"give a folder, or end it in {_CODED!r} for coded weights"
     is_one_file = shape.suffix and shape.kind != "object"
     return f"end it in {shape.suffix!r}, or give a folder" if is_one_file else "give a folder"
+
+
+def _then(shape: Format, wanted: Format, out: Path) -> str:
+    """How a folder of PyTorch's becomes the file that was asked for, where a conversion leads there."""
+    from labkit.convert.edges import CONVERTERS
+
+    leads_there = shape.name == "torch" and any(each.target == wanted.name for each in CONVERTERS)
+    return f", and then: labkit convert FOLDER --to {wanted.name} --out {out}" if leads_there else ""
 
 
 def _is_file(shape: Format, out: Path) -> bool:

@@ -46,6 +46,10 @@ def test_files_are_weighed_and_the_page_shows_them(tiny, monkeypatch, digits):
     assert 0 < found.figures["lenet300_entropy_excess_pct"] < 3
     assert found.figures["lenet300_lzma_over_ours"] > 1.15 < found.figures["lenet300_zstd_over_ours"]
 
+    networks = making.make(tiny, digits, 0)
+    levels = [networks[name].lineage[-1].config["linear_levels"] for name in making.FINAL]
+    assert levels == [8, 8, 6], "finer codebooks where nothing may be lost"
+
     def make_nothing(technique, *_):
         raise InterruptedError(f"{technique.name} is to be made")
 
@@ -56,9 +60,11 @@ def test_files_are_weighed_and_the_page_shows_them(tiny, monkeypatch, digits):
         making.make(dataclasses.replace(tiny, kept={**tiny.kept, "small": 3000}), digits, 0)
     rows = [{"part": "lenet300", **row} for row in found.rows]
     rows += [{"part": "decoding", **row} for row in speed.rows]
-    text = page.bytes_page(
-        {"table": rows, "figures": {**found.figures, "lenet300_small_ratio": 99.0}}, "machine"
-    )
+    figures = {**found.figures, "lenet300_small_ratio": 99.0, "lenet300_dense_error_pct": 1.0}
+    figures |= {"lenet300_gentle_error_pct": 0.9, "lenet300_strict_error_pct": 1.2}
+    text = page.bytes_page({"table": rows, "figures": figures}, "machine")
+    assert "| … points of error above its dense networks: none | -0.10 | met |" in text
+    assert "| … points of error above its dense networks: none | 0.20 | **missed** |" in text
     assert "| LeNet-300-100, small: at least 100 times smaller | 99.00 | **missed** |" in text
     assert "| LeNet-5, strict: at least 150 times smaller | – | not measured |" in text
     assert (

@@ -157,6 +157,7 @@ def test_the_recipes_of_the_documentation_are_read():
             "the model is a PyTorch module: give a folder, or end it in '.lkz' for coded weights, and then: "
             "labkit convert FOLDER --to onnx --out a.onnx",
         ),
+        (("prune", "model", "--out", "a.keras"), "or end it in '.lkz' for coded weights\n"),
         (("inspect", "model/variant.lkz"), "cannot read"),
         (("inspect", "a.lkz", "--draw", "a.svg"), "leave out all options but --json"),
     ],
