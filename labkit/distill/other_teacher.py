@@ -44,11 +44,6 @@ class Retaught(Taught):
         super().requires(variant, dataset)
         if self.teacher and self.alpha == 0:
             raise TechniqueError(f"alpha=0.0 makes teacher={self.teacher!r} a silent one: set alpha above 0")
-        if self.teacher_shift and self.alpha == 0:
-            raise TechniqueError(
-                f"alpha=0.0 makes the teacher a silent one, and teacher_shift={self.teacher_shift} idle: "
-                "set alpha above 0"
-            )
         teacher = self.teacher_of(variant)
         unsaid = self.teacher and teacher.format == "onnx" and not teacher.preprocessing
         if unsaid and dataset is not None:
@@ -84,7 +79,7 @@ class Retaught(Taught):
 
     def on_labels_alone(self) -> Self:
         """With nobody to be heard, nobody is named."""
-        return dataclasses.replace(self, alpha=0.0, teacher="", teacher_shift=0)
+        return dataclasses.replace(super().on_labels_alone(), teacher="")
 
 
 _SPOKEN = ("inputs", "outputs", "classes", "preprocessing")

@@ -98,9 +98,14 @@ class Taught(Trains):
     def requires(self, variant: Variant, dataset: Dataset | None) -> None:
         """Raise TechniqueError where a teacher is to be heard who has no class probabilities.
 
-        And where it is to look at moved images, and is shown something else.
+        And where it is to look at moved images, and is silent, or shown something else.
         """
         super().requires(variant, dataset)
+        if self.teacher_shift and self.alpha == 0:
+            raise TechniqueError(
+                f"alpha=0.0 makes the teacher a silent one, and teacher_shift={self.teacher_shift} idle: "
+                "set alpha above 0"
+            )
         if self.teacher_shift and [len(spec.shape) for spec in variant.inputs] != [4]:
             raise TechniqueError(
                 f"teacher_shift={self.teacher_shift} moves images [batch, channels, height, width], and "
@@ -131,7 +136,7 @@ class Taught(Trains):
 
     def on_labels_alone(self) -> Self:
         """The same technique with a silent teacher: what shows how much of the result is the teacher's doing."""
-        return dataclasses.replace(self, alpha=0.0)
+        return dataclasses.replace(self, alpha=0.0, teacher_shift=0)
 
 
 def as_module(teacher: Variant) -> nn.Module:

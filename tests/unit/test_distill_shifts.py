@@ -94,11 +94,13 @@ def test_what_is_pruned_or_clustered_hears_the_mean_too(lenet, digits):
         assert plain.digest != looked.digest
 
 
-def test_a_silent_teacher_does_not_look_twice(lenet, digits):
-    silent = PruneWeights(fine_tune_epochs=1, teacher_shift=1)
+@pytest.mark.parametrize(
+    "technique", [PruneWeights(fine_tune_epochs=1, teacher_shift=1), Distill(alpha=0.0, teacher_shift=1)]
+)
+def test_a_silent_teacher_does_not_look_twice(technique, lenet, digits):
     with pytest.raises(TechniqueError, match="silent one, and teacher_shift=1 idle: set alpha above 0"):
-        silent(lenet, digits)
-    alone = dataclasses.replace(silent, alpha=0.5).on_labels_alone()
+        technique(lenet, digits)
+    alone = dataclasses.replace(technique, alpha=0.5).on_labels_alone()
     assert (alone.alpha, alone.teacher_shift) == (0.0, 0)
 
 
